@@ -1,0 +1,1 @@
+"""The `htlease` command: the operator's side, on the access point."""

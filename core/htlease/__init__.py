@@ -1,0 +1,1 @@
+"""htlease: identity, lease rules and the client that carries them."""

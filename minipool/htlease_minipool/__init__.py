@@ -1,0 +1,1 @@
+"""A personal HTCondor pool for the demo and the tests."""

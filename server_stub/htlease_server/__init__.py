@@ -1,0 +1,1 @@
+"""The lease server: ASGI edge, one writer, a durable store."""
