@@ -71,7 +71,7 @@ def command_path(key: SubjobKey, command: m.Command) -> str:
 
 def body_of(command: m.Command, request_id: str, client_at: str | None = None) -> dict[str, Any]:
     """Return the JSON body of a command; parts that are absent are left out."""
-    body = _plain(command)
+    body: dict[str, Any] = _plain(command)
     if call_of(command) in PHASE_CALLS:
         del body["phase"]
     body["request_id"] = request_id

@@ -1,0 +1,31 @@
+"""What a workflow as a whole is doing: a pure function of its subjobs, never a guarded state.
+
+So a finished subjob of a running workflow can be submitted again, and the workflow simply says
+what is true then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: The first status present names the workflow's state: unfinished before finished, and among the
+#: finished the worst first.
+ROLLUP_ORDER: tuple[tuple[str, str], ...] = (
+    ("active", "running"),
+    ("recalled", "running"),
+    ("lapsed", "interrupted"),
+    ("abandoned", "interrupted"),
+    ("exited", "committing"),
+    ("waiting", "waiting"),
+    ("failed", "failed"),
+    ("cancelled", "cancelled"),
+    ("complete", "complete"),
+)
+
+
+def rollup(counts: Mapping[str, int]) -> str:
+    """Return the state of a workflow from how many of its subjobs have each status."""
+    for status, state in ROLLUP_ORDER:
+        if counts.get(status):
+            return state
+    return "empty"
