@@ -1,0 +1,124 @@
+"""One HTTP exchange with the lease server; stdlib only, so that it runs on an execution point."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from htlease.errors import BadConfig
+
+EXCHANGE_SECONDS = 15.0
+
+
+class NoAnswer(Exception):
+    """The exchange broke; whether the server acted on it is not known."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said: an HTTP status and a JSON document ({} when it was none)."""
+
+    status: int
+    document: dict[str, Any]
+    retry_after_seconds: float | None = None
+
+
+class Transport(Protocol):
+    """Sends one request and returns its answer; raises NoAnswer when there is none."""
+
+    def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
+        """Send a request once, without retries."""
+
+
+class HttpTransport:
+    """JSON over HTTP/1.1 with a kept connection for each thread.
+
+    Certificates are checked against the system's authorities, or SSL_CERT_FILE.
+    """
+
+    def __init__(
+        self, base_url: str, token: str | None, *, exchange_seconds: float = EXCHANGE_SECONDS
+    ) -> None:
+        """Prepare a transport; raises BadConfig when the URL cannot be used."""
+        parts = urlsplit(base_url)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise BadConfig(f"server URL {base_url!r}: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadConfig(
+                f"server URL {base_url!r} is not http://HOST:PORT or https://HOST[:PORT]"
+            )
+        self.base_url = base_url.rstrip("/")
+        self._is_tls = parts.scheme == "https"
+        self._host, self._port = parts.hostname, port
+        self._prefix = parts.path.rstrip("/")
+        self._exchange_seconds = exchange_seconds
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._local = threading.local()
+
+    def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
+        """Send a request once; a kept connection that the server had closed is opened anew."""
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        connection, is_fresh = self._connection()
+        try:
+            return self._exchange_on(connection, method, path, data)
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
+            self.close()
+            if is_fresh:
+                raise NoAnswer(f"{self.base_url}: {error}") from error
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise NoAnswer(f"{self.base_url}: {error}") from error
+        # Requests carry an ID, so sending one twice is safe.
+        return self.exchange(method, path, body)
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
+        kept = getattr(self._local, "connection", None)
+        if kept is not None:
+            return kept, False
+        connection: http.client.HTTPConnection
+        if self._is_tls:
+            connection = http.client.HTTPSConnection(
+                self._host,
+                self._port,
+                timeout=self._exchange_seconds,
+                context=ssl.create_default_context(),
+            )
+        else:
+            connection = http.client.HTTPConnection(
+                self._host, self._port, timeout=self._exchange_seconds
+            )
+        self._local.connection = connection
+        return connection, True
+
+    def _exchange_on(
+        self, connection: http.client.HTTPConnection, method: str, path: str, data: bytes | None
+    ) -> Answer:
+        connection.request(method, self._prefix + path, data, self._headers)
+        response = connection.getresponse()
+        text = response.read()
+        retry_after = response.headers.get("Retry-After")
+        try:
+            document = json.loads(text)
+        except ValueError:
+            document = {}
+        return Answer(
+            response.status,
+            document if isinstance(document, dict) else {},
+            float(retry_after) if retry_after and retry_after.isdigit() else None,
+        )
