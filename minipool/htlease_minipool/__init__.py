@@ -1,1 +1,6 @@
-"""A personal HTCondor pool for the demo and the tests."""
+"""A personal HTCondor pool for the demo, the tests and for trying htlease."""
+
+from .errors import PoolError
+from .pool import Event, Pool
+
+__all__ = ["Event", "Pool", "PoolError"]

@@ -1,0 +1,145 @@
+"""The enclosure that holds all processes and mounts of a pool, and vanishes with its first process.
+
+It has its own PID, mount and host name spaces; killing its first process ends everything inside it, frozen
+or not, and nothing else. Runs as root on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import PoolError
+
+# $1 root or empty, $2 host name, $3 directory with files for /etc, then directories to show inside.
+_FIRST_PROCESS = r"""
+set -e
+root=$1 host=$2 etc=$3; shift 3
+echo "$host" > /proc/sys/kernel/hostname
+if [ -n "$root" ]; then
+    mount --bind "$root" "$root"
+    mount --rbind /dev "$root/dev"
+    mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+    mount -t tmpfs -o mode=755 tmpfs "$root/run"
+    for shown in "$@"; do
+        mkdir -p "$root$shown"
+        mount --bind "$shown" "$root$shown"
+    done
+fi
+mount -t proc proc "$root/proc"
+# Without the cgroup tree below it: HTCondor would make groups of its own on this machine.
+mount -t sysfs -o ro sysfs "$root/sys"
+for file in hosts passwd group; do mount --bind "$etc/$file" "$root/etc/$file"; done
+if [ -n "$root" ]; then
+    cd "$root"
+    pivot_root . mnt
+    umount -l /mnt
+fi
+cd /
+echo ready
+exec > /dev/null 2>&1
+# Waits for every orphan that ends here.
+while :; do sleep 3600 & wait; done
+"""
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """A running enclosure; `pid` is its first process as this machine counts."""
+
+    pid: int
+    started: str
+
+    def alive(self) -> bool:
+        """Say whether that process is still the one that was started."""
+        return start_time(self.pid) == self.started
+
+    def end(self) -> None:
+        """Kill everything inside."""
+        if not self.alive():
+            return
+        handle = os.pidfd_open(self.pid)
+        try:
+            if self.alive():
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
+
+    def command(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        *,
+        ids: tuple[int, int] | None = None,
+        network: Path | None = None,
+    ) -> list[str]:
+        """Return the command that runs `argv` inside with exactly this environment.
+
+        `ids` are the user and group to become, `network` the namespace to join.
+        """
+        enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--uts"]
+        if network:
+            enter.append(f"--net={network}")
+        become = []
+        if ids:
+            become = ["setpriv", f"--reuid={ids[0]}", f"--regid={ids[1]}", "--clear-groups"]
+        return [*enter, "--", *become, *plain_command(argv, environment, directory)]
+
+
+def plain_command(
+    argv: Sequence[str], environment: Mapping[str, str], directory: Path
+) -> list[str]:
+    """Return the command that runs `argv` in `directory` with exactly this environment."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    return ["env", "--ignore-environment", f"--chdir={directory}", *variables, *argv]
+
+
+def start(root: Path | None, host: str, etc: Path, shown: Sequence[Path]) -> Enclosure:
+    """Start an enclosure whose root is `root`, with the directories `shown` at the same path inside."""
+    process = subprocess.Popen(
+        [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--fork",
+            "--propagation=private",
+            "--",
+            "sh",
+            "-c",
+            _FIRST_PROCESS,
+            "htlease-minipool",
+            str(root or ""),
+            host,
+            str(etc),
+            *map(str, shown),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stdout and process.stderr
+    if process.stdout.readline() != "ready\n":
+        _, errors = process.communicate()
+        raise PoolError(f"This machine does not permit a private mount namespace: {errors.strip()}")
+    process.stdout.close()
+    process.stderr.close()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    pid = int(children[0])
+    return Enclosure(pid, start_time(pid))
+
+
+def start_time(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot, or '' if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,412 @@
+"""Brings one pool up and down, and runs commands inside it. Runs on the host.
+
+Everything a pool writes lies in one directory, everything it runs is found by its enclosure (as root) or by its
+CONDOR_CONFIG (otherwise), so that what a crashed pool left behind can be cleared by name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import config, enclosure, network, processes, software
+from .enclosure import Enclosure
+from .errors import PoolError
+from .network import EXECUTION_POINTS, Network
+from .processes import Process
+
+_JOB_USER = "jobuser"
+_JOB_USER_ID = 20777
+_READY_SECONDS = 60.0
+Found = TypeVar("Found")
+
+
+def base_directory() -> Path:
+    """Return where roots and pools are kept: HTLEASE_POOL_DIR, else a place this user may write."""
+    chosen = os.environ.get("HTLEASE_POOL_DIR")
+    if chosen:
+        return Path(chosen).resolve()
+    # Below /root the job user could not reach its files.
+    return Path("/var/lib/htlease/pool") if os.geteuid() == 0 else Path.home() / ".cache/htlease/pool"
+
+
+def _report_to_stderr(text: str) -> None:
+    print(f"minipool: {text}", file=sys.stderr, flush=True)
+
+
+class Instance:
+    """One named pool: an access point and two execution points.
+
+    `suite` is a Debian suite, or None for HTLEASE_POOL_SUITE, else an installed HTCondor, else the default.
+    `shared` are host directories that the access point shall see at the same path (submit files).
+    """
+
+    def __init__(
+        self,
+        name: str = "default",
+        suite: str | None = None,
+        shared: Sequence[Path] = (),
+        report: Callable[[str], None] = _report_to_stderr,
+    ) -> None:
+        if not name.isidentifier() or len(name) > 20:
+            raise PoolError(f"Pool name {name!r}: use up to 20 letters, digits and underscores.")
+        self.name = name
+        self.directory = base_directory() / "pools" / name
+        self._suite = suite or os.environ.get("HTLEASE_POOL_SUITE")
+        self._shared = tuple(Path(path).resolve() for path in shared)
+        self._report = report
+
+    # Where things are
+
+    @property
+    def work_dir(self) -> Path:
+        """Directory of the job user, at the same path for the host and the access point."""
+        return self.directory / "work"
+
+    @property
+    def ap_address(self) -> str:
+        """Address of the access point that execution points can reach; listen there."""
+        return self._network().ap_address
+
+    @property
+    def ap_host(self) -> str:
+        """Host name of the access point, which is the schedd's name too."""
+        return f"ap.{self.name}.pool"
+
+    def ep_host(self, ep: str) -> str:
+        """Host name of an execution point."""
+        return f"{ep}.{self.name}.pool"
+
+    @property
+    def job_user(self) -> str:
+        """The account jobs are submitted and run by."""
+        return _JOB_USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+
+    def client_env(self) -> dict[str, str]:
+        """Return the environment in which tools and bindings outside the pool act as the job user."""
+        return {"CONDOR_CONFIG": str(self.directory / "client/condor_config")}
+
+    def log_files(self) -> list[Path]:
+        """Return the daemons' logs."""
+        return sorted(
+            path
+            for host in ("ap", *EXECUTION_POINTS)
+            for path in (self.directory / host / "log").glob("*Log*")
+        )
+
+    # Up and down
+
+    def up(self) -> None:
+        """Start the pool and wait until it takes jobs; one that is up already is left as it is.
+
+        What a crashed pool of this name left is cleared first, its jobs and files included.
+        """
+        with self._lock():
+            if self.is_up():
+                self._report(f"pool {self.name} is up already")
+                return
+            self._clear()
+            begin = time.monotonic()
+            found = software.provide(self._suite, base_directory() / "roots", self._report)
+            try:
+                self._start(found)
+            except BaseException:
+                self._clear(keep_files=True)
+                raise
+            took = time.monotonic() - begin
+            self._report(f"pool {self.name} is up after {took:.0f} s ({self.state()['version']})")
+
+    def down(self, purge: bool = False) -> None:
+        """End all processes of the pool and remove its network; files stay unless `purge`."""
+        with self._lock():
+            self._clear(keep_files=True)
+        if purge:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def is_up(self) -> bool:
+        """Say whether the pool was started completely and its masters are alive."""
+        if not self._state_file.exists() or "version" not in self.state():
+            return False
+        masters = [p for p in self.processes() if p.program == "condor_master"]
+        return len(masters) == 1 + len(EXECUTION_POINTS)
+
+    def state(self) -> dict[str, Any]:
+        """Return what is recorded about the running pool; raises PoolError if there is none."""
+        try:
+            state: dict[str, Any] = json.loads(self._state_file.read_text())
+        except FileNotFoundError:
+            raise PoolError(
+                f"Pool {self.name} is not up: start it with `up --name {self.name}`."
+            ) from None
+        return state
+
+    def _start(self, found: software.Software) -> None:
+        as_root = os.geteuid() == 0
+        self.directory.mkdir(parents=True, exist_ok=True)
+        net = self._build_network() if as_root else self._loopback("not started by root")
+        state: dict[str, Any] = {"number": net.number, "bridged": net.bridged}
+        state["software"] = found.label
+        self._save(state)
+        facts = self._write_files(net, found)
+        if as_root:
+            shown = [self.directory, *self._shared] if found.root else []
+            cage = enclosure.start(found.root, self.ap_host, self.directory / "etc", shown)
+            state.update(pid=cage.pid, started=cage.started)
+            self._save(state)
+        state["path"] = f"{facts.program.bin}:{facts.program.sbin}:/usr/bin:/usr/sbin:/bin:/sbin"
+        self._save(state)
+        self._start_master("ap")
+        self.wait_for(
+            (self.directory / "ap/log/.collector_address").exists, "the collector", _READY_SECONDS
+        )
+        for ep in EXECUTION_POINTS:
+            self._start_master(ep)
+        expected = {"Scheduler", "Negotiator", *(self.ep_host(ep) for ep in EXECUTION_POINTS)}
+        self.wait_for(
+            lambda: expected <= self._advertised(),
+            f"{', '.join(sorted(expected))} in the collector (see {self.directory}/*/log)",
+            _READY_SECONDS,
+        )
+        self._write_client(facts)
+        state["version"] = self.run(["condor_version"]).stdout.split()[1]
+        self._save(state)
+
+    def _advertised(self) -> set[str]:
+        listed = self.run(["condor_status", "-any", "-af", "MyType", "Machine"], check=False).stdout
+        return {word for line in listed.splitlines() for word in line.split()}
+
+    def _build_network(self) -> Network:
+        try:
+            net = network.choose(self.name)
+            if not shutil.which("ip"):
+                software.install_packages(["iproute2"], self._report)
+            self._save({"number": net.number, "bridged": True})
+            network.build(net)
+        except PoolError as refusal:
+            self._clear(keep_files=True)
+            return self._loopback(str(refusal))
+        return net
+
+    def _loopback(self, why: str) -> Network:
+        self._report(f"no network of its own ({why}): using loopback, where `cut` is not possible")
+        return Network(network.choose(self.name).number, bridged=False)
+
+    def _write_files(self, net: Network, found: software.Software) -> config.PoolFacts:
+        etc = self.directory / "etc"
+        etc.mkdir(exist_ok=True)
+        hosts = ["127.0.0.1 localhost", f"{net.ap_address} {self.ap_host} ap"]
+        hosts += [f"{net.ep_address(ep)} {self.ep_host(ep)} {ep}" for ep in EXECUTION_POINTS]
+        (etc / "hosts").write_text("\n".join(hosts) + "\n")
+        accounts = (found.root or Path("/")) / "etc"
+        passwd, group = (accounts / "passwd").read_text(), (accounts / "group").read_text()
+        user_id, home = _JOB_USER_ID, self.work_dir
+        passwd += f"{_JOB_USER}:x:{user_id}:{user_id}:job user:{home}:/bin/sh\n"
+        group += f"{_JOB_USER}:x:{user_id}:\n"
+        if "\ncondor:" not in passwd:
+            passwd += f"condor:x:{user_id + 1}:{user_id + 1}:HTCondor:/:/usr/sbin/nologin\n"
+            group += f"condor:x:{user_id + 1}:\n"
+        (etc / "passwd").write_text(passwd)
+        (etc / "group").write_text(group)
+        condor = next(line.split(":") for line in passwd.splitlines() if line[:7] == "condor:")
+        secrets = self.directory / "ap/passwords.d"
+        facts = config.PoolFacts(
+            domain=f"{self.name}.pool",
+            ap_address=net.ap_address,
+            job_user=self.job_user,
+            password_directory=secrets,
+            program=_program(found),
+        )
+        for host in ("ap", *EXECUTION_POINTS):
+            for part in ("log", "spool", "lock", "run", "execute", "local_execute", "tokens.d"):
+                directory = self.directory / host / part
+                directory.mkdir(parents=True)
+                if os.geteuid() == 0:
+                    os.chown(directory, int(condor[2]), int(condor[3]))
+        secrets.mkdir(mode=0o700)
+        (etc / "ap.config").write_text(
+            config.access_point(facts, self.ap_host, self.directory / "ap")
+        )
+        for ep in EXECUTION_POINTS:
+            (etc / f"{ep}.config").write_text(
+                config.execution_point(
+                    facts, self.ep_host(ep), net.ep_address(ep), self.directory / ep
+                )
+            )
+        self.work_dir.mkdir()
+        if os.geteuid() == 0:
+            os.chown(self.work_dir, user_id, user_id)
+        return facts
+
+    def _write_client(self, facts: config.PoolFacts) -> None:
+        tokens = self.directory / "client/tokens.d"
+        tokens.mkdir(parents=True)
+        identity = f"{self.job_user}@{facts.domain}"
+        token = self.run(["condor_token_create", "-identity", identity], as_root=True).stdout
+        token_file = tokens / self.job_user
+        token_file.touch(mode=0o600)
+        token_file.write_text(token)
+        (self.directory / "client/condor_config").write_text(
+            config.client(facts, self.ap_host, tokens)
+        )
+
+    def _start_master(self, host: str) -> None:
+        argv = ["condor_master"]
+        net, cage = self._network(), self._enclosure()
+        if cage and host != "ap":
+            # What the access point's users have is not there on an execution point.
+            hidden = [self.directory / "ap", self.work_dir, *self._shared]
+            cover = "\n".join(f"mount -t tmpfs -o size=4k tmpfs '{path}'" for path in hidden)
+            script = f"echo {self.ep_host(host)} > /proc/sys/kernel/hostname\n{cover}\nexec condor_master"
+            argv = ["unshare", "--mount", "--uts", "--", "sh", "-ec", script]
+        joined = net.namespace_file(host) if net.bridged and host != "ap" else None
+        self._execute(argv, self._environment(host), Path("/"), network=joined, check=True)
+
+    def _clear(self, keep_files: bool = False) -> None:
+        self._end_processes()
+        if self._state_file.exists():
+            network.dismantle(self._network())
+            self._state_file.unlink()
+        if not keep_files:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end_processes(self) -> None:
+        cage = self._enclosure()
+        if cage:
+            cage.end()
+            self.wait_for(lambda: not cage.alive(), "the end of the pool's processes", 30)
+        else:
+            self.wait_for(self._all_killed, "the end of the pool's processes", 30)
+
+    def _all_killed(self) -> bool:
+        return not [p for p in self.processes() if p.send(signal.SIGKILL)]
+
+    # Processes and commands
+
+    def processes(self) -> list[Process]:
+        """Return all processes of the pool."""
+        cage = self._enclosure()
+        if cage:
+            return processes.in_enclosure(cage.pid) if cage.alive() else []
+        return processes.with_config(self.directory / "etc")
+
+    def run(
+        self,
+        argv: Sequence[str],
+        cwd: Path | None = None,
+        check: bool = True,
+        as_root: bool = False,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        timeout_seconds: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on the access point as the job user, with HTCondor's tools on PATH.
+
+        Raises PoolError with the command's stderr if `check` and it fails.
+        """
+        return self._execute(
+            argv,
+            {**self._environment("ap"), **(env or {})},
+            cwd or self.work_dir,
+            ids=None if as_root or os.geteuid() else (_JOB_USER_ID, _JOB_USER_ID),
+            check=check,
+            input=input,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def _environment(self, host: str) -> dict[str, str]:
+        return {
+            "CONDOR_CONFIG": str(self.directory / "etc" / f"{host}.config"),
+            "PATH": self.state()["path"],
+            "HOME": str(self.work_dir),
+            "USER": self.job_user,
+            "LOGNAME": self.job_user,
+            "LANG": "C.UTF-8",
+        }
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        *,
+        check: bool,
+        ids: tuple[int, int] | None = None,
+        network: Path | None = None,
+        input: str | None = None,
+        timeout_seconds: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        cage = self._enclosure()
+        if cage:
+            command = cage.command(argv, environment, directory, ids=ids, network=network)
+        else:
+            command = enclosure.plain_command(argv, environment, directory)
+        done = subprocess.run(
+            command, input=input or "", capture_output=True, text=True, timeout=timeout_seconds
+        )
+        if check and done.returncode:
+            said = (done.stderr or done.stdout).strip()
+            raise PoolError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")
+        return done
+
+    def wait_for(
+        self,
+        condition: Callable[[], Found],
+        what: str,
+        timeout_seconds: float = 60,
+        interval_seconds: float = 0.2,
+    ) -> Found:
+        """Call `condition` until it returns something true, and return that; PoolError at the deadline."""
+        deadline = time.monotonic() + timeout_seconds
+        while not (result := condition()):
+            if time.monotonic() > deadline:
+                raise PoolError(f"Waited {timeout_seconds:g} s in vain for {what}.")
+            time.sleep(interval_seconds)
+        return result
+
+    # Recorded state
+
+    @property
+    def _state_file(self) -> Path:
+        return self.directory / "state.json"
+
+    def _save(self, state: Mapping[str, Any]) -> None:
+        self._state_file.write_text(json.dumps(state, indent=1) + "\n")
+
+    def _network(self) -> Network:
+        state = self.state()
+        return Network(state["number"], state["bridged"])
+
+    def _enclosure(self) -> Enclosure | None:
+        if not self._state_file.exists() or "pid" not in (state := self.state()):
+            return None
+        return Enclosure(state["pid"], state["started"])
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock_file = self.directory.with_suffix(".lock")
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        with lock_file.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _program(found: software.Software) -> config.Program:
+    if found.root:
+        return config.Program()
+    names = ("RELEASE_DIR", "BIN", "SBIN", "LIB", "LIBEXEC", "SHARE")
+    asked = subprocess.run(["condor_config_val", *names], capture_output=True, text=True)
+    values = asked.stdout.split("\n")
+    if asked.returncode or len(values) < len(names):
+        raise PoolError(f"condor_config_val does not tell where HTCondor is: {asked.stderr}")
+    return config.Program(*values[: len(names)])
