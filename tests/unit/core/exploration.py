@@ -1,0 +1,359 @@
+"""Small worlds, explored to the last reachable state.
+
+Three attempts of one subjob, two phases. Every message that was ever sent may arrive now, later,
+again or never, and its reply may be lost; leases run out; attempts die silently; the server
+crashes, forgets what need not be durable, and comes back. The explorer visits every combination
+and checks each step, so a rule that is wrong in some corner has nowhere to hide.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from htlease import messages as m
+from htlease.attempt import Evidence, Place
+from htlease.lifecycle import decide, replayed_reply
+from htlease.plan import PhaseSpec, Plan
+from htlease.subjob import HELD, Status, SubjobState, after_downtime, apply
+
+from tests.unit.core.world import GJID, nonce
+
+TTL = 120.0
+NOW = 1000.0
+#: What an attempt says, in order. Renewals may be sent at any time between acquire and the end.
+PROGRAM = ("acquire", "enter p1", "complete p1", "enter p2", "complete p2", "exited")
+
+
+@dataclass(frozen=True)
+class Client:
+    """One attempt as itself sees it."""
+
+    is_started: bool = False
+    is_dead: bool = False
+    #: How many steps of the program were answered.
+    answered: int = 0
+    #: Whether the next step has been sent, so that it may arrive at any time from now on.
+    is_sent: bool = False
+    fence: int = 0
+    #: Believes to hold the lease: an answer to something sent since time last passed.
+    believes: bool = False
+    #: Its outstanding message was sent since time last passed.
+    is_fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Node:
+    """One state of the world; instants are folded to live or lapsed."""
+
+    state: SubjobState
+    #: (attempt, step) that the server accepted and remembers.
+    accepted: frozenset[tuple[int, int]]
+    clients: tuple[Client, ...]
+    #: The latest attempt that was granted the lease.
+    latest: int = -1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One small world."""
+
+    name: str
+    evidence: tuple[Evidence, ...]
+    plan: Plan
+    places: tuple[Place, ...] = (Place(), Place(), Place())
+    #: Evidence orders the attempts, so that none may follow a later one.
+    is_ordered: bool = True
+    attempts: int = 3
+
+
+PHASES = (PhaseSpec("p1", "redo"), PhaseSpec("p2", "once"))
+PLAN = Plan(PHASES)
+ORDINARY = tuple(Evidence(start, start, None, 1) for start in (1, 2, 3))
+SLOT = Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1")
+SETTINGS = (
+    Setting("ordinary restarts", ORDINARY, PLAN),
+    Setting(
+        "the counter repeats: dead shadows",
+        tuple(Evidence(1, shadow, None, 1) for shadow in (1, 3, 5)),
+        PLAN,
+    ),
+    Setting("no evidence at all", (Evidence(),) * 3, PLAN, is_ordered=False),
+    Setting(
+        "the second start follows a dead one in its slot", ORDINARY, PLAN, (SLOT, SLOT, Place())
+    ),
+    Setting("immediate takeover", ORDINARY, Plan(PHASES, "immediate")),
+    Setting(
+        "a last phase that is redone",
+        ORDINARY,
+        Plan((PhaseSpec("p1", "resume"), PhaseSpec("p2", "redo"))),
+    ),
+)
+
+
+class Broken(AssertionError):
+    """A property does not hold; the text is the way there."""
+
+
+def command_of(setting: Setting, attempt: int, step: int, fence: int) -> m.Command:
+    word, _, phase = PROGRAM[step].partition(" ")
+    secret = nonce(f"attempt {attempt}")
+    if word == "acquire":
+        return m.Acquire(
+            secret,
+            "job",
+            setting.evidence[attempt],
+            setting.places[attempt],
+            GJID,
+            ttl_seconds=TTL,
+            plan=setting.plan,
+        )
+    if word == "enter":
+        return m.Enter(fence, secret, phase)
+    if word == "complete":
+        return m.Complete(fence, secret, phase)
+    return m.Exited(fence, secret, 0)
+
+
+Decide = Callable[[SubjobState, m.Command, float], m.Decision]
+
+
+class Explorer:
+    """Visits every reachable state of a setting and checks every step."""
+
+    def __init__(self, setting: Setting, rules: Decide = decide) -> None:
+        self.setting = setting
+        self.rules = rules
+        self.seen: dict[Node, tuple[Node, str] | None] = {}
+
+    def run(self) -> int:
+        start = Node(folded_state(SubjobState()), frozenset(), (Client(),) * self.setting.attempts)
+        self.seen[start] = None
+        todo = deque([start])
+        while todo:
+            node = todo.popleft()
+            for label, after in self.steps(node):
+                folded = replace(after, state=folded_state(after.state))
+                if folded not in self.seen:
+                    self.seen[folded] = (node, label)
+                    self.check_node(folded)
+                    todo.append(folded)
+        for state in {node.state for node in self.seen}:
+            self.check_can_finish(state)
+        return len(self.seen)
+
+    # -------------------------------------------------------- what may happen
+
+    def steps(self, node: Node) -> Iterator[tuple[str, Node]]:
+        for attempt, client in enumerate(node.clients):
+            if not client.is_started:
+                if self.may_start(node, attempt):
+                    yield f"{attempt} starts", with_client(node, attempt, is_started=True)
+                continue
+            if not client.is_dead:
+                yield f"{attempt} dies", with_client(node, attempt, is_dead=True, believes=False)
+                if not client.is_sent and client.answered < len(PROGRAM):
+                    is_last = client.answered == len(PROGRAM) - 1
+                    sent = with_client(
+                        node,
+                        attempt,
+                        is_sent=True,
+                        is_fresh=True,
+                        believes=client.believes and not is_last,
+                    )
+                    yield f"{attempt} sends {PROGRAM[client.answered]}", sent
+            yield from self.arrivals(node, attempt, client)
+        if node.state.status in HELD and node.state.is_live(NOW):
+            yield "the lease runs out", self.time_passes(node)
+        yield "the server crashes and comes back", self.crash(node)
+
+    def may_start(self, node: Node, attempt: int) -> bool:
+        if attempt == 0:
+            return True
+        before = node.clients[attempt - 1]
+        same_slot = self.setting.places[attempt].is_same_slot_as(self.setting.places[attempt - 1])
+        return before.is_started and (before.is_dead or not same_slot)
+
+    def arrivals(self, node: Node, attempt: int, client: Client) -> Iterator[tuple[str, Node]]:
+        last = client.answered if client.is_sent else client.answered - 1
+        for step in range(last + 1):
+            is_awaited = step == client.answered
+            after, decision = self.arrive(node, attempt, step, client.fence)
+            label = f"{PROGRAM[step]} of {attempt} arrives"
+            yield f"{label}, reply lost", after
+            if is_awaited and not client.is_dead:
+                yield f"{label}, {describe(decision)}", self.answer(after, attempt, decision)
+        if client.fence and client.answered < len(PROGRAM):
+            command = m.Renew(client.fence, nonce(f"attempt {attempt}"))
+            decision = self.rules(node.state, command, NOW)
+            after = self.record(node, attempt, decision)
+            yield f"renewal of {attempt} arrives late", after
+            is_extended = isinstance(decision, m.Accepted) and decision.events
+            is_leaving = client.is_sent and client.answered == len(PROGRAM) - 1
+            if is_extended and not client.is_dead and not is_leaving:
+                yield f"{attempt} renews", with_client(after, attempt, believes=True)
+
+    def arrive(
+        self, node: Node, attempt: int, step: int, fence: int
+    ) -> tuple[Node, m.Decision]:
+        command = command_of(self.setting, attempt, step, fence)
+        if (attempt, step) in node.accepted:
+            return node, replayed_reply(node.state, command, NOW)
+        decision = self.rules(node.state, command, NOW)
+        after = self.record(node, attempt, decision)
+        if isinstance(decision, m.Accepted) and decision.events:
+            after = replace(after, accepted=node.accepted | {(attempt, step)})
+        return after, decision
+
+    def answer(self, node: Node, attempt: int, decision: m.Decision) -> Node:
+        client = node.clients[attempt]
+        if isinstance(decision, m.Rejection):
+            if decision.code == "lease-still-live":
+                return with_client(node, attempt, is_sent=False)  # asks again
+            return with_client(node, attempt, is_dead=True, believes=False)
+        fence, believes = client.fence, client.believes
+        if isinstance(decision.reply, m.Grant):
+            fence = decision.reply.fence
+            believes = client.is_fresh
+        answered = client.answered + 1
+        return with_client(
+            node,
+            attempt,
+            answered=answered,
+            is_sent=False,
+            fence=fence,
+            believes=believes and answered < len(PROGRAM),
+        )
+
+    def record(self, node: Node, attempt: int, decision: m.Decision) -> Node:
+        state = apply(node.state, decision.events, NOW)
+        latest = node.latest
+        self.check_events(node, attempt, decision, state)
+        if any(isinstance(event, m.LeaseAcquired) for event in decision.events):
+            latest = attempt
+        return replace(node, state=state, latest=latest)
+
+    def time_passes(self, node: Node) -> Node:
+        clients = tuple(
+            replace(client, believes=False, is_fresh=False) for client in node.clients
+        )
+        state = replace(node.state, deadline_at=NOW - 1)
+        return replace(node, state=state, clients=clients)
+
+    def crash(self, node: Node) -> Node:
+        """Whatever was live at the crash lives on; beliefs outlast it, it may be short."""
+        was_live = node.state.is_live(NOW)
+        recorded = replace(node.state, deadline_at=NOW + 1 if was_live else NOW - 1)
+        return replace(node, state=after_downtime(recorded, NOW, NOW))
+
+    # -------------------------------------------------------- what must hold
+
+    def check_events(
+        self, node: Node, attempt: int, decision: m.Decision, after: SubjobState
+    ) -> None:
+        before = node.state
+        if after.fence < before.fence or after.fence > before.fence + 1:
+            raise Broken(self.way(node, f"fence {before.fence} -> {after.fence}"))
+        notes = (m.AttemptRefused, m.WriteRefused, m.LeaseRecalled, m.SubmissionEnrolled)
+        if any(not isinstance(event, notes) for event in decision.events):
+            if self.setting.is_ordered and attempt < node.latest:
+                what = f"attempt {attempt} changed something after {node.latest} was granted"
+                raise Broken(self.way(node, f"{what}: {decision.events}"))
+        if before.status is Status.COMPLETE and after.status is not Status.COMPLETE:
+            raise Broken(self.way(node, "a complete subjob was opened"))
+
+    def check_node(self, node: Node) -> None:
+        believers = [index for index, client in enumerate(node.clients) if client.believes]
+        if len(believers) > 1 and node.state.plan and node.state.plan.takeover == "wait":
+            raise Broken(self.way(node, f"{believers} believe to hold the lease"))
+        writers = [
+            fence
+            for fence in range(1, node.state.fence + 1)
+            for index in range(len(node.clients))
+            if isinstance(
+                self.rules(node.state, m.Renew(fence, nonce(f"attempt {index}"), "x"), NOW),
+                m.Accepted,
+            )
+        ]
+        if len(writers) > 1 or (writers and writers != [node.state.fence]):
+            raise Broken(self.way(node, f"fences {writers} can all write"))
+
+    def check_can_finish(self, state: SubjobState) -> None:
+        """From any state a later start, left alone, brings the subjob to its end."""
+        if state.status is Status.COMPLETE:
+            return
+        now = max(NOW, state.deadline_at) + 1
+        secret = nonce("the last attempt")
+        evidence = Evidence(9, 9, None, 1) if self.setting.is_ordered else Evidence()
+        acquire = m.Acquire(secret, "job", evidence, Place(), GJID, plan=self.setting.plan)
+        decision = self.rules(state, acquire, now)
+        if not isinstance(decision, m.Accepted) or not isinstance(decision.reply, m.Grant):
+            if isinstance(decision, m.Rejection) and decision.outcome == "complete":
+                return
+            raise Broken(f"{self.setting.name}: a later start is stuck: {decision} in {state}")
+        state = apply(state, decision.events, now)
+        fence = decision.reply.fence
+        commands: list[m.Command] = []
+        for phase in decision.reply.phases:
+            if phase.run:
+                commands += [m.Enter(fence, secret, phase.name)]
+                commands += [m.Complete(fence, secret, phase.name)]
+        commands += [m.Exited(fence, secret, 0), m.Commit(fence, secret)]
+        for command in commands:
+            decision = self.rules(state, command, now)
+            if not isinstance(decision, m.Accepted):
+                raise Broken(f"{self.setting.name}: {command} refused: {decision} in {state}")
+            state = apply(state, decision.events, now)
+        if state.status is not Status.COMPLETE:
+            raise Broken(f"{self.setting.name}: did not complete: {state}")
+
+    def way(self, node: Node, what: str) -> str:
+        labels: list[str] = [what]
+        at: Node | None = replace(node, state=folded_state(node.state))
+        while at is not None and (step := self.seen.get(at)) is not None:
+            at, label = step
+            labels.append(label)
+        return f"{self.setting.name}:\n  " + "\n  ".join(reversed(labels))
+
+
+def with_client(node: Node, attempt: int, **changes: object) -> Node:
+    clients = list(node.clients)
+    clients[attempt] = replace(clients[attempt], **changes)  # type: ignore[arg-type]
+    return replace(node, clients=tuple(clients))
+
+
+def describe(decision: m.Decision) -> str:
+    return decision.code if isinstance(decision, m.Rejection) else "accepted"
+
+
+class FrozenDict(dict):  # type: ignore[type-arg]
+    """A mapping that can be part of a visited state."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
+def folded_state(state: SubjobState) -> SubjobState:
+    """Drop what does not decide anything: instants, counts for people, notes of refusals."""
+    deadline_at = NOW + TTL if state.is_live(NOW) else NOW - 1
+    phases = {
+        name: m.PhaseRecord(
+            name,
+            entered_fence=record.entered_fence,
+            completed_fence=record.completed_fence,
+            artifacts=FrozenDict(),
+        )
+        for name, record in state.phases.items()
+    }
+    return replace(
+        state,
+        deadline_at=deadline_at if state.status in HELD else 0.0,
+        phases=FrozenDict(phases),
+        submissions=FrozenDict(state.submissions),
+        last_evidence=FrozenDict(state.last_evidence),
+        refusals=(),
+        recalled_by="somebody" if state.recalled_by else None,
+        details=None,
+        details_phase=None,
+    )

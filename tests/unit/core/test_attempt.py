@@ -1,0 +1,104 @@
+"""Identity and evidence: who is newer, and which names can be used."""
+
+import pytest
+from htlease.attempt import (
+    AttemptId,
+    Evidence,
+    Order,
+    Place,
+    ReadFrom,
+    SubjobKey,
+    start_number,
+)
+from htlease.errors import InvalidField
+
+# (what happened, the later start, the earlier start, how the later one stands to it)
+ORDERS = [
+    ("an ordinary restart", Evidence(2, 2, 20, 1), Evidence(1, 1, 10, 1), Order.NEWER),
+    ("the shadow died before it counted", Evidence(1, 3, 12, 1), Evidence(1, 1, 10, 1), Order.NEWER),
+    ("a reconnect raised the queue's value only", Evidence(2, 5), Evidence(1, 1), Order.NEWER),
+    ("a checkpoint restart in one sandbox", Evidence(1, 1, 10, 2), Evidence(1, 1, 10, 1), Order.NEWER),
+    (
+        "a new sandbox after three checkpoint restarts in the old one",
+        Evidence(2, 2, 20, 1),
+        Evidence(1, 1, 10, 3),
+        Order.NEWER,
+    ),
+    ("the same start", Evidence(1, 1, 10, 1), Evidence(1, 1, 10, 1), Order.SAME),
+    ("an overflow claim shows shadow start 1 again", Evidence(3, 1), Evidence(2, 4), Order.UNCLEAR),
+    ("nothing is known", Evidence(), Evidence(), Order.UNCLEAR),
+    ("no part is known to both", Evidence(job_starts=2), Evidence(shadow_starts=1), Order.UNCLEAR),
+    ("one part is known to both", Evidence(2, None), Evidence(1, 7), Order.NEWER),
+    ("only the sandbox counted", Evidence(sandbox_seq=2), Evidence(sandbox_seq=1), Order.UNCLEAR),
+]
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "order"), [row[1:] for row in ORDERS], ids=[row[0] for row in ORDERS]
+)
+def test_evidence_orders_starts_by_dominance(later: Evidence, earlier: Evidence, order: Order) -> None:
+    assert later.compared_to(earlier) is order
+    opposite = {Order.NEWER: Order.OLDER, Order.OLDER: Order.NEWER}.get(order, order)
+    assert earlier.compared_to(later) is opposite
+
+
+def test_every_reader_of_num_job_starts_gives_the_same_start_number() -> None:
+    assert start_number(0, ReadFrom.JOB_AD) == 1
+    assert start_number(1, ReadFrom.CHIRP) == 1
+    assert start_number(1, ReadFrom.AFTER_THE_END) == 1
+
+
+@pytest.mark.parametrize("bad", [-1, True, "1", 1.5, 1 << 62])
+def test_a_count_that_is_none_is_refused_by_name(bad: object) -> None:
+    with pytest.raises(InvalidField, match="evidence.job_starts"):
+        Evidence(job_starts=bad)  # type: ignore[arg-type]
+
+
+def test_attempt_id_reads_back_as_written() -> None:
+    attempt = AttemptId.of("ap1#42.0#1795225431", Evidence(2, 3))
+    assert str(attempt) == "ap1#42.0#1795225431@2.3"
+    assert AttemptId.parse(str(attempt)) == attempt
+
+
+def test_attempt_id_shows_unknown_counts_as_dashes() -> None:
+    attempt = AttemptId.of("user@ap1#42.0#1795225431", Evidence())
+    assert str(attempt) == "user@ap1#42.0#1795225431@-.-"
+    assert AttemptId.parse(str(attempt)) == attempt
+
+
+@pytest.mark.parametrize("text", ["", "ap1#1.0#5", "ap1@2", "ap1@x.1", "@1.1"])
+def test_text_that_is_no_attempt_id_is_refused(text: str) -> None:
+    with pytest.raises(InvalidField, match="attempt_id"):
+        AttemptId.parse(text)
+
+
+@pytest.mark.parametrize("text", ["wf/subjob", "run-7/sample_0042", "a.b~c/node+splice:1"])
+def test_key_reads_back_as_written(text: str) -> None:
+    assert str(SubjobKey.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("no-slash", "exactly one slash"),
+        ("a/b/c", "exactly one slash"),
+        ("a b/c", "' '"),
+        ("wf/größe", "'ö'"),
+        ("/c", "workflow"),
+        ("a/", "subjob"),
+        ("a/..", "directory"),
+        ("a/" + "x" * 201, "200 is the limit"),
+        ("a/x\n", "'\\\\n'"),
+    ],
+)
+def test_key_that_cannot_be_used_is_refused_with_the_reason(text: str, named: str) -> None:
+    with pytest.raises(InvalidField, match=named):
+        SubjobKey.parse(text)
+
+
+def test_one_slot_of_one_startd_is_proof_and_anything_less_is_not() -> None:
+    here = Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1700000000")
+    assert here.is_same_slot_as(Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1700000000"))
+    assert not here.is_same_slot_as(Place("ep1", "slot1_2@ep1", "<10.0.0.1:9618>#1700000000"))
+    assert not here.is_same_slot_as(Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1700000999"))
+    assert not Place().is_same_slot_as(Place())

@@ -1,0 +1,56 @@
+"""Every reachable state of small worlds keeps the promises; broken rules are found out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from htlease import messages as m
+from htlease.lifecycle import decide
+from htlease.subjob import SubjobState
+
+from tests.unit.core.exploration import SETTINGS, Broken, Decide, Explorer, Setting
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_no_reachable_state_breaks_a_promise(setting: Setting) -> None:
+    explorer = Explorer(dataclasses.replace(setting, attempts=2))
+    assert explorer.run() > 100
+
+
+def ignores_the_fence(state: SubjobState, command: m.Command, now: float) -> m.Decision:
+    if isinstance(command, m.FencedCommand) and state.holder and command.fence < state.fence:
+        command = dataclasses.replace(command, fence=state.fence)
+        state = dataclasses.replace(
+            state,
+            holder=dataclasses.replace(
+                state.holder, nonce_digest=m.nonce_digest(command.nonce)
+            ),
+        )
+    return decide(state, command, now)
+
+
+def grants_while_live(state: SubjobState, command: m.Command, now: float) -> m.Decision:
+    if isinstance(command, m.Acquire):
+        state = dataclasses.replace(state, deadline_at=min(state.deadline_at, now))
+    return decide(state, command, now)
+
+
+def lets_older_attempts_in(state: SubjobState, command: m.Command, now: float) -> m.Decision:
+    if isinstance(command, m.Acquire):
+        state = dataclasses.replace(state, last_evidence={})
+    return decide(state, command, now)
+
+
+def never_lets_go(state: SubjobState, command: m.Command, now: float) -> m.Decision:
+    if isinstance(command, m.Acquire) and state.holder:
+        state = dataclasses.replace(state, deadline_at=now + 1)
+    return decide(state, command, now)
+
+
+@pytest.mark.parametrize(
+    "rules", [ignores_the_fence, grants_while_live, lets_older_attempts_in, never_lets_go]
+)
+def test_the_explorer_finds_a_rule_that_is_broken_on_purpose(rules: Decide) -> None:
+    with pytest.raises(Broken):
+        Explorer(dataclasses.replace(SETTINGS[0], attempts=2), rules).run()
