@@ -1,0 +1,112 @@
+"""The `htlease` command: which words it knows and how its errors reach a person."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused, ServerUnavailable
+from htlease_admin.graph import graph
+from htlease_admin.operating import cancel, commit, settle
+from htlease_admin.reading import explain_command, find, history, list_command, show
+from htlease_admin.session import Session, connection_options
+from htlease_admin.tokens import token
+
+EXIT_REFUSED = 1
+EXIT_TRY_LATER = 75
+EXIT_CONFIGURATION = 78
+
+#: What to do about a refusal whose own text does not say it.
+_NEXT_STEP = {
+    "unauthorized": "give a valid token: --admin-token-file, or see `htlease doctor`",
+    "forbidden": "this token is not for that; use the admin token (--admin-token-file)",
+    "unknown-subjob": "`htlease list` shows the workflows, `htlease list WORKFLOW` their subjobs",
+}
+_CONFIGURATION_CODES = ("unauthorized", "forbidden")
+
+
+class SectionedGroup(click.Group):
+    """A group whose help shows its commands under headings."""
+
+    sections: dict[str, list[str]]
+
+    def add_section(self, heading: str, commands: Sequence[click.Command]) -> None:
+        """Add commands under a heading."""
+        self.sections = {**getattr(self, "sections", {}), heading: [c.name or "" for c in commands]}
+        for command in commands:
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the headings in the order in which they were added."""
+        for heading, names in self.sections.items():
+            with formatter.section(heading):
+                commands = [(name, self.commands[name]) for name in names]
+                formatter.write_dl(
+                    [(name, command.get_short_help_str(70)) for name, command in commands]
+                )
+
+
+def package_version() -> str:
+    """Return the installed version of htlease, or `unknown` in a bare checkout."""
+    try:
+        return version("htlease")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@click.group(cls=SectionedGroup)
+@click.version_option(package_version(), prog_name="htlease")
+@connection_options
+@click.pass_context
+def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) -> None:
+    """Leases for HTCondor jobs: a restart goes on in its own phase, a zombie writes nothing."""
+    ctx.obj = Session(url, admin_token_file)
+
+
+assert isinstance(htlease, SectionedGroup)
+htlease.add_section("Look", [list_command, show, history, explain_command, find, graph])
+htlease.add_section("Act", [cancel, commit, settle])
+htlease.add_section("Set up", [token])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 done, 1 refused, 2 usage, 75 server away, 78 configuration."""
+    try:
+        htlease.main(args=argv, prog_name="htlease", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except HTLeaseError as error:
+        click.echo(f"htlease: {error_text(error)}", err=True)
+        sys.exit(exit_code_of(error))
+
+
+def error_text(error: HTLeaseError) -> str:
+    """Return an error as a sentence that ends with what to do next."""
+    text = error.detail if isinstance(error, Refused) else str(error)
+    if isinstance(error, Refused) and error.code in _NEXT_STEP:
+        text += f"; {_NEXT_STEP[error.code]}"
+    return text if text.endswith(".") else f"{text}."
+
+
+def exit_code_of(error: HTLeaseError) -> int:
+    """Return the exit code for an error."""
+    if isinstance(error, ServerUnavailable):
+        return EXIT_TRY_LATER
+    if isinstance(error, BadConfig):
+        return EXIT_CONFIGURATION
+    if isinstance(error, Refused) and error.code in _CONFIGURATION_CODES:
+        return EXIT_CONFIGURATION
+    if isinstance(error, InvalidField):
+        return EXIT_CONFIGURATION
+    return EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The calls that the access point makes on the lease server, pages put together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from htlease import messages as m
+from htlease import protocol
+from htlease.attempt import SubjobKey
+from htlease.client import Clock, send
+from htlease.errors import ServerUnavailable
+from htlease.transport import HttpTransport, Transport
+from htlease_admin.settings import Connection
+
+#: How long a command retries a server that does not answer.
+PATIENCE_SECONDS = 2.0
+PAGE_SIZE = 500
+
+Document = dict[str, Any]
+
+
+@dataclass
+class LeaseServer:
+    """Speaks to one server; every method raises Refused or ServerUnavailable."""
+
+    transport: Transport
+    url: str
+    clock: Clock = field(default_factory=Clock)
+    patience_seconds: float = PATIENCE_SECONDS
+
+    @classmethod
+    def at(cls, connection: Connection) -> LeaseServer:
+        """Return the server of a connection; nothing is sent yet. Raises BadConfig."""
+        token = connection.credential.token if connection.credential else None
+        return cls(HttpTransport(connection.url, token), connection.url)
+
+    def workflows(self) -> Document:
+        """Return every workflow in short: {"workflows": [...]}."""
+        return self._all_pages(f"/{protocol.VERSION}/workflows", "workflows", "cursor")
+
+    def workflow(self, name: str) -> Document:
+        """Return one workflow with all its subjobs in short."""
+        return self._all_pages(protocol.workflow_path(name), "subjobs", "cursor")
+
+    def subjob(self, key: SubjobKey) -> Document:
+        """Return everything about one subjob but its history."""
+        return self._send("GET", protocol.subjob_path(key))
+
+    def history(self, key: SubjobKey) -> Document:
+        """Return a subjob's history, oldest first: {"events": [...]}."""
+        return self._all_pages(f"{protocol.subjob_path(key)}/history", "events", "after")
+
+    def find(self, identifier: str) -> Document:
+        """Return the subjobs that know an ID: {"subjobs": [...]}."""
+        return self._send("GET", f"/{protocol.VERSION}/subjobs?id={quote(identifier, safe='')}")
+
+    def put_workflow(self, name: str, fields: Mapping[str, Any]) -> Document:
+        """Make or change a workflow and return it."""
+        body = {"request_id": self.clock.new_id(), **fields}
+        return self._send("PUT", protocol.workflow_path(name), body)
+
+    def mint_token(self, workflow: str, subjob: str | None, ttl_seconds: float) -> Document:
+        """Return a new token for a workflow or one subjob: {"token", "expires_at"}."""
+        body: Document = {"workflow": workflow, "ttl_seconds": ttl_seconds}
+        if subjob is not None:
+            body["subjob"] = subjob
+        return self._send("POST", f"/{protocol.VERSION}/tokens", body)
+
+    def command(self, key: SubjobKey, command: m.Command) -> Document:
+        """Send one command for a subjob and return the answer."""
+        client_at = protocol.rfc3339(self.clock.wall())
+        body = protocol.body_of(command, self.clock.new_id(), client_at)
+        return self._send("POST", protocol.command_path(key, command), body)
+
+    def _all_pages(self, path: str, items: str, cursor: str) -> Document:
+        def page(after: object) -> Document:
+            query = f"?limit={PAGE_SIZE}"
+            if after is not None:
+                query += f"&{cursor}={quote(str(after), safe='')}"
+            return self._send("GET", path + query)
+
+        return join_pages(page, items)
+
+    def _send(self, method: str, path: str, body: Document | None = None) -> Document:
+        try:
+            return send(self.transport, self.clock, method, path, body, self.patience_seconds)[0]
+        except ServerUnavailable as error:
+            raise ServerUnavailable(
+                f"the lease server does not answer ({error}); start one with `htlease serve`, or "
+                "name yours with --server or HTLEASE_URL"
+            ) from error
+
+
+def join_pages(page: Callable[[object], Document], items: str) -> Document:
+    """Return the first page with the `items` of all pages, following `next` to its end."""
+    whole = page(None)
+    after = whole.pop("next", None)
+    while after is not None:
+        further = page(after)
+        whole[items] = [*whole[items], *further[items]]
+        after = further.get("next")
+    return whole
+
+
+def as_json(document: object) -> str:
+    """Return a document as people and `jq` like it."""
+    return json.dumps(document, indent=2, ensure_ascii=False)

@@ -1,0 +1,125 @@
+"""The commands by which a person changes a subjob: cancel, commit, settle.
+
+An operator is a holder like any other: commit and settle take the lease first, so they can never
+cut into a running attempt. Only cancel acts on a subjob that somebody holds.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+
+import click
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.errors import Refused
+from htlease_admin.lease_server import Document, LeaseServer
+from htlease_admin.parameters import KEY
+from htlease_admin.session import pass_server
+from htlease_admin.tables import duration_text
+
+#: An operator's lease only spans the two calls that follow each other.
+_OPERATOR_TTL_SECONDS = 30.0
+
+_reason_option = click.option("--reason", metavar="TEXT", help="Kept in the history.")
+
+
+@click.command()
+@click.argument("key", type=KEY)
+@_reason_option
+@pass_server
+def cancel(server: LeaseServer, key: SubjobKey, reason: str | None) -> None:
+    """Close a subjob as cancelled, whoever holds it; the holder is told to stop."""
+    before = server.subjob(key)
+    server.command(key, m.Cancel(reason))
+    if before["outcome"] == "cancelled":
+        click.echo(f"{key} was cancelled already; nothing changed.")
+        return
+    stopped = ""
+    if before["status"] in ("active", "recalled", "lapsed"):
+        where = f" on {before['host']}" if before.get("host") else ""
+        stopped = (
+            f" Attempt {before['attempt_number']}{where} is told to stop at its next renewal; "
+            "remove the job itself with condor_rm."
+        )
+    click.echo(f"{key} is cancelled (it was {before['status']}).{stopped}")
+
+
+@click.command()
+@click.argument("key", type=KEY)
+@_reason_option
+@pass_server
+def commit(server: LeaseServer, key: SubjobKey, reason: str | None) -> None:
+    """Close a subjob as complete: its phases are done and its outputs came back."""
+    before = server.subjob(key)
+    missing = [phase["name"] for phase in before["phases"] if not phase.get("completed_fence")]
+    if missing and before["outcome"] is None:
+        # Asked before the lease is taken, so that a refusal leaves the subjob as it was.
+        raise Refused(
+            "phase-order",
+            f"{key} is {before['status']} and these phases are not complete: {', '.join(missing)}; "
+            "let an attempt finish them, or say what is true with `htlease settle`",
+        )
+    _close(server, key, before, "complete", lambda fence, nonce: m.Commit(fence, nonce, reason))
+
+
+@click.command()
+@click.argument("key", type=KEY)
+@click.option("--outcome", required=True, type=click.Choice(m.OUTCOMES), help="What is true of it.")
+@_reason_option
+@pass_server
+def settle(server: LeaseServer, key: SubjobKey, outcome: str, reason: str | None) -> None:
+    """Close a subjob with the outcome that you have found to be true."""
+    before = server.subjob(key)
+    _close(
+        server, key, before, outcome, lambda fence, nonce: m.Settle(fence, nonce, outcome, reason)
+    )
+
+
+def _close(
+    server: LeaseServer,
+    key: SubjobKey,
+    before: Document,
+    outcome: str,
+    closing: Callable[[int, str], m.Command],
+) -> None:
+    """Take the lease as an operator, close the subjob, and say what changed."""
+    if before["outcome"] is not None:
+        if before["outcome"] == outcome:
+            click.echo(f"{key} is {outcome} already; nothing changed.")
+            return
+        raise Refused(
+            "subjob-closed",
+            f"{key} is {before['outcome']} already; only a new submission opens it again",
+        )
+    nonce = secrets.token_hex(16)
+    acquire = m.Acquire(
+        nonce, "operator", host=socket.gethostname(), ttl_seconds=_OPERATOR_TTL_SECONDS
+    )
+    try:
+        grant = server.command(key, acquire)
+    except Refused as refused:
+        if refused.code == "subjob-closed" and refused.outcome == outcome:
+            click.echo(f"{key} is {outcome} (it was {before['status']}): nothing was left to run.")
+            return
+        if refused.code == "lease-still-live":
+            raise Refused(refused.code, _held_text(key, before)) from refused
+        raise
+    try:
+        server.command(key, closing(grant["fence"], nonce))
+    except Refused:
+        server.command(key, m.Abandon(grant["fence"], nonce, f"could not close as {outcome}"))
+        raise
+    click.echo(f"{key} is {outcome} (it was {before['status']}; fence {grant['fence']}).")
+
+
+def _held_text(key: SubjobKey, before: Document) -> str:
+    where = f" on {before['host']}" if before.get("host") else ""
+    remaining = before.get("expires_in_seconds")
+    until = f" for another {duration_text(remaining)}" if remaining else ""
+    return (
+        f"attempt {before['attempt_number']}{where} holds the lease of {key}{until}; stop its job "
+        "(condor_hold, condor_rm) and try again, or `htlease cancel` it"
+    )

@@ -1,0 +1,253 @@
+"""The commands that only look: list, show, history, explain, find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from htlease.attempt import SubjobKey, check_name
+from htlease.errors import Refused
+from htlease_admin.attempts import ending_text
+from htlease_admin.explain import explain
+from htlease_admin.lease_server import Document, LeaseServer, as_json
+from htlease_admin.parameters import KEY, WORKFLOW, json_option
+from htlease_admin.session import pass_server
+from htlease_admin.tables import Table, duration_text, moment_text, print_table
+from htlease_admin.timeline import print_timeline
+
+_SUBJOB_COLUMNS = ("SUBJOB", "STATUS", "PHASE", "ATTEMPT", "FENCE", "HOST", "LEASE ENDS", "UPDATED")
+
+
+@click.command("list")
+@click.argument("workflow", required=False, type=WORKFLOW)
+@json_option
+@pass_server
+def list_command(server: LeaseServer, workflow: str | None, wants_json: bool) -> None:
+    """List the workflows, or the subjobs of one WORKFLOW."""
+    if workflow is None:
+        _print(server.workflows(), wants_json, _print_workflows)
+    else:
+        found = server.workflow(workflow)
+        _print(found, wants_json, lambda _: _print_subjobs(found["subjobs"]))
+
+
+@click.command()
+@click.argument("name", metavar="WORKFLOW[/SUBJOB]")
+@json_option
+@pass_server
+def show(server: LeaseServer, name: str, wants_json: bool) -> None:
+    """Show a subjob (state, holder, phases, attempts) or a workflow."""
+    if "/" in name:
+        _print(server.subjob(SubjobKey.parse(name)), wants_json, _print_subjob)
+    else:
+        _print(server.workflow(check_name("workflow", name)), wants_json, _print_workflow)
+
+
+@click.command()
+@click.argument("key", type=KEY)
+@json_option
+@pass_server
+def history(server: LeaseServer, key: SubjobKey, wants_json: bool) -> None:
+    """Tell what happened to a subjob, oldest first."""
+    _print(server.history(key), wants_json, lambda found: print_timeline(found["events"]))
+
+
+@click.command("explain")
+@click.argument("key", type=KEY)
+@click.option(
+    "--attempt", metavar="N", help="Only this attempt: its number, its ID, or fence:NUMBER."
+)
+@json_option
+@pass_server
+def explain_command(
+    server: LeaseServer, key: SubjobKey, attempt: str | None, wants_json: bool
+) -> None:
+    """Say why attempts got the lease, waited for it or lost it."""
+    sentences = explain(server.history(key)["events"], attempt)
+    if not sentences and attempt is not None:
+        raise Refused(
+            "not-found", f"{key} has no attempt {attempt}; `htlease show {key}` lists its attempts"
+        )
+    _print(
+        {"subjob": str(key), "attempt": attempt, "sentences": sentences},
+        wants_json,
+        lambda _: click.echo("\n".join(sentences or [f"{key} has had no attempt yet."])),
+    )
+
+
+@click.command()
+@click.argument("identifier", metavar="ID")
+@json_option
+@pass_server
+def find(server: LeaseServer, identifier: str, wants_json: bool) -> None:
+    """Find subjobs by GlobalJobId, attempt ID, any linked ID, or subjob name."""
+    found = server.find(identifier)
+    if not found["subjobs"] and not wants_json:
+        raise Refused("not-found", f"no subjob is known by {identifier!r}; `htlease list` has all")
+    _print(found, wants_json, lambda _: _print_subjobs(found["subjobs"], with_workflow=True))
+
+
+def _print(
+    document: Document, wants_json: bool, print_for_people: Callable[[Document], None]
+) -> None:
+    if wants_json:
+        click.echo(as_json(document))
+    else:
+        print_for_people(document)
+
+
+def _print_workflows(document: Document) -> None:
+    rows = [
+        (
+            workflow["workflow"],
+            workflow["state"],
+            _counts_text(workflow["counts"]),
+            _labels_text(workflow["labels"]) + (" template" if workflow["template"] else ""),
+            moment_text(workflow["created_at"]),
+        )
+        for workflow in document["workflows"]
+    ]
+    print_table(Table(("WORKFLOW", "STATE", "SUBJOBS", "LABELS", "CREATED (UTC)"), rows))
+
+
+def _print_workflow(document: Document) -> None:
+    click.echo(f"workflow  {document['workflow']}")
+    click.echo(f"state     {document['state']}  ({_counts_text(document['counts'])})")
+    if document["labels"]:
+        click.echo(f"labels    {_labels_text(document['labels'])}")
+    if document["template"]:
+        click.echo("template  yes: it may only be copied")
+    click.echo(f"created   {moment_text(document['created_at'])} UTC\n")
+    _print_subjobs(document["subjobs"])
+
+
+def _print_subjobs(subjobs: list[Document], with_workflow: bool = False) -> None:
+    rows = [
+        (
+            f"{subjob['workflow']}/{subjob['subjob']}" if with_workflow else subjob["subjob"],
+            subjob["status"],
+            subjob.get("phase") or "",
+            str(subjob.get("attempt_number") or ""),
+            str(subjob.get("fence") or ""),
+            subjob.get("host") or "",
+            _lease_end_text(subjob),
+            moment_text(subjob.get("updated_at")),
+        )
+        for subjob in subjobs
+    ]
+    print_table(Table(_SUBJOB_COLUMNS, rows))
+
+
+def _print_subjob(subjob: Document) -> None:
+    facts = [
+        ("subjob", f"{subjob['workflow']}/{subjob['subjob']}"),
+        ("status", subjob["status"]),
+        ("holder", _holder_text(subjob)),
+        ("lease ends", _lease_end_text(subjob)),
+        ("recalled by", subjob.get("recalled_by") or ""),
+        ("phase", subjob.get("phase") or ""),
+        ("details", _details_text(subjob)),
+        ("exit", _exit_text(subjob)),
+    ]
+    for name, value in facts:
+        if value:
+            click.echo(f"{name:<12}{value}")
+    click.echo()
+    print_table(_phase_table(subjob))
+    if subjob["attempts"]:
+        click.echo()
+        print_table(_attempt_table(subjob))
+    if subjob["submissions"]:
+        click.echo()
+        print_table(_submission_table(subjob))
+
+
+def _phase_table(subjob: Document) -> Table:
+    rows = []
+    for phase in subjob["phases"]:
+        done = f"fence {phase['completed_fence']}" if phase.get("completed_fence") else ""
+        failed = f"fence {phase['failed_fence']}" if phase.get("failed_fence") else ""
+        rows.append(
+            (
+                phase["name"],
+                phase["restart"] + (", exclusive" if phase["exclusive"] else ""),
+                str(phase["entries"]),
+                moment_text(phase.get("entered_at")),
+                done,
+                f"{failed}: {phase['reason']}" if failed and phase.get("reason") else failed,
+                "yes" if phase["run"] else "no",
+            )
+        )
+    columns = ("PHASE", "RESTART", "ENTRIES", "ENTERED", "COMPLETED", "FAILED", "WOULD RUN AGAIN")
+    return Table(columns, rows)
+
+
+def _attempt_table(subjob: Document) -> Table:
+    rows = [
+        (
+            str(attempt["attempt_number"]) if attempt["kind"] == "job" else attempt["kind"],
+            str(attempt["fence"]),
+            attempt["attempt_id"],
+            attempt.get("host") or "",
+            attempt["why"],
+            moment_text(attempt["granted_at"]),
+            attempt.get("end") or "",
+            moment_text(attempt.get("ended_at")),
+        )
+        for attempt in subjob["attempts"]
+    ]
+    columns = ("ATTEMPT", "FENCE", "ATTEMPT ID", "HOST", "BECAUSE", "GRANTED", "END", "ENDED")
+    return Table(columns, rows)
+
+
+def _submission_table(subjob: Document) -> Table:
+    rows = [
+        (
+            str(submission["epoch"]),
+            submission.get("global_job_id") or "still to come",
+            "" if submission.get("retry") is None else str(submission["retry"]),
+            ", ".join(f"{name}={value}" for name, value in (submission.get("links") or {}).items()),
+            moment_text(submission["at"]),
+        )
+        for submission in subjob["submissions"]
+    ]
+    return Table(("EPOCH", "SUBMISSION", "RETRY", "OTHER IDS", "SEEN"), rows)
+
+
+def _holder_text(subjob: Document) -> str:
+    if subjob["status"] not in ("active", "recalled", "lapsed"):
+        return ""
+    where = f" on {subjob['host']}" if subjob.get("host") else ""
+    return (
+        f"attempt {subjob['attempt_number']}{where}, fence {subjob['fence']} "
+        f"({subjob.get('attempt_id')})"
+    )
+
+
+def _lease_end_text(subjob: Document) -> str:
+    if subjob["status"] == "lapsed":
+        return "has run out"
+    remaining = subjob.get("expires_in_seconds")
+    return "" if remaining is None else f"in {duration_text(max(0.0, remaining))}"
+
+
+def _details_text(subjob: Document) -> str:
+    details = subjob.get("details")
+    if details is None:
+        return ""
+    return f"{len(details.encode())} bytes, saved in phase {subjob.get('details_phase') or '?'}"
+
+
+def _exit_text(subjob: Document) -> str:
+    if subjob.get("exit_code") is None and subjob.get("exit_signal") is None:
+        return ""
+    return ending_text(subjob)
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+
+
+def _labels_text(labels: dict[str, str] | None) -> str:
+    return " ".join(f"{name}={value}" for name, value in (labels or {}).items())

@@ -1,0 +1,172 @@
+"""The history of a subjob as rows for people: when, attempt, host, phase, fence, what, why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from htlease_admin.attempts import Attempt, Event, ending_text, read_attempts
+from htlease_admin.tables import Table, moment_text, print_table
+
+COLUMNS = ("WHEN (UTC)", "ATTEMPT", "HOST", "PHASE", "FENCE", "WHAT HAPPENED", "WHY")
+
+
+def print_timeline(events: Sequence[Event], stream: TextIO | None = None) -> None:
+    """Print a history (the `events` of the wire, oldest first) as a table."""
+    print_table(timeline(events), stream)
+
+
+def timeline(events: Sequence[Event]) -> Table:
+    """Return one row for each event that a person has use for."""
+    attempts = read_attempts(events)
+    by_fence = {attempt.fence: attempt for attempt in attempts if attempt.grant}
+    by_id = {attempt.attempt_id: attempt for attempt in attempts}
+    rows = []
+    phase_of_fence: dict[int, str] = {}
+    for event in events:
+        tell = _TELLERS.get(event["event"])
+        if tell is None:
+            continue
+        fence = event.get("fence")
+        attempt = (
+            by_fence.get(fence) if fence is not None else by_id.get(event.get("attempt_id", ""))
+        )
+        if event["event"] == "phase-entered":
+            phase_of_fence[event["fence"]] = event["phase"]
+        phase = event.get("phase") or (phase_of_fence.get(fence, "") if fence is not None else "")
+        what, why = tell(event, attempt)
+        rows.append(
+            (
+                moment_text(event.get("at")),
+                _short_name(attempt),
+                (attempt.host if attempt else None) or "",
+                phase,
+                "" if fence is None else str(fence),
+                what,
+                why,
+            )
+        )
+    return Table(COLUMNS, rows)
+
+
+def _short_name(attempt: Attempt | None) -> str:
+    if attempt is None:
+        return ""
+    if attempt.kind != "job":
+        return attempt.kind
+    return str(attempt.number) if attempt.number else attempt.attempt_id.rpartition("@")[2]
+
+
+def grant_reason(event: Event, before: Attempt | None) -> str:
+    """Say why a lease was granted, in words that follow `because`."""
+    other = before.name if before else "the attempt before"
+    reasons = {
+        "first": "nobody had held the lease before",
+        "abandoned": f"{other} had given the lease up",
+        "exited": f"the payload of {other} had ended and was not committed",
+        "expired": f"the lease of {other} had run out",
+        "same-slot": f"it runs in the very slot of {other}, whose starter is therefore over",
+        "immediate": f"the plan lets a newer attempt take over at once; {other} is fenced off",
+        "waiting": "the subjob was re-opened and nobody held the lease",
+    }
+    why: str = event["why"]
+    return reasons.get(why, why)
+
+
+def _enrolled(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    name = event.get("global_job_id") or "a submission still to come"
+    if event.get("reopened"):
+        return "opened again", f"{name} is a new submission (it was {event['reopened']})"
+    return "enrolled", f"{name} has epoch {event['epoch']}"
+
+
+def _seen(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return "submission seen", f"{event['global_job_id']} has epoch {event['epoch']}"
+
+
+def _acquired(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    before = attempt.before if attempt else None
+    is_reclaimed = before is not None and event["kind"] == "job"
+    what = "reclaimed the lease" if is_reclaimed else "got the lease"
+    return what, grant_reason(event, before)
+
+
+def _saved(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    details = event.get("details")
+    size = f" ({len(details.encode())} bytes)" if isinstance(details, str) else ""
+    return f"saved details{size}", "a later attempt resumes from them"
+
+
+def _recalled(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return "lease recalled", f"{event['by_attempt_id']} is newer and waits"
+
+
+def _refused(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    what = "has to wait" if event["code"] == "lease-still-live" else f"refused: {event['code']}"
+    return what, event["why"]
+
+
+def _write_refused(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    why = "this nonce was never granted that fence"
+    if event["code"] == "superseded-attempt":
+        follower = attempt.next if attempt else None
+        why = f"{follower.name} took over" if follower else "its lease had ended"
+    return f"late {event['call']} refused", f"{event['code']}: {why}"
+
+
+def _entered(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return "entered", ""
+
+
+def _completed(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    artifacts = event.get("artifacts") or {}
+    return "completed", ", ".join(f"{name}={value}" for name, value in artifacts.items())
+
+
+def _failed(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    code = "" if event.get("exit_code") is None else f" with exit code {event['exit_code']}"
+    return f"failed{code}", event.get("reason") or ""
+
+
+def _exited(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return f"payload ended, {ending_text(event)}", event.get("reason") or ""
+
+
+def _abandoned(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return "gave the lease up", event.get("reason") or ""
+
+
+def closing_reason(event: Event) -> str:
+    """Say what closed a subjob."""
+    by = {
+        "last-phase": "its last phase is once and complete",
+        "committed": "the outputs came back",
+        "settled": "somebody on the access point settled it",
+        "cancelled": "it was cancelled",
+        "state": "a final state was entered",
+        "nothing-left": "every phase was complete already",
+    }
+    word: str = event["by"]
+    reason = by.get(word, word)
+    return f"{reason}: {event['reason']}" if event.get("reason") else reason
+
+
+def _closed(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return f"closed as {event['outcome']}", closing_reason(event)
+
+
+_TELLERS: dict[str, Callable[[Event, Attempt | None], tuple[str, str]]] = {
+    "submission-enrolled": _enrolled,
+    "submission-seen": _seen,
+    "lease-acquired": _acquired,
+    "details-saved": _saved,
+    "lease-recalled": _recalled,
+    "attempt-refused": _refused,
+    "write-refused": _write_refused,
+    "phase-entered": _entered,
+    "phase-completed": _completed,
+    "phase-failed": _failed,
+    "attempt-exited": _exited,
+    "lease-abandoned": _abandoned,
+    "subjob-closed": _closed,
+}
