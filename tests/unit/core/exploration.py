@@ -11,23 +11,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from htlease import messages as m
 from htlease.attempt import Evidence, Place
 from htlease.lifecycle import decide, replayed_reply
 from htlease.plan import PhaseSpec, Plan
 from htlease.subjob import HELD, Status, SubjobState, after_downtime, apply
-
 from tests.unit.core.world import GJID, nonce
 
 TTL = 120.0
 NOW = 1000.0
+#: The step number that stands for a renewal.
+RENEWAL = 99
 #: What an attempt says, in order. Renewals may be sent at any time between acquire and the end.
 PROGRAM = ("acquire", "enter p1", "complete p1", "enter p2", "complete p2", "exited")
 
 
-@dataclass(frozen=True)
-class Client:
+class Client(NamedTuple):
     """One attempt as itself sees it."""
 
     is_started: bool = False
@@ -43,13 +44,13 @@ class Client:
     is_fresh: bool = False
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One state of the world; instants are folded to live or lapsed."""
 
-    state: SubjobState
-    #: (attempt, step) that the server accepted and remembers.
-    accepted: frozenset[tuple[int, int]]
+    #: Which of the explorer's server states.
+    state: int
+    #: A bit for each (attempt, step) that the server accepted and remembers.
+    accepted: int
     clients: tuple[Client, ...]
     #: The latest attempt that was granted the lease.
     latest: int = -1
@@ -97,8 +98,10 @@ class Broken(AssertionError):
 
 
 def command_of(setting: Setting, attempt: int, step: int, fence: int) -> m.Command:
-    word, _, phase = PROGRAM[step].partition(" ")
     secret = nonce(f"attempt {attempt}")
+    if step == RENEWAL:
+        return m.Renew(fence, secret)
+    word, _, phase = PROGRAM[step].partition(" ")
     if word == "acquire":
         return m.Acquire(
             secret,
@@ -120,28 +123,42 @@ Decide = Callable[[SubjobState, m.Command, float], m.Decision]
 
 
 class Explorer:
-    """Visits every reachable state of a setting and checks every step."""
+    """Visits every reachable state of a setting and checks every step.
+
+    There are few server states and many worlds around each, so what the rules say to a message
+    in a state is asked once and remembered.
+    """
 
     def __init__(self, setting: Setting, rules: Decide = decide) -> None:
         self.setting = setting
         self.rules = rules
         self.seen: dict[Node, tuple[Node, str] | None] = {}
+        self.states: list[SubjobState] = []
+        self.numbers: dict[SubjobState, int] = {}
+        self.answers: dict[tuple[int, int, int, int, bool], tuple[int, m.Decision]] = {}
 
     def run(self) -> int:
-        start = Node(folded_state(SubjobState()), frozenset(), (Client(),) * self.setting.attempts)
+        start = Node(self.number(SubjobState()), 0, (Client(),) * self.setting.attempts)
         self.seen[start] = None
         todo = deque([start])
         while todo:
             node = todo.popleft()
             for label, after in self.steps(node):
-                folded = replace(after, state=folded_state(after.state))
-                if folded not in self.seen:
-                    self.seen[folded] = (node, label)
-                    self.check_node(folded)
-                    todo.append(folded)
-        for state in {node.state for node in self.seen}:
+                if after not in self.seen:
+                    self.seen[after] = (node, label)
+                    self.check_believers(after)
+                    todo.append(after)
+        for state in self.states:
+            self.check_writers(state)
             self.check_can_finish(state)
         return len(self.seen)
+
+    def number(self, state: SubjobState) -> int:
+        folded = folded_state(state)
+        if folded not in self.numbers:
+            self.numbers[folded] = len(self.states)
+            self.states.append(folded)
+        return self.numbers[folded]
 
     # -------------------------------------------------------- what may happen
 
@@ -164,9 +181,10 @@ class Explorer:
                     )
                     yield f"{attempt} sends {PROGRAM[client.answered]}", sent
             yield from self.arrivals(node, attempt, client)
-        if node.state.status in HELD and node.state.is_live(NOW):
+        state = self.states[node.state]
+        if state.is_live(NOW):
             yield "the lease runs out", self.time_passes(node)
-        yield "the server crashes and comes back", self.crash(node)
+        yield "the server crashes and comes back", node._replace(state=self.crash(state))
 
     def may_start(self, node: Node, attempt: int) -> bool:
         if attempt == 0:
@@ -178,33 +196,39 @@ class Explorer:
     def arrivals(self, node: Node, attempt: int, client: Client) -> Iterator[tuple[str, Node]]:
         last = client.answered if client.is_sent else client.answered - 1
         for step in range(last + 1):
-            is_awaited = step == client.answered
             after, decision = self.arrive(node, attempt, step, client.fence)
-            label = f"{PROGRAM[step]} of {attempt} arrives"
-            yield f"{label}, reply lost", after
-            if is_awaited and not client.is_dead:
-                yield f"{label}, {describe(decision)}", self.answer(after, attempt, decision)
+            yield f"{PROGRAM[step]} of {attempt} arrives, reply lost", after
+            if step == client.answered and not client.is_dead:
+                label = f"{PROGRAM[step]} of {attempt} arrives, {describe(decision)}"
+                yield label, self.answer(after, attempt, decision)
         if client.fence and client.answered < len(PROGRAM):
-            command = m.Renew(client.fence, nonce(f"attempt {attempt}"))
-            decision = self.rules(node.state, command, NOW)
-            after = self.record(node, attempt, decision)
+            after, decision = self.arrive(node, attempt, RENEWAL, client.fence)
             yield f"renewal of {attempt} arrives late", after
             is_extended = isinstance(decision, m.Accepted) and decision.events
             is_leaving = client.is_sent and client.answered == len(PROGRAM) - 1
             if is_extended and not client.is_dead and not is_leaving:
                 yield f"{attempt} renews", with_client(after, attempt, believes=True)
 
-    def arrive(
-        self, node: Node, attempt: int, step: int, fence: int
-    ) -> tuple[Node, m.Decision]:
-        command = command_of(self.setting, attempt, step, fence)
-        if (attempt, step) in node.accepted:
-            return node, replayed_reply(node.state, command, NOW)
-        decision = self.rules(node.state, command, NOW)
-        after = self.record(node, attempt, decision)
-        if isinstance(decision, m.Accepted) and decision.events:
-            after = replace(after, accepted=node.accepted | {(attempt, step)})
-        return after, decision
+    def arrive(self, node: Node, attempt: int, step: int, fence: int) -> tuple[Node, m.Decision]:
+        bit = 0 if step == RENEWAL else 1 << (attempt * len(PROGRAM) + step)
+        is_repeated = bool(node.accepted & bit)
+        question = (node.state, attempt, step, fence, is_repeated)
+        if question not in self.answers:
+            state = self.states[node.state]
+            command = command_of(self.setting, attempt, step, fence)
+            decision = (replayed_reply if is_repeated else self.rules)(state, command, NOW)
+            after = apply(state, decision.events, NOW)
+            self.check_fence(node, decision, state, after)
+            self.answers[question] = (self.number(after), decision)
+        number, decision = self.answers[question]
+        accepted, latest = node.accepted, node.latest
+        if decision.events:
+            self.check_order(node, attempt, decision)
+            if isinstance(decision, m.Accepted):
+                accepted |= bit
+            if any(isinstance(event, m.LeaseAcquired) for event in decision.events):
+                latest = attempt
+        return Node(number, accepted, node.clients, latest), decision
 
     def answer(self, node: Node, attempt: int, decision: m.Decision) -> Node:
         client = node.clients[attempt]
@@ -226,58 +250,50 @@ class Explorer:
             believes=believes and answered < len(PROGRAM),
         )
 
-    def record(self, node: Node, attempt: int, decision: m.Decision) -> Node:
-        state = apply(node.state, decision.events, NOW)
-        latest = node.latest
-        self.check_events(node, attempt, decision, state)
-        if any(isinstance(event, m.LeaseAcquired) for event in decision.events):
-            latest = attempt
-        return replace(node, state=state, latest=latest)
-
     def time_passes(self, node: Node) -> Node:
-        clients = tuple(
-            replace(client, believes=False, is_fresh=False) for client in node.clients
-        )
-        state = replace(node.state, deadline_at=NOW - 1)
-        return replace(node, state=state, clients=clients)
+        clients = tuple(client._replace(believes=False, is_fresh=False) for client in node.clients)
+        lapsed = replace(self.states[node.state], deadline_at=NOW - 1)
+        return node._replace(state=self.number(lapsed), clients=clients)
 
-    def crash(self, node: Node) -> Node:
+    def crash(self, state: SubjobState) -> int:
         """Whatever was live at the crash lives on; beliefs outlast it, it may be short."""
-        was_live = node.state.is_live(NOW)
-        recorded = replace(node.state, deadline_at=NOW + 1 if was_live else NOW - 1)
-        return replace(node, state=after_downtime(recorded, NOW, NOW))
+        recorded = replace(state, deadline_at=NOW + 1 if state.is_live(NOW) else NOW - 1)
+        return self.number(after_downtime(recorded, NOW, NOW))
 
     # -------------------------------------------------------- what must hold
 
-    def check_events(
-        self, node: Node, attempt: int, decision: m.Decision, after: SubjobState
+    def check_fence(
+        self, node: Node, decision: m.Decision, before: SubjobState, after: SubjobState
     ) -> None:
-        before = node.state
-        if after.fence < before.fence or after.fence > before.fence + 1:
+        if not before.fence <= after.fence <= before.fence + 1:
             raise Broken(self.way(node, f"fence {before.fence} -> {after.fence}"))
-        notes = (m.AttemptRefused, m.WriteRefused, m.LeaseRecalled, m.SubmissionEnrolled)
-        if any(not isinstance(event, notes) for event in decision.events):
-            if self.setting.is_ordered and attempt < node.latest:
-                what = f"attempt {attempt} changed something after {node.latest} was granted"
-                raise Broken(self.way(node, f"{what}: {decision.events}"))
         if before.status is Status.COMPLETE and after.status is not Status.COMPLETE:
             raise Broken(self.way(node, "a complete subjob was opened"))
 
-    def check_node(self, node: Node) -> None:
+    def check_order(self, node: Node, attempt: int, decision: m.Decision) -> None:
+        notes = (m.AttemptRefused, m.WriteRefused, m.LeaseRecalled, m.SubmissionEnrolled)
+        if self.setting.is_ordered and attempt < node.latest:
+            if any(not isinstance(event, notes) for event in decision.events):
+                what = f"attempt {attempt} changed something after {node.latest} was granted"
+                raise Broken(self.way(node, f"{what}: {decision.events}"))
+
+    def check_believers(self, node: Node) -> None:
         believers = [index for index, client in enumerate(node.clients) if client.believes]
-        if len(believers) > 1 and node.state.plan and node.state.plan.takeover == "wait":
+        if len(believers) > 1 and self.setting.plan.takeover == "wait":
             raise Broken(self.way(node, f"{believers} believe to hold the lease"))
+
+    def check_writers(self, state: SubjobState) -> None:
         writers = [
             fence
-            for fence in range(1, node.state.fence + 1)
-            for index in range(len(node.clients))
+            for fence in range(1, state.fence + 1)
+            for index in range(self.setting.attempts)
             if isinstance(
-                self.rules(node.state, m.Renew(fence, nonce(f"attempt {index}"), "x"), NOW),
+                self.rules(state, m.Renew(fence, nonce(f"attempt {index}"), "x"), NOW),
                 m.Accepted,
             )
         ]
-        if len(writers) > 1 or (writers and writers != [node.state.fence]):
-            raise Broken(self.way(node, f"fences {writers} can all write"))
+        if len(writers) > 1 or (writers and writers != [state.fence]):
+            raise Broken(f"{self.setting.name}: fences {writers} can all write in {state}")
 
     def check_can_finish(self, state: SubjobState) -> None:
         """From any state a later start, left alone, brings the subjob to its end."""
@@ -310,7 +326,7 @@ class Explorer:
 
     def way(self, node: Node, what: str) -> str:
         labels: list[str] = [what]
-        at: Node | None = replace(node, state=folded_state(node.state))
+        at: Node | None = node
         while at is not None and (step := self.seen.get(at)) is not None:
             at, label = step
             labels.append(label)
@@ -319,8 +335,11 @@ class Explorer:
 
 def with_client(node: Node, attempt: int, **changes: object) -> Node:
     clients = list(node.clients)
-    clients[attempt] = replace(clients[attempt], **changes)  # type: ignore[arg-type]
-    return replace(node, clients=tuple(clients))
+    client = clients[attempt]._replace(**changes)
+    if client.is_dead:  # what it believed no longer tells worlds apart
+        client = client._replace(believes=False, is_fresh=False)
+    clients[attempt] = client
+    return node._replace(clients=tuple(clients))
 
 
 def describe(decision: m.Decision) -> str:

@@ -1,6 +1,7 @@
 """Identity and evidence: who is newer, and which names can be used."""
 
 import pytest
+
 from htlease.attempt import (
     AttemptId,
     Evidence,
@@ -15,9 +16,19 @@ from htlease.errors import InvalidField
 # (what happened, the later start, the earlier start, how the later one stands to it)
 ORDERS = [
     ("an ordinary restart", Evidence(2, 2, 20, 1), Evidence(1, 1, 10, 1), Order.NEWER),
-    ("the shadow died before it counted", Evidence(1, 3, 12, 1), Evidence(1, 1, 10, 1), Order.NEWER),
+    (
+        "the shadow died before it counted",
+        Evidence(1, 3, 12, 1),
+        Evidence(1, 1, 10, 1),
+        Order.NEWER,
+    ),
     ("a reconnect raised the queue's value only", Evidence(2, 5), Evidence(1, 1), Order.NEWER),
-    ("a checkpoint restart in one sandbox", Evidence(1, 1, 10, 2), Evidence(1, 1, 10, 1), Order.NEWER),
+    (
+        "a checkpoint restart in one sandbox",
+        Evidence(1, 1, 10, 2),
+        Evidence(1, 1, 10, 1),
+        Order.NEWER,
+    ),
     (
         "a new sandbox after three checkpoint restarts in the old one",
         Evidence(2, 2, 20, 1),
@@ -36,7 +47,9 @@ ORDERS = [
 @pytest.mark.parametrize(
     ("later", "earlier", "order"), [row[1:] for row in ORDERS], ids=[row[0] for row in ORDERS]
 )
-def test_evidence_orders_starts_by_dominance(later: Evidence, earlier: Evidence, order: Order) -> None:
+def test_evidence_orders_starts_by_dominance(
+    later: Evidence, earlier: Evidence, order: Order
+) -> None:
     assert later.compared_to(earlier) is order
     opposite = {Order.NEWER: Order.OLDER, Order.OLDER: Order.NEWER}.get(order, order)
     assert earlier.compared_to(later) is opposite

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from htlease import messages as m
 from htlease.attempt import Evidence, Place
 from htlease.errors import InvalidField
@@ -10,7 +11,6 @@ from htlease.lifecycle import replayed_reply
 from htlease.plan import PhaseSpec, Plan
 from htlease.profiles import plan_of
 from htlease.subjob import CLOSED, GRANTS_KEPT, REFUSALS_KEPT, Status, after_downtime
-
 from tests.unit.core.world import GJID, STAGED, World, nonce
 
 SLOT = Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1700000000")
@@ -143,7 +143,12 @@ def test_the_same_slot_of_the_same_startd_is_proof_of_the_end(world: World) -> N
     ("why_not", "place", "start", "kind"),
     [
         ("another slot", OTHER_SLOT, 2, "job"),
-        ("another startd instance", dataclasses.replace(SLOT, startd="<10.0.0.1:9618>#9"), 2, "job"),
+        (
+            "another startd instance",
+            dataclasses.replace(SLOT, startd="<10.0.0.1:9618>#9"),
+            2,
+            "job",
+        ),
         ("slot unknown", dataclasses.replace(SLOT, slot=None), 2, "job"),
         ("not a later start", SLOT, 1, "job"),
         ("a script has no slot", SLOT, 2, "post"),
@@ -159,7 +164,9 @@ def test_anything_less_than_the_same_slot_is_no_proof(
 
 def test_another_process_in_the_same_sandbox_is_no_proof(world: World) -> None:
     world.grant("first", 1, place=SLOT, sandbox_seq=1)
-    assert world.refusal(world.acquire("second", 1, place=SLOT, sandbox_seq=2)) == "lease-still-live"
+    assert (
+        world.refusal(world.acquire("second", 1, place=SLOT, sandbox_seq=2)) == "lease-still-live"
+    )
 
 
 def test_takeover_immediate_fences_the_older_attempt_at_once(world: World) -> None:

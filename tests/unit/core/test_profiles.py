@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from htlease.errors import InvalidField
 from htlease.profiles import PROFILE_NAMES, find_flow, load_profile, plan_of
 

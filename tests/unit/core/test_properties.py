@@ -6,13 +6,13 @@ import dataclasses
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from htlease import messages as m
 from htlease.attempt import Evidence, Order, Place
 from htlease.lifecycle import decide
 from htlease.plan import PhaseSpec, Plan, phases_left
 from htlease.profiles import plan_of
 from htlease.subjob import CLOSED, SubjobState, apply
-
 from tests.unit.core.world import STAGED, nonce
 
 counts = st.none() | st.integers(0, 4)
@@ -69,7 +69,9 @@ steps = st.lists(st.tuples(st.sampled_from([0.0, 1.0, 60.0, 121.0]), commands), 
 
 @settings(max_examples=400, deadline=None)
 @given(steps)
-def test_any_sequence_of_commands_keeps_the_promises(sequence: list[tuple[float, m.Command]]) -> None:
+def test_any_sequence_of_commands_keeps_the_promises(
+    sequence: list[tuple[float, m.Command]],
+) -> None:
     state, now = SubjobState(), 1000.0
     history: list[tuple[float, m.Event]] = []
     for seconds, command in sequence:
@@ -121,7 +123,9 @@ def test_order_of_two_is_the_opposite_seen_from_the_other_side(a: Evidence, b: E
     st.lists(st.sampled_from(["redo", "resume", "once"]), min_size=1, max_size=6),
     st.lists(st.booleans(), min_size=6, max_size=6),
 )
-def test_a_new_attempt_runs_what_is_not_done_for_good(restarts: list[str], done: list[bool]) -> None:
+def test_a_new_attempt_runs_what_is_not_done_for_good(
+    restarts: list[str], done: list[bool]
+) -> None:
     plan = Plan(tuple(PhaseSpec(f"p{i}", restart) for i, restart in enumerate(restarts)))
     records = {
         spec.name: m.PhaseRecord(spec.name, completed_fence=1)
