@@ -67,6 +67,7 @@ def grant_reason(event: Event, before: Attempt | None) -> str:
         "expired": f"the lease of {other} had run out",
         "same-slot": f"it runs in the very slot of {other}, whose starter is therefore over",
         "immediate": f"the plan lets a newer attempt take over at once; {other} is fenced off",
+        "failed": "it is a new submission of a subjob that had failed",
         "waiting": "the subjob was re-opened and nobody held the lease",
     }
     why: str = event["why"]
@@ -92,9 +93,7 @@ def _acquired(event: Event, attempt: Attempt | None) -> tuple[str, str]:
 
 
 def _saved(event: Event, attempt: Attempt | None) -> tuple[str, str]:
-    details = event.get("details")
-    size = f" ({len(details.encode())} bytes)" if isinstance(details, str) else ""
-    return f"saved details{size}", "a later attempt resumes from them"
+    return f"saved details ({event['details_bytes']} bytes)", ""
 
 
 def _recalled(event: Event, attempt: Attempt | None) -> tuple[str, str]:
