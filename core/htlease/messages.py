@@ -473,6 +473,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "forbidden": 403,
     "unknown-subjob": 404,
     "not-found": 404,
+    "method-not-allowed": 405,
     "lease-still-live": 409,
     "subjob-closed": 409,
     "phase-order": 409,
@@ -481,6 +482,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "stale-fence": 412,
     "too-large": 413,
     "request-id-reused": 422,
+    "internal": 500,
     "overloaded": 503,
 }
 

@@ -279,7 +279,18 @@ def after_downtime(state: SubjobState, last_alive_at: float, started_at: float) 
     `last_alive_at` is an instant up to which the server surely answered; a lease whose recorded
     deadline lies before it had lapsed while the server was there to hear its holder.
     """
-    if state.status not in HELD or state.deadline_at <= last_alive_at or state.holder is None:
+    if state.status not in HELD or state.holder is None:
         return state
-    floor = started_at + state.holder.ttl_seconds
-    return replace(state, deadline_at=max(state.deadline_at, floor))
+    deadline_at = extended_deadline(
+        state.deadline_at, state.holder.ttl_seconds, last_alive_at, started_at
+    )
+    return state if deadline_at == state.deadline_at else replace(state, deadline_at=deadline_at)
+
+
+def extended_deadline(
+    deadline_at: float, ttl_seconds: float, last_alive_at: float, started_at: float
+) -> float:
+    """Return the deadline of a held lease after a downtime, by the rule of `after_downtime`."""
+    if deadline_at <= last_alive_at:
+        return deadline_at
+    return max(deadline_at, started_at + ttl_seconds)

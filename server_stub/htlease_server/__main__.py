@@ -1,0 +1,36 @@
+"""`python -m htlease_server`: the server without the `htlease` command around it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from htlease.errors import BadConfig
+from htlease_server.serve import LISTEN_DEFAULT, ServeOptions, serve
+
+_EXIT_CONFIG = 78
+
+
+def main() -> int:
+    """Serve with the options in argv; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m htlease_server", description=__doc__)
+    parser.add_argument("--listen", default=LISTEN_DEFAULT, metavar="HOST:PORT")
+    parser.add_argument("--store", metavar="sqlite:///PATH")
+    parser.add_argument("--admin-token-file", type=Path, metavar="FILE")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR")
+    parser.add_argument("--no-auth", action="store_true", help="on loopback only")
+    given = parser.parse_args()
+    options = ServeOptions(
+        given.listen, given.store, given.admin_token_file, given.state_dir, given.no_auth
+    )
+    try:
+        serve(options, lambda text: print(text, flush=True))
+    except BadConfig as problem:
+        print(f"htlease: {problem}", file=sys.stderr)
+        return _EXIT_CONFIG
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

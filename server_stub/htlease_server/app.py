@@ -1,0 +1,307 @@
+"""The ASGI application: from a request to a command, and from a reply to an answer.
+
+It decides nothing about leases. Plain ASGI callables, since writes are what the server spends its
+time on: routing, wrappers and middleware of a framework cost as much as a lease rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey, check_name
+from htlease.errors import InvalidField
+from htlease.protocol import reply_document, rfc3339
+from htlease_server import routes
+from htlease_server.auth import TOKEN_TTL_MAX_SECONDS, Caller, Gate, OpenGate
+from htlease_server.bodies import READERS, TOKEN_DECODER, WORKFLOW_DECODER, decode
+from htlease_server.ledger import (
+    RETRY_AFTER_SECONDS,
+    Crashed,
+    Ledger,
+    QueueFull,
+    Waiting,
+)
+from htlease_server.ledger import (
+    Answer as LedgerAnswer,
+)
+from htlease_server.metrics import metrics_text
+from htlease_server.openapi import openapi_document
+from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
+from htlease_server.store import WorkflowRow
+from htlease_server.wire import (
+    Answer,
+    ClientGone,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    document,
+    problem,
+    read_body,
+    send_answer,
+)
+from htlease_server.workflow import PutWorkflow
+
+log = logging.getLogger("htlease_server")
+
+_INTERNAL = m.Rejection("internal", "the server made a mistake; its log says more")
+_HOME = b"""htlease: state leases for HTCondor jobs that restart.
+
+/v1/workflows   workflows and their subjobs (needs a token)
+/openapi.json   every call of this server
+/healthz, /readyz, /metrics
+"""
+
+
+class Request(NamedTuple):
+    """What a handler of a read or of an administrative call gets."""
+
+    scope: Scope
+    receive: Receive
+    caller: Caller | str
+    parts: tuple[bytes, ...]
+
+
+class App:
+    """One server; `gate` says who calls, the ledger answers."""
+
+    def __init__(self, ledger: Ledger, reading: Reading, gate: Gate | OpenGate) -> None:
+        self._ledger = ledger
+        self._reading = reading
+        self._gate = gate
+        self._handlers: dict[str, Callable[[Request], Awaitable[Answer]]] = {
+            "subjob": self._subjob,
+            "history": self._history,
+            "find": self._find,
+            "workflows": self._workflows,
+            "workflow": self._workflow,
+            "put-workflow": self._put_workflow,
+            "mint": self._mint,
+            "healthz": self._healthz,
+            "readyz": self._readyz,
+            "metrics": self._metrics,
+            "openapi": self._openapi,
+            "home": self._home,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"htlease speaks HTTP only, not {scope['type']}")
+        try:
+            answer = await self._answer(scope, receive)
+        except Refusal as refusal:
+            answer = problem(refusal.rejection, headers=refusal.headers)
+        except InvalidField as bad:
+            answer = problem(m.Rejection("invalid", str(bad), field=bad.field))
+        except ClientGone:
+            return
+        except Exception:
+            # The path holds names only; headers and body, where secrets are, stay out of the log.
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            answer = problem(_INTERNAL)
+        await send_answer(send, answer)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        found = routes.find(scope["raw_path"])
+        if found is None:
+            raise Refusal("not-found", f"{scope['path']} is nothing that this server has")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        route = found.methods.get(method)
+        if route is None:
+            allowed = ", ".join(found.methods)
+            raise Refusal(
+                "method-not-allowed",
+                f"{scope['path']} takes {allowed}, not {method}",
+                (b"allow", allowed.encode()),
+            )
+        caller = self._gate.caller(_header(scope, b"authorization"))
+        if route.name in READERS:
+            return await self._write(route.name, _admitted(caller), found.parts, scope, receive)
+        return await self._handlers[route.name](Request(scope, receive, caller, found.parts))
+
+    # ------------------------------------------------------------ commands
+
+    async def _write(
+        self, call: str, caller: Caller, parts: tuple[bytes, ...], scope: Scope, receive: Receive
+    ) -> Answer:
+        key = _key(parts)
+        if not caller.may_see(key.workflow, key.subjob):
+            raise Refusal("forbidden", f"this token is for {caller.scope}, not for {key}")
+        phase = routes.decoded("phase", parts[2]) if len(parts) == 3 else None
+        sent = READERS[call].read(await read_body(scope, receive), phase)
+        forbidden = caller.why_not(key, sent.command)
+        if forbidden:
+            raise Refusal("forbidden", forbidden)
+        future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
+        outcome = await self._submit(Waiting(key, sent, caller.actor, future))
+        if isinstance(outcome, m.Rejection):
+            return problem(outcome, key)
+        assert not isinstance(outcome, WorkflowRow)
+        return document(reply_document(outcome))
+
+    async def _submit(self, waiting: Waiting) -> m.Reply | m.Rejection | WorkflowRow:
+        try:
+            self._ledger.submit(waiting)
+        except QueueFull as full:
+            return m.Rejection("overloaded", str(full), retry_after_seconds=RETRY_AFTER_SECONDS)
+        outcome = await waiting.future
+        return _INTERNAL if isinstance(outcome, Crashed) else outcome
+
+    async def _put_workflow(self, request: Request) -> Answer:
+        caller = _admin(request.caller, "changing a workflow")
+        name = _workflow_name(request.parts)
+        raw = await read_body(request.scope, request.receive)
+        body = decode(WORKFLOW_DECODER, raw)
+        digest = hashlib.blake2b(raw, digest_size=16).digest()
+        put = PutWorkflow(name, body, body.plan_wanted(), digest)
+        future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
+        outcome = await self._submit(Waiting(None, put, caller.actor, future))
+        if isinstance(outcome, m.Rejection):
+            return problem(outcome)
+        return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
+
+    async def _mint(self, request: Request) -> Answer:
+        _admin(request.caller, "minting a token")
+        body = decode(TOKEN_DECODER, await read_body(request.scope, request.receive))
+        check_name("workflow", body.workflow)
+        if body.subjob is not None:
+            check_name("subjob", body.subjob)
+        if not 1 <= body.ttl_seconds <= TOKEN_TTL_MAX_SECONDS:
+            raise InvalidField(
+                "ttl_seconds", f"{body.ttl_seconds:g} is not 1 to {TOKEN_TTL_MAX_SECONDS:g}"
+            )
+        token, expires_at = self._gate.mint(body.workflow, body.subjob, body.ttl_seconds)
+        return document({"token": token, "expires_at": rfc3339(expires_at)})
+
+    # ------------------------------------------------------------ documents
+
+    async def _subjob(self, request: Request) -> Answer:
+        key = _visible_key(request)
+        return _found(await self._reading.subjob(key), key)
+
+    async def _history(self, request: Request) -> Answer:
+        key = _visible_key(request)
+        after, limit = _number(request.scope, "after", 0), _limit(request.scope)
+        return _found(await self._reading.history(key, after, limit), key)
+
+    async def _find(self, request: Request) -> Answer:
+        caller = _admitted(request.caller)
+        id_text = _query(request.scope).get("id")
+        if not id_text:
+            raise InvalidField("id", "is missing; ask for /v1/subjobs?id=TEXT")
+        found = [
+            summary
+            for summary in await self._reading.known_as(id_text)
+            if caller.may_see(summary["workflow"], summary["subjob"])
+        ]
+        return document({"subjobs": found})
+
+    async def _workflows(self, request: Request) -> Answer:
+        _admin(request.caller, "listing all workflows")
+        cursor = _query(request.scope).get("cursor", "")
+        return document(await self._reading.workflows(cursor, _limit(request.scope)))
+
+    async def _workflow(self, request: Request) -> Answer:
+        caller, name = _admitted(request.caller), _workflow_name(request.parts)
+        if not caller.may_see(name):
+            raise Refusal("forbidden", f"this token is for {caller.scope}, not for all of {name}")
+        cursor = _query(request.scope).get("cursor", "")
+        found = await self._reading.workflow(name, cursor, _limit(request.scope))
+        if found is None:
+            raise Refusal("not-found", f"there is no workflow {name}")
+        return document(found)
+
+    # ------------------------------------------------------------ for monitors and people
+
+    async def _healthz(self, request: Request) -> Answer:
+        return document({"status": "ok"})
+
+    async def _readyz(self, request: Request) -> Answer:
+        why = self._ledger.failure
+        if not self._ledger.is_alive:
+            why = "the writer has ended; restart the server"
+        if why is None:
+            return document({"status": "ok"})
+        return problem(m.Rejection("overloaded", why, retry_after_seconds=RETRY_AFTER_SECONDS))
+
+    async def _metrics(self, request: Request) -> Answer:
+        text = metrics_text(self._ledger)
+        return Answer(200, text.encode(), b"text/plain; version=0.0.4")
+
+    async def _openapi(self, request: Request) -> Answer:
+        return document(openapi_document())
+
+    async def _home(self, request: Request) -> Answer:
+        return Answer(200, _HOME, b"text/plain; charset=utf-8")
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            found: bytes = value
+            return found
+    return None
+
+
+def _admitted(caller: Caller | str) -> Caller:
+    if isinstance(caller, str):
+        raise Refusal("unauthorized", caller, (b"www-authenticate", b'Bearer realm="htlease"'))
+    return caller
+
+
+def _admin(caller: Caller | str, what: str) -> Caller:
+    admitted = _admitted(caller)
+    if not admitted.is_admin:
+        raise Refusal(
+            "forbidden", f"{what} needs the admin token; this one is for {admitted.scope}"
+        )
+    return admitted
+
+
+def _key(parts: tuple[bytes, ...]) -> SubjobKey:
+    return SubjobKey(routes.decoded("workflow", parts[0]), routes.decoded("subjob", parts[1]))
+
+
+def _visible_key(request: Request) -> SubjobKey:
+    caller, key = _admitted(request.caller), _key(request.parts)
+    if not caller.may_see(key.workflow, key.subjob):
+        raise Refusal("forbidden", f"this token is for {caller.scope}, not for {key}")
+    return key
+
+
+def _workflow_name(parts: tuple[bytes, ...]) -> str:
+    return check_name("workflow", routes.decoded("workflow", parts[0]))
+
+
+def _found(found: dict[str, object] | None, key: SubjobKey) -> Answer:
+    if found is None:
+        return problem(m.Rejection("unknown-subjob", f"there is no subjob {key}"), key)
+    return document(found)
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    """Return the query's parameters; raises InvalidField when it is not UTF-8."""
+    try:
+        pairs = parse_qs(scope["query_string"].decode("ascii"), errors="strict", max_num_fields=20)
+    except ValueError:
+        raise InvalidField("query", "is not percent-encoded UTF-8 of at most 20 fields") from None
+    return {name: values[-1] for name, values in pairs.items()}
+
+
+def _number(scope: Scope, name: str, default: int) -> int:
+    text = _query(scope).get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InvalidField(name, f"{text!r} is not a count")
+    return int(text)
+
+
+def _limit(scope: Scope) -> int:
+    return max(1, min(_number(scope, "limit", LIMIT_DEFAULT), LIMIT_MAX))

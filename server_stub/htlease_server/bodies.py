@@ -1,0 +1,199 @@
+"""Request bodies, read into commands.
+
+The body of each call is a msgspec Struct made from the fields of its command, so that one
+definition gives the decoding, the refusal of unknown fields by name, and the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import hashlib
+import re
+import types
+import typing
+from typing import Annotated, Any
+
+import msgspec
+
+from htlease import messages as m
+from htlease.attempt import Evidence, Place, check_name
+from htlease.errors import InvalidField
+from htlease.plan import Plan
+from htlease.profiles import plan_of
+from htlease.protocol import PHASE_CALLS, REQUEST_ID_MAX_CHARS, SUBJOB_CALLS, plan_from
+
+#: What every JSON reader can hold exactly, and any store.
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX_CHARS)]
+ClientAt = Annotated[str, msgspec.Meta(max_length=64)]
+_Label = Annotated[str, msgspec.Meta(max_length=400)]
+
+
+def _wire_type(hint: Any) -> Any:
+    """Return the type of a field on the wire: dataclasses become structs, integers are bounded."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return struct_of(hint)
+    if hint is int:
+        return _Integer
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return typing.Union[tuple(_wire_type(arg) for arg in args)]  # noqa: UP007
+    if origin is collections.abc.Mapping:
+        return dict.__class_getitem__(args)
+    if origin is tuple:
+        return tuple.__class_getitem__((_wire_type(args[0]), ...))
+    return hint
+
+
+def _fields_of(cls: type, without: str | None = None) -> list[Any]:
+    """Return a dataclass's fields for msgspec.defstruct; what has a default may be absent."""
+    hints = typing.get_type_hints(cls)
+    found: list[Any] = []
+    for field in dataclasses.fields(cls):
+        if field.name == without:
+            continue
+        hint = _wire_type(hints[field.name])
+        if cls is Plan and field.name == "phases":
+            found.append((field.name, hint, ()))  # a profile brings its own
+        elif field.default_factory is not dataclasses.MISSING:
+            found.append((field.name, hint | None, None))
+        elif field.default is not dataclasses.MISSING:
+            found.append((field.name, hint, field.default))
+        else:
+            found.append((field.name, hint))
+    return found
+
+
+@functools.cache
+def struct_of(cls: type) -> type[msgspec.Struct]:
+    """Return the struct of a dataclass that is a part of a body."""
+    return msgspec.defstruct(
+        cls.__name__, _fields_of(cls), kw_only=True, forbid_unknown_fields=True
+    )
+
+
+class Sent(typing.NamedTuple):
+    """A command as it was sent."""
+
+    command: m.Command
+    request_id: str
+    client_at: str | None
+    #: Of call and body, whatever their spelling; `client_at` is data and no part of it.
+    digest: bytes
+
+
+class BodyReader:
+    """Reads the bodies of one call."""
+
+    def __init__(self, call: str, command: type[m.Command]) -> None:
+        self._command = command
+        self._salt = call.encode()
+        path_field = "phase" if call in PHASE_CALLS else None
+        fields = _fields_of(command, without=path_field)
+        self._names = tuple(field[0] for field in fields)
+        self.struct = msgspec.defstruct(
+            f"{command.__name__}Body",
+            [*fields, ("request_id", RequestId), ("client_at", ClientAt | None, None)],
+            kw_only=True,
+            forbid_unknown_fields=True,
+        )
+        self._decoder = msgspec.json.Decoder(self.struct)
+
+    def read(self, body: bytes, phase: str | None = None) -> Sent:
+        """Read a body; raises InvalidField naming the field that cannot be used."""
+        sent: Any = decode(self._decoder, body)
+        values = {
+            name: value
+            for name in self._names
+            # None only stands for what is absent: every other default is None itself.
+            if (value := getattr(sent, name)) is not None
+        }
+        for name, part in _PARTS.items():
+            if name in values:
+                values[name] = part(values[name])
+        if phase is not None:
+            values["phase"] = check_name("phase", phase)
+        client_at, sent.client_at = sent.client_at, None
+        digest = hashlib.blake2b(self._salt, digest_size=16)
+        digest.update((phase or "").encode())
+        digest.update(_msgpack.encode(sent))
+        return Sent(self._command(**values), sent.request_id, client_at, digest.digest())
+
+
+def _read_plan(body: msgspec.Struct) -> Plan:
+    return plan_from(msgspec.to_builtins(body))
+
+
+#: Fields that are themselves objects, and how each becomes what the command holds.
+_PARTS = {
+    "evidence": lambda body: Evidence(**msgspec.structs.asdict(body)),
+    "place": lambda body: Place(**msgspec.structs.asdict(body)),
+    "plan": _read_plan,
+}
+_msgpack = msgspec.msgpack.Encoder()
+
+READERS = {
+    call: BodyReader(call, command)
+    for calls in (SUBJOB_CALLS, PHASE_CALLS)
+    for call, command in calls.items()
+}
+
+_AT = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+
+
+def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    """Decode a JSON body; raises InvalidField naming the field and what is wrong with it."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as problem:
+        text = str(problem)
+        at, named = _AT.search(text), _NAMED.search(text)
+        place = [found[1] for found in (at, named) if found and found[1]]
+        if named:
+            what = "is not a field of this call" if "unknown" in text else "is missing"
+        else:
+            what = _AT.sub("", text)
+        raise InvalidField(".".join(place) or "body", what) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise InvalidField("body", f"is not JSON: {problem}") from None
+
+
+class WorkflowBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a workflow is; parts that are absent stay as they are."""
+
+    request_id: RequestId
+    client_at: ClientAt | None = None
+    plan: struct_of(Plan) | None = None  # type: ignore[valid-type]
+    #: `PROFILE` or `PROFILE:FLOW` instead of a plan.
+    profile: str | None = None
+    labels: dict[_Label, _Label] | None = None
+    #: What the caller wants to keep of the workflow's shape, e.g. a DAG; any JSON.
+    structure: Any = None
+    #: May be copied and not run.
+    template: bool | None = None
+    #: Take plan, labels and structure of this workflow where this body has none.
+    copy_of: str | None = None
+
+    def plan_wanted(self) -> Plan | None:
+        """Return the plan that the body names; raises InvalidField."""
+        if self.plan is not None and self.profile is not None:
+            raise InvalidField("profile", "stands beside a plan; give one of the two")
+        if self.profile is not None:
+            return plan_of(self.profile)
+        return None if self.plan is None else _read_plan(self.plan)
+
+
+class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a token shall be good for."""
+
+    workflow: str
+    #: Absent: every subjob of the workflow.
+    subjob: str | None = None
+    ttl_seconds: float = 86400.0
+
+
+WORKFLOW_DECODER = msgspec.json.Decoder(WorkflowBody)
+TOKEN_DECODER = msgspec.json.Decoder(TokenBody)

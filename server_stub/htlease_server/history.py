@@ -1,0 +1,168 @@
+"""Events and states as they are stored, and the attempts that a history tells of."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from htlease import messages as m
+from htlease.protocol import rfc3339
+from htlease.subjob import SubjobState, evolve
+from htlease_server.store import HistoryRow
+
+_EVENTS: tuple[type[m.Event], ...] = typing.get_args(m.Event)
+#: `LeaseAcquired` -> `lease-acquired`
+EVENT_NAMES = {event: re.sub(r"(?<!^)(?=[A-Z])", "-", event.__name__).lower() for event in _EVENTS}
+_EVENT_OF_NAME = {name: event for event, name in EVENT_NAMES.items()}
+#: Of no use to a reader, and half of what it takes to act as a holder.
+_NEVER_SHOWN = ("nonce_digest",)
+
+_json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+_states = msgspec.msgpack.Decoder(SubjobState)
+
+
+def snapshot_of(state: SubjobState) -> bytes:
+    """Return a state as it is stored."""
+    return _msgpack.encode(state)
+
+
+def state_from(snapshot: bytes, deadline_at: float) -> SubjobState:
+    """Read a stored state; the deadline is stored beside it."""
+    state = _states.decode(snapshot)
+    if state.deadline_at != deadline_at:
+        state = dataclasses.replace(state, deadline_at=deadline_at)
+    return state
+
+
+def data_of(event: m.Event) -> str:
+    """Return an event's fields as JSON.
+
+    Details may have 64 KiB and be saved every minute, so of them the history keeps size and
+    checksum; the text saved last is in the state.
+    """
+    if isinstance(event, m.DetailsSaved):
+        text = event.details.encode()
+        return _json.encode(
+            {
+                "fence": event.fence,
+                "phase": event.phase,
+                "details_bytes": len(text),
+                "details_sha256": hashlib.sha256(text).hexdigest(),
+                "deadline_at": event.deadline_at,
+            }
+        ).decode()
+    return _json.encode(event).decode()
+
+
+def event_from(row: HistoryRow) -> m.Event:
+    """Read a stored event; the details of DetailsSaved come back as their checksum."""
+    cls = _EVENT_OF_NAME[row.event]
+    if cls is m.DetailsSaved:
+        data = msgspec.json.decode(row.data)
+        return m.DetailsSaved(
+            data["fence"], data["phase"], data["details_sha256"], data["deadline_at"]
+        )
+    event: m.Event = msgspec.json.decode(row.data, type=cls)
+    return event
+
+
+def fold(rows: Iterable[HistoryRow]) -> SubjobState:
+    """Return the state that a history leads to; renewals are not in it, nor are details."""
+    state = SubjobState()
+    for row in rows:
+        state = evolve(state, event_from(row), row.at)
+    return state
+
+
+def event_document(row: HistoryRow) -> dict[str, Any]:
+    """Return an event as `GET …/history` shows it."""
+    fields: dict[str, Any] = msgspec.json.decode(row.data)
+    for name in _NEVER_SHOWN:
+        fields.pop(name, None)
+    if "deadline_at" in fields:
+        fields["deadline_at"] = rfc3339(fields["deadline_at"])
+    return {
+        "seq": row.seq,
+        "at": rfc3339(row.at),
+        "event": row.event,
+        "actor": row.actor,
+        "request_id": row.request_id,
+        "client_at": row.client_at,
+        **fields,
+    }
+
+
+def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:
+    """Return one entry for each grant, oldest first, with how it ended."""
+    attempts: list[dict[str, Any]] = []
+    for row in rows:
+        event, at = event_from(row), rfc3339(row.at)
+        if isinstance(event, m.LeaseAcquired):
+            if attempts and event.ended_before:
+                _end(attempts[-1], event.ended_before, at)
+            attempts.append(_attempt(event, at))
+        elif not attempts or getattr(event, "fence", None) != attempts[-1]["fence"]:
+            continue
+        elif isinstance(event, m.AttemptExited):
+            attempts[-1].update(
+                exit_code=event.exit_code, exit_signal=event.exit_signal, reason=event.reason
+            )
+            _end(attempts[-1], "exited", at)
+        elif isinstance(event, m.LeaseAbandoned):
+            attempts[-1]["reason"] = event.reason
+            _end(attempts[-1], "abandoned", at)
+        elif isinstance(event, m.SubjobClosed):
+            if attempts[-1]["end"] is None:
+                _end(attempts[-1], "closed", at)
+        elif isinstance(event, (m.PhaseEntered, m.PhaseCompleted, m.PhaseFailed)):
+            _note_phase(attempts[-1]["phases"], event, at)
+    return attempts
+
+
+def _attempt(event: m.LeaseAcquired, at: str) -> dict[str, Any]:
+    return {
+        "attempt_number": event.attempt_number,
+        "attempt_id": event.attempt_id,
+        "fence": event.fence,
+        "kind": event.kind,
+        "epoch": event.epoch,
+        "host": event.host,
+        "slot": event.place.slot,
+        "machine": event.place.machine,
+        "why": event.why,
+        "granted_at": at,
+        "ended_at": None,
+        "end": None,
+        "exit_code": None,
+        "exit_signal": None,
+        "reason": None,
+        "phases": [],
+    }
+
+
+def _end(attempt: dict[str, Any], end: str, at: str) -> None:
+    attempt.update(end=end, ended_at=at)
+
+
+def _note_phase(
+    phases: list[dict[str, Any]],
+    event: m.PhaseEntered | m.PhaseCompleted | m.PhaseFailed,
+    at: str,
+) -> None:
+    if isinstance(event, m.PhaseEntered):
+        phases.append(
+            {"name": event.phase, "entered_at": at, "completed_at": None, "failed_at": None}
+        )
+        return
+    for phase in reversed(phases):
+        if phase["name"] == event.phase:
+            is_complete = isinstance(event, m.PhaseCompleted)
+            phase["completed_at" if is_complete else "failed_at"] = at
+            return

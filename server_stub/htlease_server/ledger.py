@@ -1,0 +1,413 @@
+"""The one writer: takes all waiting commands, decides them in order, commits once, answers.
+
+Runs as a thread of the server. Every rule about leases is in `htlease.lifecycle`; here is only
+which state a command meets, what has to be on the disk before the answer, and what happens when
+the disk refuses. Not promised: that a renewal without details is on the disk when it is answered;
+`SubjobCache.unflushed` and `Uptime` make that safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Union
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.errors import HTLeaseError
+from htlease.lifecycle import decide, replayed_reply
+from htlease.protocol import call_of
+from htlease.subjob import REQUESTS_KEPT, SubjobState, apply
+from htlease_server.bodies import Sent
+from htlease_server.cache import Entry, SubjobCache
+from htlease_server.history import EVENT_NAMES, data_of, snapshot_of
+from htlease_server.store import Batch, HistoryRow, Store, StoreFailed, SubjobRow, WorkflowRow
+from htlease_server.uptime import Uptime
+from htlease_server.workflow import PutWorkflow, WorkflowBook, plan_in
+
+log = logging.getLogger("htlease_server")
+
+#: Renewals reach the disk within about this time.
+FLUSH_SECONDS = 0.5
+#: How often an idle server notes that it is alive.
+ALIVE_SECONDS = 5.0
+QUEUE_MAX = 20_000
+#: Commands decided in one transaction; what more is waiting comes next.
+BATCH_MAX = 1_000
+RETRY_AFTER_SECONDS = 2.0
+
+
+class QueueFull(HTLeaseError):
+    """More requests are waiting than the server takes; come again in a moment."""
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """Deciding raised an exception; it has been logged, and nothing was changed."""
+
+
+Answer = Union[m.Reply, m.Rejection, WorkflowRow, Crashed]  # noqa: UP007
+
+
+class Waiting:
+    """One request in the queue: a command for a subjob, or the PUT of a workflow."""
+
+    __slots__ = ("actor", "future", "key", "sent")
+
+    def __init__(
+        self,
+        key: SubjobKey | None,
+        sent: Sent | PutWorkflow,
+        actor: str,
+        future: asyncio.Future[Answer],
+    ) -> None:
+        self.key = key
+        self.sent = sent
+        self.actor = actor
+        self.future = future
+
+
+@dataclass
+class _Turn:
+    """What one batch has done so far."""
+
+    now: float
+    batch: Batch = field(default_factory=Batch)
+    #: Key -> entry, and its state and seq as they are on the disk (None: not there yet).
+    changed: dict[SubjobKey, tuple[Entry, SubjobState | None, int]] = field(default_factory=dict)
+    #: Requests accepted in this turn.
+    remembered: list[tuple[dict[str, bytes], str]] = field(default_factory=list)
+    #: Answers that promise nothing new of the disk, and those that wait for it.
+    early: list[tuple[Waiting, Answer]] = field(default_factory=list)
+    late: list[tuple[Waiting, Answer]] = field(default_factory=list)
+
+
+class Ledger:
+    """The writer thread and its queue. `submit` is for the event loop's thread only."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        *,
+        entries_max: int | None = None,
+        queue_max: int = QUEUE_MAX,
+    ) -> None:
+        started_at = clock()
+        self._store = store
+        self._clock = clock
+        self._queue_max = queue_max
+        self.uptime = Uptime(store.begin_run(started_at), started_at)
+        limits = {} if entries_max is None else {"entries_max": entries_max}
+        self.cache = SubjobCache(store, self.uptime, **limits)
+        self._next_workflow_id, self._next_subjob_id = store.next_ids()
+        self._book = WorkflowBook(store, self._new_workflow_id)
+        self._queue: deque[Waiting] = deque()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._flushed_at = self._alive_at = started_at
+        self._thread = threading.Thread(target=self._run, name="htlease-writer", daemon=True)
+        #: Why the store refused the last batch, or None when it took it.
+        self.failure: str | None = None
+        #: (call, `ok` or the code of the refusal) -> how often.
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.commits = 0
+
+    def start(self) -> None:
+        """Start to take requests."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what is queued, write what is not on the disk yet, and let go of the store."""
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join()
+        self._store.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the writer thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        return len(self._queue)
+
+    def submit(self, waiting: Waiting) -> None:
+        """Queue a request; its future gets the answer. Raises QueueFull."""
+        if len(self._queue) >= self._queue_max:
+            raise QueueFull(f"{len(self._queue)} requests are waiting already")
+        self._queue.append(waiting)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    # ------------------------------------------------------------ the writer thread
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(FLUSH_SECONDS)
+            self._wake.clear()
+            # Read before the queue, so that nothing queued before the stop is left.
+            is_last = self._is_stopping
+            while self._queue:
+                self._take_turn([self._queue.popleft() for _ in range(self._batch_size())])
+            self._take_turn([], is_last)
+            if is_last:
+                return
+
+    def _batch_size(self) -> int:
+        return min(len(self._queue), BATCH_MAX)
+
+    def _take_turn(self, requests: list[Waiting], is_last: bool = False) -> None:
+        turn = _Turn(self._clock())
+        for waiting in requests:
+            try:
+                if isinstance(waiting.sent, PutWorkflow):
+                    self._put_workflow(turn, waiting, waiting.sent)
+                else:
+                    self._command(turn, waiting, waiting.sent)
+            except Exception:
+                log.exception("deciding a request for %s failed", waiting.key)
+                turn.early.append((waiting, Crashed()))
+        self._answer(turn.early)
+        self._commit(turn, is_last)
+        self.cache.shrink()
+
+    def _commit(self, turn: _Turn, is_last: bool) -> None:
+        batch = turn.batch
+        for key, (entry, _, _) in turn.changed.items():
+            row = _row_of(entry, key.subjob, turn.now)
+            self.cache.resize(entry, len(row.snapshot))
+            batch.subjobs.append(row)
+        is_flush = is_last or turn.now >= self._flushed_at + FLUSH_SECONDS
+        if is_flush and (
+            self.cache.unflushed or is_last or turn.now >= self._alive_at + ALIVE_SECONDS
+        ):
+            saved = {row.id for row in batch.subjobs}
+            batch.deadlines = [
+                (deadline_at, id)
+                for id, deadline_at in self.cache.unflushed.items()
+                if id not in saved
+            ]
+            batch.alive = self.uptime.run._replace(alive_at=turn.now)
+        if not (batch.subjobs or batch.workflows or batch.alive):
+            return
+        try:
+            self._store.write(batch)
+        except StoreFailed as problem:
+            self._undo(turn, problem)
+            return
+        if self.failure:
+            log.warning("the store takes writes again")
+            self.failure = None
+        self.commits += 1
+        if batch.alive:
+            self._flushed_at = self._alive_at = turn.now
+            self.cache.unflushed = {}
+        for row in batch.subjobs:
+            self.cache.unflushed.pop(row.id, None)
+        for requests, _ in turn.remembered:
+            while len(requests) > REQUESTS_KEPT:
+                del requests[next(iter(requests))]
+        self._answer(turn.late)
+
+    def _undo(self, turn: _Turn, problem: StoreFailed) -> None:
+        """Go back to what is on the disk, and tell everybody who waited for it."""
+        if self.failure is None:
+            log.error("the store takes no writes: %s", problem)
+        self.failure = str(problem)
+        self._flushed_at = turn.now
+        for requests, request_id in turn.remembered:
+            requests.pop(request_id, None)
+        for key, (entry, state, seq) in turn.changed.items():
+            if state is None:
+                self.cache.forget(key)
+            else:
+                entry.state, entry.seq = state, seq
+        for row in turn.batch.workflows:
+            self._book.forget(row.name)
+        refused = _overloaded(problem)
+        self._answer((waiting, refused) for waiting, _ in turn.late)
+
+    def _answer(self, answers: Iterable[tuple[Waiting, Answer]]) -> None:
+        pairs = [(waiting.future, answer) for waiting, answer in answers]
+        if pairs:
+            try:
+                pairs[0][0].get_loop().call_soon_threadsafe(_resolve, pairs)
+            except RuntimeError:
+                log.warning("%d requests were answered after the server had stopped", len(pairs))
+
+    # ------------------------------------------------------------ one request
+
+    def _command(self, turn: _Turn, waiting: Waiting, sent: Sent) -> None:
+        key, command = waiting.key, sent.command
+        assert key is not None
+        entry = self.cache.get(key, turn.now)
+        is_bare_renewal = isinstance(command, m.Renew) and command.details is None
+        known = None
+        if entry is not None and not is_bare_renewal:
+            known = self.cache.requests_of(entry).get(sent.request_id)
+        decision: m.Decision
+        if known is not None:
+            assert entry is not None
+            if known == sent.digest:
+                decision = replayed_reply(entry.state, command, turn.now)
+            else:
+                decision = m.Rejection(
+                    "request-id-reused", "this request ID came before with another call or body"
+                )
+        elif isinstance(command, (m.Enroll, m.Acquire)):
+            workflow = self._book.get(key.workflow)
+            if workflow is not None and workflow.template:
+                decision = m.Rejection(
+                    "invalid",
+                    f"{key.workflow} is a template; copy it (copy_of) and run the copy",
+                    field="workflow",
+                )
+            else:
+                if entry is None:
+                    entry = self._new_entry(turn, workflow or self._new_workflow(turn, key))
+                if command.plan is None and entry.state.plan is None and workflow is not None:
+                    command = replace(command, plan=plan_in(workflow))
+                decision = decide(entry.state, command, turn.now)
+        elif entry is None:
+            decision = m.Rejection("unknown-subjob", f"there is no subjob {key}; acquire it first")
+        else:
+            decision = decide(entry.state, command, turn.now)
+
+        is_accepted = isinstance(decision, m.Accepted)
+        answer: Answer = decision.reply if isinstance(decision, m.Accepted) else decision
+        code = decision.code if isinstance(decision, m.Rejection) else "ok"
+        self.counts[call_of(command), code] += 1
+        if entry is not None and decision.events:
+            self._keep(turn, waiting, sent, entry, decision.events, is_accepted)
+        (turn.late if key in turn.changed else turn.early).append((waiting, answer))
+
+    def _keep(
+        self,
+        turn: _Turn,
+        waiting: Waiting,
+        sent: Sent,
+        entry: Entry,
+        events: tuple[m.Event, ...],
+        is_accepted: bool,
+    ) -> None:
+        """Change an entry; only what is in `turn.changed` goes to the disk with this batch."""
+        key, state = waiting.key, entry.state
+        assert key is not None
+        is_renewal = isinstance(events[0], m.LeaseRenewed)
+        # A lease that had lapsed must not be revived by word of mouth: after a crash the store
+        # would say that it lapsed, and give it to another.
+        if is_renewal and state.is_live(turn.now):
+            entry.state = apply(state, events, turn.now)
+            if key not in turn.changed:
+                self.cache.unflushed[entry.id] = entry.state.deadline_at
+            return
+        if key not in turn.changed:
+            is_new = entry.seq == 0
+            turn.changed[key] = (entry, None if is_new else state, entry.seq)
+            if is_new:
+                self.cache.put(key, entry)
+                turn.batch.known_ids.append((key.subjob, entry.id))
+        entry.state = apply(state, events, turn.now)
+        if is_renewal:
+            return
+        digest = sent.digest if is_accepted else None
+        if is_accepted:
+            requests = self.cache.requests_of(entry)
+            requests[sent.request_id] = sent.digest
+            turn.remembered.append((requests, sent.request_id))
+        for event in events:
+            entry.seq += 1
+            turn.batch.history.append(
+                HistoryRow(
+                    entry.id,
+                    entry.seq,
+                    turn.now,
+                    EVENT_NAMES[type(event)],
+                    getattr(event, "fence", None),
+                    waiting.actor,
+                    sent.request_id,
+                    digest,
+                    sent.client_at,
+                    data_of(event),
+                )
+            )
+            digest = None
+            turn.batch.known_ids.extend((id_text, entry.id) for id_text in _ids_in(event))
+
+    def _put_workflow(self, turn: _Turn, waiting: Waiting, put: PutWorkflow) -> None:
+        decision = self._book.changed(put, turn.now)
+        code = decision.code if isinstance(decision, m.Rejection) else "ok"
+        self.counts["put-workflow", code] += 1
+        if isinstance(decision, WorkflowRow):
+            self._book.keep(decision)
+            turn.batch.workflows.append(decision)
+        turn.late.append((waiting, decision))
+
+    def _new_workflow(self, turn: _Turn, key: SubjobKey) -> WorkflowRow:
+        row = self._book.new(key.workflow, turn.now)
+        self._book.keep(row)
+        turn.batch.workflows.append(row)
+        return row
+
+    def _new_entry(self, turn: _Turn, workflow: WorkflowRow) -> Entry:
+        entry = Entry(self._next_subjob_id, workflow.id, SubjobState(), 0, 0)
+        entry.requests = {}
+        self._next_subjob_id += 1
+        return entry
+
+    def _new_workflow_id(self) -> int:
+        self._next_workflow_id += 1
+        return self._next_workflow_id - 1
+
+
+def _row_of(entry: Entry, name: str, now: float) -> SubjobRow:
+    state, holder = entry.state, entry.state.holder
+    return SubjobRow(
+        entry.id,
+        entry.workflow_id,
+        name,
+        state.status.value,
+        state.deadline_at,
+        holder.ttl_seconds if holder else 0.0,
+        state.fence,
+        state.current_phase,
+        state.attempt_number,
+        holder.attempt_id if holder else None,
+        holder.host if holder else None,
+        entry.seq,
+        now,
+        snapshot_of(state),
+    )
+
+
+def _ids_in(event: m.Event) -> list[str]:
+    """Return the IDs by which an event makes its subjob known."""
+    if isinstance(event, m.LeaseAcquired):
+        return [event.attempt_id]
+    if isinstance(event, m.SubmissionSeen):
+        return [event.global_job_id]
+    if isinstance(event, m.SubmissionEnrolled):
+        job_ids = [] if event.global_job_id is None else [event.global_job_id]
+        return [*job_ids, *event.links.values()]
+    return []
+
+
+def _overloaded(problem: StoreFailed) -> m.Rejection:
+    return m.Rejection(
+        "overloaded",
+        f"nothing was changed: {problem}; come again",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _resolve(pairs: list[tuple[asyncio.Future[Answer], Answer]]) -> None:
+    for future, answer in pairs:
+        if not future.done():  # its client may have gone
+            future.set_result(answer)

@@ -1,0 +1,127 @@
+"""The OpenAPI 3.1 document, made from the table of calls and the types of bodies and replies."""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from htlease import messages as m
+from htlease_server.bodies import READERS, TokenBody, WorkflowBody
+from htlease_server.routes import ROUTES, Route
+
+_PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457; act on `code`, never on text.",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"enum": sorted(m.STATUS_OF_CODE)},
+        "detail": {"type": "string"},
+        "subjob": {"type": "string"},
+        "retry_after_seconds": {"type": "number"},
+        "outcome": {"enum": list(m.OUTCOMES)},
+        "field": {"type": "string"},
+        "flag": {"type": "string"},
+    },
+}
+_REPLIES: dict[str, type] = {
+    "enroll": m.Enrolled,
+    "acquire": m.Grant,
+    "renew": m.Renewal,
+    "enter": m.PhaseRecord,
+    "complete": m.PhaseRecord,
+    "fail": m.PhaseRecord,
+    "exited": m.SubjobReply,
+    "abandon": m.SubjobReply,
+    "commit": m.SubjobReply,
+    "settle": m.SubjobReply,
+    "cancel": m.SubjobReply,
+}
+_BODIES: dict[str, type] = {
+    **{call: reader.struct for call, reader in READERS.items()},
+    "put-workflow": WorkflowBody,
+    "mint": TokenBody,
+}
+_OPEN_TO_ALL = ("healthz", "readyz", "metrics", "openapi", "home")
+_QUERIES = {
+    "workflows": ("cursor", "limit"),
+    "workflow": ("cursor", "limit"),
+    "history": ("after", "limit"),
+    "find": ("id",),
+}
+
+
+@functools.cache
+def openapi_document() -> dict[str, Any]:
+    """Return the document."""
+    types = list(dict.fromkeys([*_BODIES.values(), *_REPLIES.values()]))
+    refs, schemas = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    # Instants are numbers inside the server and RFC 3339 text outside.
+    for name in ("entered_at", "completed_at", "failed_at"):
+        instant = {"type": ["string", "null"], "format": "date-time"}
+        schemas["PhaseRecord"]["properties"][name] = instant
+    ref_of = dict(zip(types, refs, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, ref_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "htlease", "version": _version()},
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas, "Problem": _PROBLEM},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, ref_of: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    is_text = route.name in ("metrics", "home")
+    reply = _REPLIES.get(route.name)
+    schema = ref_of[reply] if reply else {"type": "string" if is_text else "object"}
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary.splitlines()[0],
+        "security": [] if route.name in _OPEN_TO_ALL else [{"bearer": []}],
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"{(\w+)}", route.template)
+        ]
+        + [
+            {"name": name, "in": "query", "required": name == "id", "schema": {"type": "string"}}
+            for name in _QUERIES.get(route.name, ())
+        ],
+        "responses": {
+            "200": {
+                "description": "Done.",
+                "content": {("text/plain" if is_text else "application/json"): {"schema": schema}},
+            },
+            "default": {
+                "description": "Refused.",
+                "content": {
+                    "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+                },
+            },
+        },
+    }
+    if route.name in _BODIES:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": ref_of[_BODIES[route.name]]}},
+        }
+    return operation
+
+
+def _version() -> str:
+    try:
+        return version("htlease")
+    except PackageNotFoundError:  # run from a source tree
+        return "0"

@@ -1,0 +1,275 @@
+"""The documents of the GET calls, read from the store beside the writer.
+
+Every look-up runs in a small thread pool over connections of its own, so that a long one delays
+no write. It sees whatever was acknowledged before it began: rows are committed first, and
+renewals that are not on the disk yet are taken from the writer's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.plan import phases_left
+from htlease.protocol import rfc3339
+from htlease.rollup import rollup
+from htlease.subjob import CLOSED, HELD, Status, SubjobState
+from htlease_server.history import attempts_of, event_document, event_from, state_from
+from htlease_server.ledger import Ledger
+from htlease_server.store import HistoryRow, ListedRow, Reader, Store, WorkflowRow
+
+LIMIT_DEFAULT = 100
+LIMIT_MAX = 1000
+_THREADS = 2
+_ALL = 1 << 62
+_HELD_NAMES = {status.value for status in HELD}
+
+_T = TypeVar("_T")
+Document = dict[str, Any]
+
+
+class Reading:
+    """Answers GET calls; None stands for a thing that is not there."""
+
+    def __init__(self, store: Store, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
+        self._local = threading.local()
+        self._readers: list[Reader] = []
+
+    def close(self) -> None:
+        """End the threads and let go of the store."""
+        self._pool.shutdown()
+        for reader in self._readers:
+            reader.close()
+
+    async def _run(self, look_up: Callable[[Reader], _T]) -> _T:
+        def in_thread() -> _T:
+            reader = getattr(self._local, "reader", None)
+            if reader is None:
+                reader = self._local.reader = self._store.reader()
+                self._readers.append(reader)
+            return look_up(reader)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, in_thread)
+
+    async def workflows(self, after: str, limit: int) -> Document:
+        """Return the list of workflows."""
+
+        def look_up(reader: Reader) -> Document:
+            rows = reader.workflows(after, limit)
+            listed = [self._workflow(reader, row) for row in rows]
+            return {"workflows": listed, "next": _next(rows, limit)}
+
+        return await self._run(look_up)
+
+    async def workflow(self, name: str, after: str, limit: int) -> Document | None:
+        """Return one workflow with a page of its subjobs."""
+
+        def look_up(reader: Reader) -> Document | None:
+            row = reader.workflow(name)
+            if row is None:
+                return None
+            unflushed = self._ledger.cache.unflushed
+            subjobs = reader.subjobs(row.id, after, limit)
+            return {
+                **self._workflow(reader, row),
+                "plan": None if row.plan is None else msgspec.json.decode(row.plan),
+                "structure": None if row.structure is None else msgspec.json.decode(row.structure),
+                "subjobs": [self._summary(subjob, unflushed) for subjob in subjobs],
+                "next": _next(subjobs, limit),
+            }
+
+        return await self._run(look_up)
+
+    async def known_as(self, id_text: str) -> list[Document]:
+        """Return the subjobs that were ever known by an ID."""
+
+        def look_up(reader: Reader) -> list[Document]:
+            unflushed = self._ledger.cache.unflushed
+            rows = reader.subjobs_known_as(id_text, LIMIT_MAX)
+            return [self._summary(row, unflushed) for row in rows]
+
+        return await self._run(look_up)
+
+    async def subjob(self, key: SubjobKey) -> Document | None:
+        """Return everything known of one subjob."""
+
+        def look_up(reader: Reader) -> Document | None:
+            unflushed = self._ledger.cache.unflushed
+            row = reader.subjob(key)
+            if row is None:
+                return None
+            listed = ListedRow(
+                row.id,
+                key.workflow,
+                *(getattr(row, name) for name in ListedRow._fields[2:]),
+            )
+            state = state_from(row.snapshot, row.deadline_at)
+            history = reader.history(row.id, 0, _ALL)
+            return {
+                **self._summary(listed, unflushed),
+                **_state_document(state),
+                "submissions": _submissions_of(history),
+                "attempts": attempts_of(history),
+            }
+
+        return await self._run(look_up)
+
+    async def history(self, key: SubjobKey, after: int, limit: int) -> Document | None:
+        """Return a page of a subjob's history."""
+
+        def look_up(reader: Reader) -> Document | None:
+            row = reader.subjob(key)
+            if row is None:
+                return None
+            events = reader.history(row.id, after, limit)
+            return {
+                "events": [event_document(event) for event in events],
+                "next": events[-1].seq if len(events) == limit else None,
+            }
+
+        return await self._run(look_up)
+
+    def _workflow(self, reader: Reader, row: WorkflowRow) -> Document:
+        counts = self._counts(reader, row.id)
+        return {
+            "workflow": row.name,
+            "state": rollup(counts),
+            "counts": counts,
+            "labels": msgspec.json.decode(row.labels),
+            "template": bool(row.template),
+            "created_at": rfc3339(row.created_at),
+        }
+
+    def _counts(self, reader: Reader, workflow_id: int) -> dict[str, int]:
+        counts = reader.counts(workflow_id)
+        if not _HELD_NAMES & counts.keys():
+            return counts
+        now, unflushed = self._clock(), self._ledger.cache.unflushed
+        for row in reader.overdue(workflow_id, now):
+            if self._deadline(row[0], row[2], row[3], unflushed, now) > now:
+                continue
+            status = row[1]
+            counts[status] -= 1
+            if not counts[status]:
+                del counts[status]
+            counts["lapsed"] = counts.get("lapsed", 0) + 1
+        return counts
+
+    def _deadline(
+        self,
+        row_id: int,
+        deadline_at: float,
+        ttl_seconds: float,
+        unflushed: dict[int, float],
+        now: float,
+    ) -> float:
+        renewed = unflushed.get(row_id)
+        if renewed is not None:
+            return renewed
+        return self._ledger.uptime.deadline(deadline_at, ttl_seconds, now)
+
+    def _summary(self, row: ListedRow, unflushed: dict[int, float]) -> Document:
+        now = self._clock()
+        status, expires_in_seconds = row.status, None
+        if row.status in _HELD_NAMES:
+            deadline_at = self._deadline(row.id, row.deadline_at, row.ttl_seconds, unflushed, now)
+            if deadline_at > now:
+                expires_in_seconds = deadline_at - now
+            else:
+                status = Status.LAPSED.value
+        return {
+            "workflow": row.workflow,
+            "subjob": row.name,
+            "status": status,
+            "outcome": row.status if Status(row.status) in CLOSED else None,
+            "phase": row.phase,
+            "attempt_number": row.attempt_number,
+            "attempt_id": row.attempt_id,
+            "fence": row.fence,
+            "host": row.host,
+            "expires_in_seconds": expires_in_seconds,
+            "updated_at": rfc3339(row.updated_at),
+        }
+
+
+def _next(rows: Any, limit: int) -> str | None:
+    """Return the cursor of the page after this one."""
+    return rows[-1].name if len(rows) == limit else None
+
+
+def _state_document(state: SubjobState) -> Document:
+    plan = state.plan
+    left = () if plan is None or plan.profile else phases_left(plan, state.phases)
+    return {
+        "epoch": state.epoch,
+        "plan": plan,
+        "recalled_by": state.recalled_by,
+        "exit_code": state.exit_code,
+        "exit_signal": state.exit_signal,
+        "phases": [
+            _phase_document(
+                state.phases.get(spec.name) or m.PhaseRecord(spec.name),
+                restart=spec.restart,
+                exclusive=spec.exclusive,
+                run=spec.name in left,
+            )
+            for spec in (plan.phases if plan else ())
+        ],
+        "details": state.details,
+        "details_phase": state.details_phase,
+    }
+
+
+def _phase_document(record: m.PhaseRecord, **of_plan: Any) -> Document:
+    def instant(at: float | None) -> str | None:
+        return None if at is None else rfc3339(at)
+
+    return {
+        "name": record.name,
+        **of_plan,
+        "entries": record.entries,
+        "entered_at": instant(record.entered_at),
+        "entered_fence": record.entered_fence,
+        "completed_at": instant(record.completed_at),
+        "completed_fence": record.completed_fence,
+        "failed_at": instant(record.failed_at),
+        "failed_fence": record.failed_fence,
+        "reason": record.reason,
+        "exit_code": record.exit_code,
+        "artifacts": record.artifacts,
+        "has_details": record.details is not None,
+    }
+
+
+def _submissions_of(rows: Any) -> list[Document]:
+    """Return the submissions that a history tells of, one for each epoch and announcement."""
+    found: list[Document] = []
+    row: HistoryRow
+    for row in rows:
+        event = event_from(row)
+        if isinstance(event, m.SubmissionEnrolled):
+            found.append(
+                {
+                    "epoch": event.epoch,
+                    "global_job_id": event.global_job_id,
+                    "retry": event.retry,
+                    "links": event.links,
+                    "at": rfc3339(row.at),
+                }
+            )
+        elif isinstance(event, m.SubmissionSeen):
+            for submission in found:
+                if submission["epoch"] == event.epoch and submission["global_job_id"] is None:
+                    submission["global_job_id"] = event.global_job_id
+    return found

@@ -1,0 +1,195 @@
+"""Start-up: defaults, checks with a sentence each, and a server that stops cleanly."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from htlease.errors import BadConfig
+from htlease_server.app import App
+from htlease_server.auth import Gate, OpenGate, read_or_make_secret
+from htlease_server.ledger import Ledger
+from htlease_server.reading import Reading
+from htlease_server.sqlite import SqliteStore, path_of
+from htlease_server.uptime import steady_clock
+
+LISTEN_DEFAULT = "127.0.0.1:8620"
+#: Longer than clients wait between two renewals, so that they keep their connection.
+_KEEP_ALIVE_SECONDS = 75
+_SHUTDOWN_SECONDS = 10
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What `htlease serve` can be told; None stands for the default."""
+
+    #: HOST:PORT; port 0 takes a free one.
+    listen: str = LISTEN_DEFAULT
+    #: `sqlite:///PATH`, by default `htlease.sqlite3` in the state directory.
+    store: str | None = None
+    #: Made, mode 0600, when absent; the key of job tokens, `signing.key`, lies beside it.
+    admin_token_file: Path | None = None
+    #: By default `$XDG_STATE_HOME/htlease`, else `~/.local/state/htlease`.
+    state_dir: Path | None = None
+    no_auth: bool = False
+
+
+def default_state_dir() -> Path:
+    """Return the directory for store and tokens when none is named."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "htlease"
+
+
+def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
+    """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot start.
+
+    Call it in the main thread. `say` gets one text, once the address takes connections.
+    """
+    state_dir = options.state_dir or default_state_dir()
+    store_path = path_of(options.store) if options.store else state_dir / "htlease.sqlite3"
+    token_path = options.admin_token_file or state_dir / "admin.token"
+    host, port = _address(options.listen)
+    if options.no_auth and not _is_loopback(host):
+        raise BadConfig(
+            f"--no-auth is for loopback only and {host} is not; leave --no-auth out, or listen on"
+            " 127.0.0.1"
+        )
+    os.umask(0o077)
+    for directory in {store_path.parent, *(() if options.no_auth else (token_path.parent,))}:
+        _make_directory(directory)
+    clock = steady_clock()
+    gate: Gate | OpenGate = OpenGate()
+    if not options.no_auth:
+        gate = Gate(
+            read_or_make_secret(token_path, "admin token file"),
+            read_or_make_secret(token_path.with_name("signing.key"), "signing key file").encode(),
+            clock,
+        )
+    listener = _listen(host, port)
+    with listener:
+        store = SqliteStore(store_path)
+        ledger = Ledger(store, clock)
+        reading = Reading(store, ledger, clock)
+        url = _url_of(listener)
+        ledger.start()
+        try:
+            say(_where(url, store.name, None if options.no_auth else token_path))
+            _run(App(ledger, reading, gate), listener)
+        finally:
+            reading.close()
+            ledger.stop()
+
+
+def _run(app: App, listener: socket.socket) -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _allow_many_connections()
+    # Nothing made so far is garbage. Requests make hardly any cycles, and the states in memory
+    # are many: looking through them all takes longer than a request may.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Once it has stopped, uvicorn sends a caught signal on to the handler that was there
+        # before, and the default one would make the exit status of a clean stop -15.
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
+
+
+def _where(url: str, store: str, token_path: Path | None) -> str:
+    lines = [f"htlease server  {url}", f"store           {store}"]
+    if token_path is None:
+        lines += ["authentication  none: whoever can reach this address may do anything"]
+    else:
+        lines += [
+            f"admin token     {token_path}",
+            f"signing key     {token_path.with_name('signing.key')}",
+        ]
+    lines += [f"for clients     export HTLEASE_URL={url}"]
+    if token_path is not None:
+        lines += [f"                export BEARER_TOKEN_FILE={token_path}"]
+    return "\n".join(lines)
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise BadConfig(f"--listen {listen!r} is not HOST:PORT, e.g. {LISTEN_DEFAULT}")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, number)
+    except OSError as problem:
+        raise BadConfig(f"--listen {host}:{port}: {problem.strerror}") from problem
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as problem:
+        listener.close()
+        raise BadConfig(
+            f"cannot listen on {host}:{port}: {problem.strerror}; choose another --listen, or stop"
+            " what uses that address"
+        ) from problem
+    return listener
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BadConfig(
+            f"directory {directory} cannot be made: {problem.strerror}; set XDG_STATE_HOME, or"
+            " name files with --store and --admin-token-file"
+        ) from problem
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files: each waiting wrapper keeps a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,263 @@
+"""The store in one SQLite file: WAL, every commit on the disk before it counts (FULL).
+
+One server process owns the file (a lock beside it); any number of readers may look.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pkgutil
+import re
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from htlease.attempt import SubjobKey
+from htlease.errors import BadConfig
+from htlease_server.store import (
+    Batch,
+    HistoryRow,
+    ListedRow,
+    Run,
+    StoreFailed,
+    SubjobRow,
+    WorkflowRow,
+)
+
+#: Migrations in order; `PRAGMA user_version` counts how many of them a file has seen.
+MIGRATIONS = ("0001_first.sql",)
+#: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
+#: only lengthen a lease.
+RUNS_KEPT = 100
+#: Pages in the write-ahead log before they are moved to the main file, 4 KiB each.
+_CHECKPOINT_PAGES = 4000
+
+_SUBJOB = ", ".join(SubjobRow._fields)
+_WORKFLOW = ", ".join(WorkflowRow._fields)
+_LISTED = (
+    "subjob.id, workflow.name, subjob.name, status, deadline_at, ttl_seconds, fence, phase,"
+    " attempt_number, attempt_id, host, updated_at"
+    " FROM subjob JOIN workflow ON workflow.id = subjob.workflow_id"
+)
+
+
+def _upsert(table: str, row: type[SubjobRow] | type[WorkflowRow]) -> str:
+    names = row._fields
+    changed = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
+    marks = ", ".join("?" * len(names))
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"
+        f" ON CONFLICT (id) DO UPDATE SET {changed}"
+    )
+
+
+_PUT_SUBJOB = _upsert("subjob", SubjobRow)
+_PUT_WORKFLOW = _upsert("workflow", WorkflowRow)
+_ADD_HISTORY = f"INSERT INTO history VALUES ({', '.join('?' * len(HistoryRow._fields))})"
+
+
+class SqliteReader:
+    """Look-ups over one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def workflow(self, name: str) -> WorkflowRow | None:
+        row = self._db.execute(f"SELECT {_WORKFLOW} FROM workflow WHERE name = ?", (name,))
+        found = row.fetchone()
+        return WorkflowRow(*found) if found else None
+
+    def workflows(self, after: str, limit: int) -> Sequence[WorkflowRow]:
+        rows = self._db.execute(
+            f"SELECT {_WORKFLOW} FROM workflow WHERE name > ? ORDER BY name LIMIT ?",
+            (after, limit),
+        )
+        return [WorkflowRow(*row) for row in rows]
+
+    def subjob(self, key: SubjobKey) -> SubjobRow | None:
+        found = self._db.execute(
+            f"SELECT {_SUBJOB} FROM subjob WHERE name = ?"
+            " AND workflow_id = (SELECT id FROM workflow WHERE name = ?)",
+            (key.subjob, key.workflow),
+        ).fetchone()
+        return SubjobRow(*found) if found else None
+
+    def subjobs(self, workflow_id: int, after: str, limit: int) -> Sequence[ListedRow]:
+        rows = self._db.execute(
+            f"SELECT {_LISTED} WHERE workflow_id = ? AND subjob.name > ?"
+            " ORDER BY subjob.name LIMIT ?",
+            (workflow_id, after, limit),
+        )
+        return [ListedRow(*row) for row in rows]
+
+    def subjobs_known_as(self, id_text: str, limit: int) -> Sequence[ListedRow]:
+        rows = self._db.execute(
+            f"SELECT {_LISTED} WHERE subjob.id IN"
+            " (SELECT subjob_id FROM known_id WHERE id_text = ?)"
+            " ORDER BY workflow.name, subjob.name LIMIT ?",
+            (id_text, limit),
+        )
+        return [ListedRow(*row) for row in rows]
+
+    def counts(self, workflow_id: int) -> dict[str, int]:
+        rows = self._db.execute(
+            "SELECT status, count(*) FROM subjob WHERE workflow_id = ? GROUP BY status",
+            (workflow_id,),
+        )
+        return dict(rows)
+
+    def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
+        return self._db.execute(
+            "SELECT id, status, deadline_at, ttl_seconds FROM subjob WHERE workflow_id = ?"
+            " AND status IN ('active', 'recalled') AND deadline_at <= ?",
+            (workflow_id, now),
+        ).fetchall()
+
+    def history(self, subjob_id: int, after: int, limit: int) -> Sequence[HistoryRow]:
+        rows = self._db.execute(
+            "SELECT * FROM history WHERE subjob_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (subjob_id, after, limit),
+        )
+        return [HistoryRow(*row) for row in rows]
+
+    def requests(self, subjob_id: int, limit: int) -> Sequence[tuple[str, bytes]]:
+        rows = self._db.execute(
+            "SELECT request_id, digest FROM history WHERE subjob_id = ? AND digest IS NOT NULL"
+            " ORDER BY seq DESC LIMIT ?",
+            (subjob_id, limit),
+        ).fetchall()
+        return rows[::-1]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class SqliteStore(SqliteReader):
+    """The store in one file; raises BadConfig when the file cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+        self._lock_fd = _lock(path)
+        try:
+            super().__init__(_connect(path))
+            try:
+                self._set_up()
+            except BaseException:
+                self._db.close()
+                raise
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    def _set_up(self) -> None:
+        try:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > len(MIGRATIONS):
+                raise BadConfig(
+                    f"store {self.name} has schema version {version}, written by a newer htlease;"
+                    f" this one knows version {len(MIGRATIONS)}: upgrade htlease, or name another"
+                    " store with --store"
+                )
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            for number, name in enumerate(MIGRATIONS[version:], version + 1):
+                script = pkgutil.get_data("htlease_server", f"schema/{name}")
+                assert script is not None, f"schema/{name} is missing from the package"
+                self._db.executescript(
+                    f"BEGIN IMMEDIATE; {script.decode()} PRAGMA user_version = {number}; COMMIT;"
+                )
+        except sqlite3.DatabaseError as problem:
+            raise BadConfig(
+                f"store {self.name} cannot be used: {problem}; restore it from a backup, or name"
+                " another store with --store"
+            ) from problem
+
+    def begin_run(self, now: float) -> Sequence[Run]:
+        self._db.execute(
+            "DELETE FROM server_run WHERE started_at >"
+            " (SELECT min(started_at) FROM server_run) AND started_at <="
+            " (SELECT started_at FROM server_run ORDER BY started_at DESC LIMIT 1 OFFSET ?)",
+            (RUNS_KEPT - 1,),
+        )
+        rows = self._db.execute("SELECT started_at, alive_at FROM server_run ORDER BY started_at")
+        before = [Run(*row) for row in rows]
+        self._db.execute("INSERT OR REPLACE INTO server_run VALUES (?, ?)", (now, now))
+        return before
+
+    def next_ids(self) -> tuple[int, int]:
+        query = "SELECT (SELECT max(id) FROM workflow), (SELECT max(id) FROM subjob)"
+        workflow_id, subjob_id = self._db.execute(query).fetchone()
+        return (workflow_id or 0) + 1, (subjob_id or 0) + 1
+
+    def write(self, batch: Batch) -> None:
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            if batch.workflows:
+                db.executemany(_PUT_WORKFLOW, batch.workflows)
+            db.executemany(_PUT_SUBJOB, batch.subjobs)
+            db.executemany(_ADD_HISTORY, batch.history)
+            if batch.known_ids:
+                db.executemany("INSERT OR IGNORE INTO known_id VALUES (?, ?)", batch.known_ids)
+            if batch.deadlines:
+                db.executemany("UPDATE subjob SET deadline_at = ? WHERE id = ?", batch.deadlines)
+            if batch.alive:
+                db.execute(
+                    "UPDATE server_run SET alive_at = ? WHERE started_at = ?",
+                    (batch.alive.alive_at, batch.alive.started_at),
+                )
+            db.execute("COMMIT")
+        except sqlite3.Error as problem:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise StoreFailed(f"store {self.name}: {problem}") from problem
+
+    def reader(self) -> SqliteReader:
+        return SqliteReader(_connect(self._path, read_only=True))
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._lock_fd)
+
+
+def path_of(url: str) -> Path:
+    """Return the file that `sqlite:///PATH` names; an absolute PATH makes it four slashes."""
+    match = re.fullmatch(r"sqlite:///(.+)", url)
+    if not match:
+        raise BadConfig(f"store {url!r} is not of the form sqlite:///PATH")
+    return Path(match[1]).absolute()
+
+
+def _connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
+    uri = path.as_uri() + ("?mode=ro" if read_only else "")
+    try:
+        # Each connection is used by one thread at a time, but not always by the one that made it.
+        return sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+    except sqlite3.Error as problem:
+        raise BadConfig(f"store {path} cannot be opened: {problem}") from problem
+
+
+def _lock(path: Path) -> int:
+    """Make this process the one writer; the lock ends with the process, however it ends."""
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise BadConfig(
+            f"store {path} cannot be written: {problem.strerror}; make its directory writable, or"
+            " name another store with --store"
+        ) from problem
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        os.close(fd)
+        raise BadConfig(
+            f"store {path} is in use by another htlease server; stop that one first, or name"
+            " another store with --store"
+        ) from problem
+    return fd

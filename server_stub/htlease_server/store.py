@@ -1,0 +1,160 @@
+"""What the server asks of a store, and the rows that go in and out.
+
+A store keeps rows and makes a batch of them durable at once; it knows no lease rule. The suite
+`tests/contract/test_store.py` says when a store is good enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from htlease.attempt import SubjobKey
+from htlease.errors import HTLeaseError
+
+
+class StoreFailed(HTLeaseError):
+    """The store could not keep a batch and has kept nothing of it."""
+
+
+class SubjobRow(NamedTuple):
+    """A subjob as stored: its snapshot, and columns for lists."""
+
+    id: int
+    workflow_id: int
+    name: str
+    status: str
+    deadline_at: float
+    ttl_seconds: float
+    fence: int
+    phase: str | None
+    attempt_number: int
+    attempt_id: str | None
+    host: str | None
+    seq: int
+    updated_at: float
+    snapshot: bytes
+
+
+class ListedRow(NamedTuple):
+    """A subjob in a list: `SubjobRow` without the snapshot, with its workflow's name."""
+
+    id: int
+    workflow: str
+    name: str
+    status: str
+    deadline_at: float
+    ttl_seconds: float
+    fence: int
+    phase: str | None
+    attempt_number: int
+    attempt_id: str | None
+    host: str | None
+    updated_at: float
+
+
+class HistoryRow(NamedTuple):
+    """One event of a subjob."""
+
+    subjob_id: int
+    seq: int
+    at: float
+    event: str
+    fence: int | None
+    actor: str
+    request_id: str
+    #: Of call and body; only on the first event of an accepted request.
+    digest: bytes | None
+    client_at: str | None
+    #: The event's fields as JSON.
+    data: str
+
+
+class WorkflowRow(NamedTuple):
+    """A workflow as stored; `labels`, `plan` and `structure` are JSON."""
+
+    id: int
+    name: str
+    created_at: float
+    template: int
+    labels: str
+    plan: str | None
+    structure: str | None
+    request_id: str | None
+    digest: bytes | None
+
+
+class Run(NamedTuple):
+    """One run of a server: from its start to its last sign of life."""
+
+    started_at: float
+    alive_at: float
+
+
+@dataclass
+class Batch:
+    """What one transaction makes durable."""
+
+    workflows: list[WorkflowRow] = field(default_factory=list)
+    subjobs: list[SubjobRow] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
+    #: (ID text, subjob's row ID)
+    known_ids: list[tuple[str, int]] = field(default_factory=list)
+    #: (deadline_at, subjob's row ID) of leases renewed since the last flush.
+    deadlines: list[tuple[float, int]] = field(default_factory=list)
+    #: Present when `deadlines` holds every renewal up to this instant.
+    alive: Run | None = None
+
+
+class Reader(Protocol):
+    """Look-ups; used by one thread at a time."""
+
+    def workflow(self, name: str) -> WorkflowRow | None:
+        """Return a workflow by name."""
+
+    def workflows(self, after: str, limit: int) -> Sequence[WorkflowRow]:
+        """Return the workflows that follow a name, in the order of their names."""
+
+    def subjob(self, key: SubjobKey) -> SubjobRow | None:
+        """Return a subjob with its snapshot."""
+
+    def subjobs(self, workflow_id: int, after: str, limit: int) -> Sequence[ListedRow]:
+        """Return the subjobs of a workflow that follow a name, in the order of their names."""
+
+    def subjobs_known_as(self, id_text: str, limit: int) -> Sequence[ListedRow]:
+        """Return the subjobs that were ever known by an ID."""
+
+    def counts(self, workflow_id: int) -> dict[str, int]:
+        """Return how many subjobs of a workflow have each stored status."""
+
+    def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
+        """Return (row ID, status, deadline, ttl) of held leases past their stored deadline."""
+
+    def history(self, subjob_id: int, after: int, limit: int) -> Sequence[HistoryRow]:
+        """Return the events of a subjob with a higher `seq`, in order."""
+
+    def requests(self, subjob_id: int, limit: int) -> Sequence[tuple[str, bytes]]:
+        """Return (request ID, digest) of the requests accepted last, oldest first."""
+
+    def close(self) -> None:
+        """Let go of the store."""
+
+
+class Store(Reader, Protocol):
+    """What the one writer needs."""
+
+    #: What a person calls this store, e.g. its path.
+    name: str
+
+    def begin_run(self, now: float) -> Sequence[Run]:
+        """Record that a server starts; return the runs before it, oldest first."""
+
+    def next_ids(self) -> tuple[int, int]:
+        """Return the first row IDs that are free, for workflows and for subjobs."""
+
+    def write(self, batch: Batch) -> None:
+        """Make a batch durable, wholly or not at all; raises StoreFailed."""
+
+    def reader(self) -> Reader:
+        """Return a new connection for look-ups that sees what has been written."""
