@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+VENV := .venv/.complete
+SOURCES := core wrappers server_stub admin minipool tests bench
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV): pyproject.toml bootstrap.sh
+	./bootstrap.sh
+	@touch $@
+
+venv: $(VENV) ## Make .venv with all that is needed
+
+demo: $(VENV) ## Evict a job, kill its shadow, watch it reclaim its phase (POOL=local: without HTCondor)
+	@$(PY) -m htlease_minipool.demo $(if $(filter local,$(POOL)),--local)
+
+test: lint test-unit test-process test-pool ## Run everything CI runs
+
+test-unit: $(VENV) ## Rules, stores and pure code; no HTCondor
+	$(PY) -m pytest -n 2 tests/unit tests/contract
+
+test-process: $(VENV) ## The built pyz, the command and a real server process
+	$(PY) -m pytest tests/process
+
+test-pool: $(VENV) ## Real HTCondor daemons (HTLEASE_POOL_SUITE=trixie or sid)
+	$(PY) -m pytest tests/pool
+
+lint: $(VENV) ## Format, lint and type checks
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/mypy $(SOURCES)
+
+ep: $(VENV) ## Build dist/htlease-ep.pyz, the one file for execution points
+	$(PY) wrappers/build_pyz.py --output dist/htlease-ep.pyz
+
+bench: $(VENV) ## Measure; prints all and writes bench/results.json
+	$(PY) -m bench
+
+diagrams: $(VENV) ## Draw the diagrams in docs/ again from the tables in the code
+	$(PY) -m htlease_admin.graph docs/lifecycle.md
+
+docs: $(VENV) ## Build the manual into docs/_build/html
+	.venv/bin/sphinx-build -q -W -b html docs docs/_build/html
+
+clean: ## Remove what was built (not the pool; see `htlease pool down`)
+	rm -rf dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help venv demo test test-unit test-process test-pool lint ep bench diagrams docs clean

@@ -1,0 +1,310 @@
+"""A lease server, a witness and test jobs on a real pool."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from htlease_minipool import Pool
+
+PROJECT = Path(__file__).resolve().parents[2]
+PHASE_SCRIPT = Path(__file__).with_name("payloads") / "phase.py"
+
+#: What most test jobs do: one phase done once before the rest, then the usual three.
+PLAN = """\
+[[phase]]
+name = "register"
+run = ["./phase.py"]
+restart = "once"
+[[phase]]
+name = "stage-in"
+run = ["./phase.py"]
+restart = "redo"
+[[phase]]
+name = "compute"
+run = ["./phase.py"]
+restart = "resume"
+[[phase]]
+name = "stage-out"
+run = ["./phase.py"]
+restart = "once"
+exclusive = true
+"""
+
+
+class Witness:
+    """Hears from payloads, wherever they run; the lease server knows nothing of it."""
+
+    def __init__(self, address: str) -> None:
+        notes: list[dict[str, Any]] = []
+        lock = threading.Lock()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                note = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    notes.append({**note, "at": time.monotonic()})
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Stay quiet."""
+
+        self._notes, self._lock = notes, lock
+        self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
+        self.url = f"http://{address}:{self._server.server_address[1]}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def notes(
+        self, key: str, what: str | None = None, phase: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what was told of a subjob, oldest first."""
+        with self._lock:
+            return [
+                note
+                for note in self._notes
+                if note["key"] == key
+                and what in (None, note["what"])
+                and phase in (None, note["phase"])
+            ]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Server:
+    """A lease server process on the pool's access point address."""
+
+    def __init__(self, address: str, state_directory: Path) -> None:
+        self.address = address
+        self.state_directory = state_directory
+        self.port = 0
+        self.log = state_directory / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.port}"
+
+    @property
+    def admin_token_file(self) -> Path:
+        return self.state_directory / "admin.token"
+
+    def start(self) -> None:
+        """Start, on the port of the last start if there was one, and wait until it answers."""
+        if self.port == 0:
+            import socket
+
+            with socket.socket() as probe:
+                probe.bind((self.address, 0))
+                self.port = probe.getsockname()[1]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "htlease_server",
+                    "--listen",
+                    f"{self.address}:{self.port}",
+                    "--store",
+                    f"sqlite:///{self.state_directory / 'store.sqlite3'}",
+                    "--admin-token-file",
+                    str(self.admin_token_file),
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            )
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=2).close()
+                return
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.1)
+        raise AssertionError(f"the lease server did not come up:\n{self.log.read_text()}")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self.ask("GET", path)
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(
+            self.url + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {self.admin_token_file.read_text().strip()}"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            document: dict[str, Any] = json.load(answer)
+        return document
+
+
+@dataclass
+class TestJob:
+    """A submitted job and the subjob it works on."""
+
+    __test__ = False
+    lab: Lab
+    job: str
+    key: str
+    directory: Path
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+    def subjob(self) -> dict[str, Any]:
+        workflow, subjob = self.key.split("/")
+        return self.lab.server.get(f"/v1/workflows/{workflow}/subjobs/{subjob}")
+
+    def history(self) -> list[dict[str, Any]]:
+        workflow, subjob = self.key.split("/")
+        path = f"/v1/workflows/{workflow}/subjobs/{subjob}/history?limit=1000"
+        events: list[dict[str, Any]] = self.lab.server.get(path)["events"]
+        return events
+
+    def grants(self) -> list[dict[str, Any]]:
+        return [event for event in self.history() if event["event"] == "lease-acquired"]
+
+    def told(self, what: str | None = None, phase: str | None = None) -> list[dict[str, Any]]:
+        return self.lab.witness.notes(self.key, what, phase)
+
+    def wait_told(
+        self, what: str, phase: str | None = None, count: int = 1, attempt: int | None = None
+    ) -> dict[str, Any]:
+        def heard() -> list[dict[str, Any]]:
+            notes = self.told(what, phase)
+            return [note for note in notes if attempt in (None, note["attempt"])][count - 1 : count]
+
+        note: dict[str, Any] = self.lab.wait_for(
+            heard, f"{count} times {what} of {phase} by {attempt} for {self.key}", 120
+        )[0]
+        return note
+
+    def wait_status(self, status: str, timeout_seconds: float = 150) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            document = self.subjob()
+            return document if document["status"] == status else None
+
+        document: dict[str, Any] = self.lab.wait_for(
+            reached, f"{self.key} to be {status}", timeout_seconds
+        )
+        return document
+
+    def wait_gone(self, timeout_seconds: float = 60) -> dict[str, Any]:
+        """Wait until the job has left the queue, and return its last ad."""
+        self.lab.pool.wait_for(
+            lambda: self.lab.pool.job_ad(self.job)["JobStatus"] in (3, 4),
+            f"job {self.job} to end",
+            timeout_seconds,
+        )
+        return self.lab.pool.job_ad(self.job)
+
+    def explain(self) -> str:
+        """Return all that is known, for the message of a failed test."""
+        lines = [json.dumps(event) for event in self.history()]
+        for name in ("out", "err", "log"):
+            path = self.directory / name
+            if path.exists():
+                lines += [f"--- {name}", path.read_text()[-3000:]]
+        return "\n".join(lines)
+
+
+@dataclass
+class Lab:
+    """What a pool test works with."""
+
+    pool: Pool
+    server: Server
+    witness: Witness
+    pyz: Path
+    submitted: int = 0
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def wait_for(self, found: Callable[[], Any], what: str, timeout_seconds: float) -> Any:
+        return self.pool.wait_for(found, what, timeout_seconds, interval_seconds=0.1)
+
+    def token(self, workflow: str) -> str:
+        if workflow not in self.tokens:
+            body = {"workflow": workflow, "ttl_seconds": 7200}
+            self.tokens[workflow] = self.server.ask("POST", "/v1/tokens", body)["token"]
+        return self.tokens[workflow]
+
+    def submit(
+        self,
+        name: str,
+        behaviour: Mapping[str, Any] | None = None,
+        *,
+        plan: str = PLAN,
+        ttl_seconds: float = 20,
+        lines: Sequence[str] = (),
+        options: str = "",
+        pin: str | None = None,
+    ) -> TestJob:
+        """Submit a job with the two changed lines of the README and what the test adds."""
+        self.submitted += 1
+        workflow = f"{name}-{self.submitted}"
+        directory = self.pool.job_directory(workflow)
+        write_for_job(directory / "htlease-ep.pyz", self.pyz.read_bytes(), 0o755)
+        write_for_job(directory / "phase.py", PHASE_SCRIPT.read_bytes(), 0o755)
+        write_for_job(directory / "plan.toml", plan.encode())
+        told = {"witness": self.witness.url, **(behaviour or {})}
+        write_for_job(directory / "behaviour.json", json.dumps(told).encode())
+        write_for_job(directory / "htlease.token", self.token(workflow).encode(), 0o600)
+        machine = f'requirements = Machine == "{self.pool.ep_host(pin)}"' if pin else ""
+        has_executable = any(line.startswith("executable") for line in lines)
+        arguments = f"arguments = run --server {self.server.url} --plan plan.toml"
+        arguments += f" --ttl {ttl_seconds:g} {options}"
+        description = "\n".join(
+            [
+                "" if has_executable else "executable = htlease-ep.pyz",
+                arguments,
+                "transfer_input_files = plan.toml, phase.py, behaviour.json, htlease.token",
+                "should_transfer_files = YES",
+                "request_cpus = 1",
+                "request_memory = 64",
+                "request_disk = 1",
+                "job_lease_duration = 40",
+                "output = out",
+                "error = err",
+                "log = log",
+                machine,
+                *lines,
+                "queue",
+            ]
+        )
+        cluster = self.pool.submit(description + "\n", cwd=directory)
+        return TestJob(self, f"{cluster}.0", f"{workflow}/{cluster}.0", directory)
+
+
+def write_for_job(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file that belongs to the job's user, like its directory."""
+    path.write_bytes(content)
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
