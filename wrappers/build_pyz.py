@@ -1,0 +1,111 @@
+"""Builds htlease-ep.pyz: core, wrapper and what they bundle, in one file that runs anywhere.
+
+The same sources give the same bytes, so that a site can check what it deployed: entries are
+sorted, carry one fixed date and are stored uncompressed. Runs on a developer's machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = ROOT / "wrappers" / "bundled.txt"
+WHEELS = ROOT / "build" / "bundled"
+SHEBANG = b"#!/usr/bin/env python3\n"
+#: The first instant that a zip file can name.
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)
+#: The server's half of the core: no execution point decides about leases.
+NOT_FOR_THE_EP = frozenset(
+    {"htlease/lifecycle.py", "htlease/replies.py", "htlease/rollup.py", "htlease/subjob.py"}
+    | {"htlease/writes.py", "htlease/diagram.py"}
+)
+_PINNED = re.compile(r"(?P<name>[a-z]+)==(?P<version>\S+) --hash=sha256:(?P<sha256>[0-9a-f]{64})")
+
+
+class BuildError(Exception):
+    """The file cannot be built; the text says why."""
+
+
+def build(target: Path) -> None:
+    """Write the executable file; raises BuildError."""
+    entries = dict([*_own_sources(), *_bundled_sources()])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.new")
+    with temporary.open("wb") as file:
+        file.write(SHEBANG)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name in sorted(entries):
+                info = zipfile.ZipInfo(name, FIXED_DATE)
+                info.external_attr = 0o644 << 16
+                info.create_system = 3  # Unix, whatever the build machine is
+                archive.writestr(info, entries[name])
+    temporary.chmod(0o755)
+    temporary.replace(target)
+
+
+def _own_sources() -> Iterator[tuple[str, bytes]]:
+    wrapper = ROOT / "wrappers"
+    yield "__main__.py", (wrapper / "htlease_wrapper" / "__main__.py").read_bytes()
+    for root, package in ((ROOT / "core", "htlease"), (wrapper, "htlease_wrapper")):
+        for path in (root / package).rglob("*"):
+            name = path.relative_to(root).as_posix()
+            if path.suffix in (".py", ".json") and name not in NOT_FOR_THE_EP:
+                yield name, path.read_bytes()
+
+
+def _bundled_sources() -> Iterator[tuple[str, bytes]]:
+    for line in BUNDLED.read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pinned = _PINNED.fullmatch(line)
+        if pinned is None:
+            raise BuildError(f"{BUNDLED}: {line!r} is not NAME==VERSION --hash=sha256:HASH")
+        wheel = WHEELS / f"{pinned['name']}-{pinned['version']}-py3-none-any.whl"
+        if not wheel.exists():
+            _download()
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() != pinned["sha256"]:
+            raise BuildError(f"{wheel} is not the file that {BUNDLED} names; remove it")
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.endswith(".py"):
+                    yield name, archive.read(name)
+                elif "LICENSE" in name:
+                    yield f"licenses/{pinned['name']}.txt", archive.read(name)
+
+
+def _download() -> None:
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+        *("--require-hashes", "--requirement", str(BUNDLED), "--dest", str(WHEELS)),
+        # Ask for the pure Python wheels, whatever this machine could run.
+        *("--only-binary=:all:", "--platform", "any", "--implementation", "py", "--abi", "none"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildError(f"pip cannot download what {BUNDLED} names:\n{done.stderr.strip()}")
+
+
+def main() -> int:
+    """Build to --output and say what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "dist" / "htlease-ep.pyz")
+    target: Path = parser.parse_args().output
+    try:
+        build(target)
+    except BuildError as error:
+        sys.stderr.write(f"build_pyz: {error}\n")
+        return 1
+    data = target.read_bytes()
+    sys.stdout.write(f"{target}  {len(data)} bytes  sha256 {hashlib.sha256(data).hexdigest()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""Start of htlease-ep.pyz, on an execution point; this file parses on any Python 3.
+
+A Python that is too old for the wrapper must not cost the user a job: the payload then runs as if
+the wrapper were not there.
+"""
+
+import os
+import sys
+
+OLDEST = (3, 9)
+
+
+def run_untracked(arguments):  # type: ignore[no-untyped-def]
+    """Become the payload; it exits as it would have without a wrapper."""
+    version = "%d.%d" % tuple(sys.version_info[:2])  # noqa: UP031
+    if arguments[:1] != ["run"] or "--" not in arguments:
+        sys.stderr.write(
+            "htlease: Python %s is too old (3.9 is needed) and there is no `run ... -- COMMAND` "  # noqa: UP031
+            "to run without a lease; ask the site for a newer python3\n" % version
+        )
+        return 78
+    command = arguments[arguments.index("--") + 1 :]
+    sys.stderr.write(
+        "htlease: Python %s is too old (3.9 is needed): the payload runs untracked, without a "  # noqa: UP031
+        "lease; nothing of it is recorded\n" % version
+    )
+    sys.stderr.flush()
+    try:
+        os.execvp(command[0], command)
+    except (IndexError, OSError) as error:
+        sys.stderr.write("htlease: cannot run the payload: %s\n" % error)  # noqa: UP031
+        return 126 if isinstance(error, PermissionError) else 127
+
+
+if sys.version_info < OLDEST:
+    raise SystemExit(run_untracked(sys.argv[1:]))  # type: ignore[no-untyped-call]
+
+from htlease_wrapper.cli import main  # noqa: E402
+
+raise SystemExit(main(sys.argv))

@@ -1,0 +1,87 @@
+"""Getting the lease before any work is done, or knowing why not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from htlease import messages as m
+from htlease.client import Lease, LeaseClient
+from htlease.errors import Refused, ServerUnavailable
+from htlease_wrapper.console import Console
+from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
+
+#: Asked again after at least this long, whatever the server says.
+_ASK_AGAIN_MIN_SECONDS = 0.2
+
+
+def admit(
+    client: LeaseClient,
+    command: m.Acquire,
+    *,
+    wait_lease_seconds: float,
+    wait_server_seconds: float,
+    pause: Callable[[float], None],
+    console: Console,
+    token_found_at: str | None,
+) -> Lease:
+    """Return the lease; raises Leave with an exit code and what to do next."""
+    started_at = client.clock.monotonic()
+    while True:
+        try:
+            return _ask(client, command, wait_server_seconds, console)
+        except Refused as refused:
+            if refused.code != "lease-still-live":
+                raise _leave(refused, token_found_at) from None
+            waited_seconds = client.clock.monotonic() - started_at
+            seconds = max(_ASK_AGAIN_MIN_SECONDS, refused.retry_after_seconds or 1.0)
+            seconds *= random.uniform(1.0, 1.2)
+            if waited_seconds + seconds > wait_lease_seconds:
+                raise Leave(
+                    TRY_LATER,
+                    f"gave up after {waited_seconds:.0f} s: {refused.detail}; try again later or "
+                    "wait longer with --wait-lease",
+                ) from None
+            console.say_once(
+                "waiting", f"{refused.detail}; waiting up to {wait_lease_seconds:g} s for it"
+            )
+            pause(seconds)
+
+
+def _ask(
+    client: LeaseClient, command: m.Acquire, wait_server_seconds: float, console: Console
+) -> Lease:
+    try:
+        return client.acquire(command)
+    except ServerUnavailable as error:
+        if wait_server_seconds > 0:
+            console.say_once(
+                "away",
+                f"the server does not answer ({error}); waiting up to "
+                f"{wait_server_seconds:g} s for it",
+            )
+    try:
+        return client.acquire(command, give_up_after_seconds=wait_server_seconds)
+    except ServerUnavailable as error:
+        raise Leave(
+            TRY_LATER,
+            f"no lease, so the payload was not started: the server does not answer ({error}); try "
+            "again later",
+        ) from None
+
+
+def _leave(refused: Refused, token_found_at: str | None) -> Leave:
+    if refused.code == "subjob-closed":
+        if refused.outcome == "complete":
+            return Leave(0, "the subjob is complete already; there is nothing to do")
+        return Leave(
+            SUPERSEDED,
+            f"the subjob is {refused.outcome}, so the payload was not started; enroll it again "
+            "to have it run",
+        )
+    if refused.code in ("superseded-attempt", "stale-fence"):
+        return Leave(SUPERSEDED, f"the payload was not started: {refused.detail}")
+    if refused.code in ("unauthorized", "forbidden"):
+        token = f"the token found in {token_found_at}" if token_found_at else "a call without token"
+        return Leave(BAD_CONFIG, f"the server refuses {token} ({refused.code}: {refused.detail})")
+    return Leave(BAD_CONFIG, f"the server refuses the request: {refused}")

@@ -1,0 +1,171 @@
+"""The command line of htlease-ep.pyz: which sub-command, its options, its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from htlease.errors import BadConfig, InvalidField
+from htlease.plan import RESTARTS, TAKEOVERS
+from htlease_wrapper.console import Console
+from htlease_wrapper.ending import BAD_CONFIG, Leave
+
+USAGE = """usage: htlease-ep.pyz run [options] [--] COMMAND...       run a job under its lease
+       htlease-ep.pyz run --plan FILE [options]           run a plan of phases
+       htlease-ep.pyz phase enter|complete|fail NAME      within a payload that manages its phases
+       htlease-ep.pyz details FILE                        within a payload: save details
+       htlease-ep.pyz version
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command line and return the exit status; shows no traceback."""
+    console = Console()
+    try:
+        # Called under another name (a starter hook's, say), argv[0] will choose the command.
+        return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _no_command)(argv[1:], console)
+    except Leave as leave:
+        console.say(str(leave))
+        return leave.exit_code
+    except (BadConfig, InvalidField) as error:
+        console.say(str(error))
+        return BAD_CONFIG
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        at = f" in {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else ""
+        console.say(f"internal error{at}, please report it: {error!r}")
+        return BAD_CONFIG
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports bad use as configuration errors, which exit with 78."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadConfig(f"{message}; `{self.prog} --help` shows the options")
+
+
+def _run(arguments: Sequence[str], console: Console) -> int:
+    parser = _Parser(prog="htlease-ep.pyz run", allow_abbrev=False)
+    parser.add_argument("--server", metavar="URL", help="default: $HTLEASE_URL")
+    parser.add_argument("--key", metavar="WORKFLOW/SUBJOB", help="default: $HTLEASE_KEY, the ad")
+    parser.add_argument("--plan", metavar="FILE", help="phases and what each runs, TOML or JSON")
+    parser.add_argument(
+        "--profile", metavar="PROFILE[:FLOW]", help="a state machine that COMMAND walks itself"
+    )
+    parser.add_argument("--phase-name", metavar="NAME", help="the one phase without a plan [run]")
+    parser.add_argument(
+        "--restart", choices=RESTARTS, help="what a restart does to that phase [redo]"
+    )
+    parser.add_argument("--takeover", choices=TAKEOVERS, help="over the plan's [wait]")
+    for option, name, text in (
+        ("--ttl", "ttl_seconds", "how long the lease lasts unrenewed [120]"),
+        ("--wait-lease", "wait_lease_seconds", "wait so long for a live lease to end [600]"),
+        ("--wait-server", "wait_server_seconds", "wait so long for the server [300]"),
+        ("--kill-grace", "kill_grace_seconds", "between SIGTERM and SIGKILL [10]"),
+    ):
+        parser.add_argument(option, dest=name, metavar="SECONDS", type=_seconds, help=text)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="the payload and its arguments")
+    given = vars(parser.parse_args(arguments[1:]))
+    command = given.pop("command")
+    if command[:1] == ["--"]:
+        command = command[1:]
+
+    from htlease_wrapper.run import run
+    from htlease_wrapper.settings import RunOptions
+
+    return run(RunOptions(command=tuple(command), **given), dict(os.environ), console)
+
+
+def _phase(arguments: Sequence[str], console: Console) -> int:
+    parser = _Parser(prog="htlease-ep.pyz phase", allow_abbrev=False)
+    parser.add_argument("verb", choices=("enter", "complete", "fail"))
+    parser.add_argument("name", help="a phase of the plan")
+    parser.add_argument("--reason", help="why it failed")
+    parser.add_argument("--exit-code", type=int, help="of what failed")
+    parser.add_argument(
+        "--artifact", action="append", default=[], metavar="NAME=VALUE", help="what complete made"
+    )
+    _add_wait_server(parser)
+    given = parser.parse_args(arguments[1:])
+
+    from htlease_wrapper import payload_calls
+
+    call = payload_calls.open_call(dict(os.environ), console, given.wait_server_seconds)
+    if given.verb == "enter":
+        sys.stdout.write(call.enter(given.name) + "\n")
+    elif given.verb == "complete":
+        call.complete(given.name, payload_calls.artifacts_from(given.artifact))
+    else:
+        call.fail(given.name, given.reason, given.exit_code)
+    return 0
+
+
+def _details(arguments: Sequence[str], console: Console) -> int:
+    parser = _Parser(prog="htlease-ep.pyz details", allow_abbrev=False)
+    parser.add_argument("file", help="UTF-8 text of at most 64 KiB; `-` reads standard input")
+    _add_wait_server(parser)
+    given = parser.parse_args(arguments[1:])
+
+    from htlease_wrapper import payload_calls
+
+    call = payload_calls.open_call(dict(os.environ), console, given.wait_server_seconds)
+    call.save_details(given.file)
+    return 0
+
+
+def _add_wait_server(parser: _Parser) -> None:
+    parser.add_argument(
+        "--wait-server",
+        dest="wait_server_seconds",
+        metavar="SECONDS",
+        type=_seconds,
+        default=300.0,
+        help="wait so long for the server [300]",
+    )
+
+
+def _version(arguments: Sequence[str], console: Console) -> int:
+    from htlease_wrapper.version import VERSION
+
+    sys.stdout.write(f"htlease-ep {VERSION}, Python {sys.version.split()[0]}\n")
+    return 0
+
+
+def _help(arguments: Sequence[str], console: Console) -> int:
+    sys.stdout.write(USAGE)
+    return 0
+
+
+def _no_command(arguments: Sequence[str], console: Console) -> int:
+    named = f"{arguments[0]!r} is not a command" if arguments else "no command is given"
+    raise BadConfig(f"{named}; the commands are run, phase, details, version")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str], Console], int]] = {
+    "run": _run,
+    "phase": _phase,
+    "details": _details,
+    "version": _version,
+    "--version": _version,
+    "help": _help,
+    "--help": _help,
+    "-h": _help,
+}

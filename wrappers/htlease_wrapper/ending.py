@@ -1,0 +1,68 @@
+"""How the wrapper ends: its own exit codes, and the payload's end repeated unchanged."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+#: Own exit codes, from sysexits.h: EX_TEMPFAIL, EX_PROTOCOL, EX_CONFIG.
+TRY_LATER = 75
+SUPERSEDED = 76
+BAD_CONFIG = 78
+
+
+class Leave(Exception):
+    """The wrapper ends with an exit code of its own; the text says why and what to do next."""
+
+    def __init__(self, exit_code: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: by an exit code or by a signal."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    @classmethod
+    def of_wait_status(cls, status: int) -> Ended:
+        """Read what waitpid says of a process that is over."""
+        if os.WIFSIGNALED(status):
+            return cls(signal=os.WTERMSIG(status))
+        return cls(code=os.WEXITSTATUS(status))
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"exit code {self.code}"
+        return signal_name(self.signal)
+
+
+def signal_name(number: int) -> str:
+    """Return `SIGTERM` for 15; a real-time signal is `signal 40`."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def end_as(ended: Ended) -> int:
+    """Die by the signal that the payload died by, or return its exit code.
+
+    HTCondor reads `ExitBySignal` from the wrapper, so the signal is repeated with its default
+    action, without a second core file.
+    """
+    if ended.signal is None:
+        assert ended.code is not None
+        return ended.code
+    import resource  # needed only here, and the start should be quick
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    if ended.signal not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(ended.signal, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [ended.signal])
+    os.kill(os.getpid(), ended.signal)
+    return 128 + ended.signal  # the first process of a container survives its own signals

@@ -1,0 +1,123 @@
+"""The job that the wrapper runs in: its sandbox, its ads, its key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from htlease.attempt import SubjobKey
+from htlease.errors import BadConfig, InvalidField
+from htlease_wrapper.credentials import Token
+from htlease_wrapper.job_ad import Ad, key_of_submission, read_ad
+from htlease_wrapper.sandbox import StartId, boot_id
+
+
+@dataclass(frozen=True)
+class Job:
+    """One start, as far as its files tell."""
+
+    #: The scratch directory; the current one outside HTCondor.
+    sandbox: Path
+    ad: Ad | None
+    machine_ad: Ad | None
+
+    @property
+    def global_job_id(self) -> str | None:
+        """Return what names the submission, or None."""
+        return self.ad.text("GlobalJobId") if self.ad else None
+
+    @property
+    def start_id(self) -> StartId:
+        """Return what must be equal for two processes to belong to one start."""
+        return StartId(
+            self.global_job_id,
+            self.ad.count("NumJobStarts") if self.ad else None,
+            self.ad.count("NumShadowStarts") if self.ad else None,
+            str(self.sandbox),
+            boot_id(),
+        )
+
+
+def sandbox_of(environ: Mapping[str, str]) -> Path:
+    """Return the scratch directory, or the current one."""
+    return Path(environ.get("_CONDOR_SCRATCH_DIR") or Path.cwd()).absolute()
+
+
+def find_job(environ: Mapping[str, str]) -> Job:
+    """Return the job; its ads are None where they cannot be read."""
+    sandbox = sandbox_of(environ)
+    return Job(
+        sandbox,
+        _first_ad(environ.get("_CONDOR_JOB_AD"), sandbox, ".job.ad"),
+        _first_ad(environ.get("_CONDOR_MACHINE_AD"), sandbox, ".machine.ad"),
+    )
+
+
+def _first_ad(named: str | None, sandbox: Path, name: str) -> Ad | None:
+    paths = [Path(named)] if named else []
+    for path in (*paths, sandbox / name, Path(name).absolute()):
+        ad = read_ad(path)
+        if ad is not None:
+            return ad
+    return None
+
+
+def choose_key(given: str | None, ad: Ad | None, token: Token | None) -> SubjobKey:
+    """Return the subjob's key; raises BadConfig when nothing names one or it cannot be used.
+
+    First that is there: given, the ad's HTLeaseKey, the scope of the job token, GlobalJobId.
+    """
+    if given:
+        return _parsed(given, "--key or HTLEASE_KEY")
+    in_ad = ad.text("HTLeaseKey") if ad else None
+    if ad and in_ad:
+        return _parsed(in_ad, f"HTLeaseKey in {ad.path}")
+    scope = token.scope() if token else None
+    if token and scope:
+        cluster, proc = (ad.count("ClusterId"), ad.count("ProcId")) if ad else (None, None)
+        subjob = scope[1]
+        if subjob is None and cluster is not None and proc is not None:
+            subjob = f"{cluster}.{proc}"
+        if subjob is not None:
+            return _parsed(f"{scope[0]}/{subjob}", f"the token in {token.found_at}")
+    global_job_id = ad.text("GlobalJobId") if ad else None
+    if ad and global_job_id:
+        key = key_of_submission(global_job_id)
+        if key is None:
+            raise BadConfig(
+                f"GlobalJobId {global_job_id!r} in {ad.path} is not SCHEDD#CLUSTER.PROC#TIME, so "
+                "it gives no key; name one with --key WORKFLOW/SUBJOB or +HTLeaseKey"
+            )
+        return key
+    where = f"{ad.path} has no GlobalJobId" if ad else "there is no job ad"
+    raise BadConfig(
+        f"{where} and nothing names a key; give --key WORKFLOW/SUBJOB, set HTLEASE_KEY, or put "
+        '+HTLeaseKey = "WORKFLOW/SUBJOB" into the submit file'
+    )
+
+
+def _parsed(text: str, source: str) -> SubjobKey:
+    try:
+        return SubjobKey.parse(text)
+    except InvalidField as error:
+        raise BadConfig(f"{source}: {error}") from None
+
+
+def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment as the wrapper was given it.
+
+    Python sets LC_CTYPE in the C locale (PEP 538); the payload shall not see that.
+    """
+    own = dict(environ)
+    try:
+        given = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return own
+    before = [entry for entry in given if entry.startswith(b"LC_CTYPE=")]
+    if before:
+        own["LC_CTYPE"] = os.fsdecode(before[0].partition(b"=")[2])
+    else:
+        own.pop("LC_CTYPE", None)
+    return own

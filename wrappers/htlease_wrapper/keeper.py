@@ -1,0 +1,312 @@
+"""Keeps one lease from a thread of its own: renews, delivers updates in order, sees it lost.
+
+Only this thread speaks to the server while a payload runs. What a verdict means for the payload
+is the main thread's business (`supervise`), which asks for it by the clock and is poked when it
+changes.
+
+Promised: the payload of an exclusive phase is told to stand still before its lease can have
+ended. Not promised: the same for a wrapper that itself does not run (stopped, or a frozen host).
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from htlease import messages as m
+from htlease.client import Lease, LeaseClient
+from htlease.errors import Refused, ServerUnavailable
+from htlease_wrapper.console import Console
+from htlease_wrapper.details import DetailsFile, UnusableDetails
+from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED
+
+RENEW_PART = 1 / 4
+#: Renewals of a thousand jobs that started together should not stay together.
+JITTER = 0.2
+DETAILS_SECONDS = 1.0
+BACKOFF_FIRST_SECONDS = 0.25
+BACKOFF_MAX_SECONDS = 10.0
+#: How long before the deadline an exclusive payload is stopped.
+STILL_PART = 1 / 20
+STILL_MAX_SECONDS = 2.0
+
+_CREDENTIAL_CODES = frozenset({"unauthorized", "forbidden"})
+_LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
+
+
+class Verdict(enum.Enum):
+    """What the state of the lease means for a running payload."""
+
+    GO_ON = "go on"
+    STAND_STILL = "stand still"
+    END = "end"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Why this attempt has to end."""
+
+    text: str
+    exit_code: int = SUPERSEDED
+    #: The lease is still ours: give it up, so that whoever waits need not wait for its end.
+    may_abandon: bool = False
+
+
+@dataclass
+class Letter:
+    """A command on its way to the server."""
+
+    command: m.Command
+    answer: dict[str, Any] | None = None
+    refused: Refused | None = None
+    #: Told to the thread's owner: the server does not answer just now.
+    was_tried: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the server answered it, one way or the other."""
+        return self.answer is not None or self.refused is not None
+
+
+class Connect(Protocol):
+    """Makes a client with the token as it is now: HTCondor refreshes tokens of long jobs."""
+
+    def __call__(self) -> LeaseClient:
+        """Return a new client."""
+
+
+@dataclass
+class Keeper:
+    """Holds one lease."""
+
+    connect: Connect
+    lease: Lease
+    monotonic: Callable[[], float]
+    poke: Callable[[], None]
+    console: Console
+    details: DetailsFile | None
+    loss: Loss | None = None
+    #: Since when the server has not answered, on the monotonic clock; None while it does.
+    away_since: float | None = None
+    _letters: deque[Letter] = field(default_factory=deque)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _is_over: bool = False
+    #: The subjob is closed by our own doing, or the lease given up: nothing is left to renew.
+    _is_resting: bool = False
+    _failures: int = 0
+    _retry_at: float = 0.0
+    _renew_at: float = 0.0
+    _details_at: float = 0.0
+    _errand: Callable[[], object] | None = None
+
+    def start(self) -> None:
+        """Start keeping the lease."""
+        self._renew_at = self.monotonic() + self._renew_seconds()
+        self._client = self.connect()
+        threading.Thread(target=self._run, name="keeper", daemon=True).start()
+
+    def post(self, command: m.Command) -> Letter:
+        """Send a command after those posted before; it is kept while the server is away."""
+        letter = Letter(command)
+        with self._changed:
+            self._letters.append(letter)
+            self._changed.notify()
+        return letter
+
+    def run_soon(self, errand: Callable[[], object]) -> None:
+        """Have something short and unimportant done by the thread when it has nothing to do."""
+        with self._changed:
+            self._errand = errand
+            self._changed.notify()
+
+    def hurry(self) -> None:
+        """Renew now: time may have passed unnoticed."""
+        with self._changed:
+            self._renew_at = self._retry_at = 0.0
+            self._changed.notify()
+
+    def notice_details(self) -> None:
+        """Post details that the payload has saved and that were not noticed yet."""
+        if self.details is None:
+            return
+        with self._changed:  # the main thread looks too, before a phase ends
+            try:
+                details = self.details.take_new()
+            except UnusableDetails as error:
+                self.console.say(f"the new details are not saved: {error}; the last good ones stay")
+                return
+            if details is None:
+                return
+            command = m.Renew(self.lease.fence, self.lease.nonce, details)
+            last = self._letters[-1] if self._letters else None
+            if last is not None and isinstance(last.command, m.Renew) and not last.was_tried:
+                last.command = command  # only the newest matter
+            else:
+                self.post(command)
+
+    def stop(self) -> None:
+        """Keep the lease no longer; it ends by itself unless it was given up."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify()
+
+    def unsent(self) -> int:
+        """Return how many commands have not been answered."""
+        return len(self._letters)
+
+    def verdict(self, is_exclusive: bool) -> Verdict:
+        """Say what a payload has to do now."""
+        if self.loss is not None:
+            return Verdict.END
+        if is_exclusive and not self._is_resting and self.seconds_to_stillness() <= 0:
+            return Verdict.STAND_STILL
+        return Verdict.GO_ON
+
+    def seconds_to_change(self, is_exclusive: bool) -> float | None:
+        """Return in how many seconds the verdict may change by time alone; None: it will not."""
+        if self.verdict(is_exclusive) is Verdict.GO_ON and is_exclusive and not self._is_resting:
+            return max(0.0, self.seconds_to_stillness())
+        return None
+
+    def seconds_to_stillness(self) -> float:
+        """Return in how many seconds an exclusive payload has to stand still."""
+        margin = min(STILL_MAX_SECONDS, self.lease.ttl_seconds * STILL_PART)
+        return self.lease.deadline - margin - self.monotonic()
+
+    # -------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                seconds = self._next_at() - self.monotonic()
+                if seconds > 0 and not self._is_over:
+                    self._changed.wait(seconds)
+                if self._is_over:
+                    return
+            try:
+                self._step()
+            except Exception as error:  # the lease may be lost for it, but not the payload
+                self.console.say_once("keeper", f"the lease cannot be kept: {error!r}")
+                self._failed()
+
+    def _next_at(self) -> float:
+        due = [self._details_at]
+        if self._letters:
+            due.append(self._retry_at)
+        if self._errand is not None:
+            due.append(0.0)
+        if not self._is_resting and self.loss is None:
+            due.append(max(self._renew_at, self._retry_at))
+        return min(due)
+
+    def _step(self) -> None:
+        now = self.monotonic()
+        if now >= self._details_at:
+            self._details_at = now + DETAILS_SECONDS
+            self.notice_details()
+        if now >= self._retry_at:
+            # Renewal first: a letter that the server chokes on must not cost the lease.
+            if now >= self._renew_at and not self._is_resting and self.loss is None:
+                self._deliver(Letter(m.Renew(self.lease.fence, self.lease.nonce)))
+            elif self._letters and self._deliver(self._letters[0]):
+                with self._changed:
+                    self._letters.popleft()
+                self.poke()
+        errand, self._errand = self._errand, None
+        if errand is not None:
+            errand()
+
+    def _deliver(self, letter: Letter) -> bool:
+        """Send a command once; tell whether it was answered."""
+        with self._changed:
+            letter.was_tried = True
+            command = letter.command
+        sent_at = self.monotonic()
+        try:
+            letter.answer = self._client.call(command)
+        except ServerUnavailable as error:
+            self._is_away(f"the server does not answer ({error})")
+            return False
+        except Refused as refused:
+            if refused.code in _CREDENTIAL_CODES:
+                self._client = self.connect()
+                self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
+                return False
+            letter.refused = refused
+            self._is_back()
+            self._weigh(command, refused)
+            return True
+        self._is_back()
+        if isinstance(command, (m.Exited, m.Abandon)):
+            self._is_resting = True
+        if isinstance(command, m.Renew):
+            self._renewed(letter.answer, sent_at)
+        return True
+
+    def _renewed(self, answer: dict[str, Any], sent_at: float) -> None:
+        renewal = m.Renewal(answer["expires_in_seconds"], answer["order"], answer.get("outcome"))
+        with self._changed:
+            self._renew_at = self.monotonic() + self._renew_seconds()
+            if renewal.order == "continue":
+                self.lease = self.lease.renewed(renewal.expires_in_seconds, sent_at)
+        if renewal.order == "cancel":
+            self._lose(Loss("the subjob was cancelled; the payload is ended"))
+        elif renewal.order == "stop" and renewal.outcome is not None:
+            self._is_resting = True  # nobody but the holder can have closed it otherwise
+        elif renewal.order == "stop":
+            self._lose(
+                Loss("a newer attempt waits for the lease; the payload is ended", may_abandon=True)
+            )
+        self.poke()
+
+    def _weigh(self, command: m.Command, refused: Refused) -> None:
+        """Decide what a refusal means for the attempt as a whole."""
+        if refused.code in _LOST_CODES:
+            if not (self._is_resting and refused.code == "subjob-closed"):
+                self._lose(Loss(f"the lease is lost: {refused}; the payload is ended"))
+        elif isinstance(command, m.Renew) and command.details is not None:
+            self.console.say(f"the server does not save the details: {refused}")
+        else:
+            self._lose(
+                Loss(
+                    f"the server refuses an update: {refused}; the payload is ended",
+                    BAD_CONFIG,
+                    may_abandon=True,
+                )
+            )
+
+    def _lose(self, loss: Loss) -> None:
+        if self.loss is None:
+            self.loss = loss
+            self.console.say(loss.text)
+        self.poke()
+
+    def _is_away(self, text: str) -> None:
+        if self.away_since is None:
+            self.away_since = self.monotonic()
+            self.console.say_once("away", f"{text}; updates are kept and sent later")
+        self._failed()
+        self.poke()
+
+    def _failed(self) -> None:
+        self._failures += 1
+        most = min(BACKOFF_MAX_SECONDS, self.lease.ttl_seconds / 8)
+        step = min(most, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 10))
+        self._retry_at = self.monotonic() + step * random.uniform(0.5, 1.0)
+
+    def _is_back(self) -> None:
+        self._failures = 0
+        self._retry_at = 0.0
+        if self.away_since is not None:
+            seconds = self.monotonic() - self.away_since
+            self.away_since = None
+            self.console.say(f"the server answers again after {seconds:.0f} s")
+            self.console.forget("away")
+
+    def _renew_seconds(self) -> float:
+        return self.lease.ttl_seconds * RENEW_PART * random.uniform(1 - JITTER, 1 + JITTER)

@@ -1,0 +1,127 @@
+"""Calls from inside a payload that manages its phases itself, under the wrapper's lease.
+
+Fence and nonce come from `.htlease.json`, which the wrapper around the payload keeps.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.client import Clock, LeaseClient
+from htlease.errors import BadConfig, Refused, ServerUnavailable
+from htlease.transport import HttpTransport
+from htlease_wrapper.console import Console
+from htlease_wrapper.credentials import find_token
+from htlease_wrapper.details import DetailsFile
+from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
+from htlease_wrapper.job import sandbox_of
+from htlease_wrapper.sandbox import STATE_FILE, read_state
+
+_LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
+
+
+@dataclass(frozen=True)
+class PayloadCall:
+    """Speaks to the server for the payload."""
+
+    client: LeaseClient
+    sandbox: Path
+    fence: int
+    nonce: str
+    wait_server_seconds: float
+    console: Console
+
+    def enter(self, phase: str) -> str:
+        """Return `run`, or `skip` for what an attempt has done for good."""
+        try:
+            record = self._send(m.Enter(self.fence, self.nonce, phase))
+        except Refused as refused:
+            if self._is_done(phase):
+                return "skip"
+            raise _leave(refused) from None
+        details = record.get("details")
+        if details is not None:
+            try:
+                DetailsFile(self.sandbox).put(details)
+            except OSError as error:
+                self.console.say(f"the saved details cannot be handed over: {error.strerror}")
+        return "run"
+
+    def complete(self, phase: str, artifacts: Mapping[str, str]) -> None:
+        """Record that a phase is done."""
+        self._do(m.Complete(self.fence, self.nonce, phase, artifacts))
+
+    def fail(self, phase: str, reason: str | None, exit_code: int | None) -> None:
+        """Record that this attempt could not do a phase."""
+        self._do(m.Fail(self.fence, self.nonce, phase, reason, exit_code))
+
+    def save_details(self, name: str) -> None:
+        """Save a file, or standard input for `-`, as the details of the current phase."""
+        try:
+            data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+            details = data.decode("utf-8")
+        except OSError as error:
+            raise BadConfig(f"details {name}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise BadConfig(f"details {name}: is not UTF-8 text") from None
+        self._do(m.Renew(self.fence, self.nonce, details))
+
+    def _is_done(self, phase: str) -> bool:
+        """Ask again for the grant that we have, which says what is left to run."""
+        document = self._send(m.Acquire(nonce=self.nonce))
+        return any(left["name"] == phase and not left["run"] for left in document["phases"])
+
+    def _do(self, command: m.Command) -> None:
+        try:
+            self._send(command)
+        except Refused as refused:
+            raise _leave(refused) from None
+
+    def _send(self, command: m.Command) -> dict[str, Any]:
+        try:
+            return self.client.call(command, give_up_after_seconds=self.wait_server_seconds)
+        except ServerUnavailable as error:
+            raise Leave(
+                TRY_LATER, f"the server does not answer ({error}); try again later"
+            ) from None
+
+
+def open_call(
+    environ: Mapping[str, str], console: Console, wait_server_seconds: float
+) -> PayloadCall:
+    """Return the way to the server for a payload; raises BadConfig outside of one."""
+    sandbox = Path(environ.get("HTLEASE_SANDBOX") or sandbox_of(environ))
+    state = read_state(sandbox)
+    if state is None or state.fence is None:
+        raise BadConfig(
+            f"{sandbox / STATE_FILE} has no lease; call this from a payload that was started by "
+            "`htlease-ep.pyz run`"
+        )
+    console.subjob, console.attempt_number = state.key, state.attempt_number
+    token = find_token(environ, sandbox, os.getuid())
+    transport = HttpTransport(state.server, token.text if token else None)
+    client = LeaseClient(transport, SubjobKey.parse(state.key), Clock())
+    return PayloadCall(client, sandbox, state.fence, state.nonce, wait_server_seconds, console)
+
+
+def artifacts_from(pairs: Sequence[str]) -> dict[str, str]:
+    """Read NAME=VALUE pairs; raises BadConfig."""
+    artifacts = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise BadConfig(f"--artifact {pair!r} is not NAME=VALUE")
+        artifacts[name] = value
+    return artifacts
+
+
+def _leave(refused: Refused) -> Leave:
+    code = SUPERSEDED if refused.code in _LOST_CODES else BAD_CONFIG
+    return Leave(code, str(refused))

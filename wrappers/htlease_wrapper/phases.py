@@ -1,0 +1,264 @@
+"""Walks the plan under one lease: enter a phase, run it, complete or fail it; then end the lease.
+
+Which phases are left, the server decided with the grant (`htlease.plan.phases_left`).
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from htlease import messages as m
+from htlease.client import Lease
+from htlease_wrapper import chirp
+from htlease_wrapper.console import Console
+from htlease_wrapper.details import DetailsFile
+from htlease_wrapper.ending import TRY_LATER, Ended, Leave, signal_name
+from htlease_wrapper.keeper import Keeper, Letter, Verdict
+from htlease_wrapper.settings import Settings
+from htlease_wrapper.signals import Interrupted, Signals
+from htlease_wrapper.supervise import CannotStart, supervise
+
+#: An evicted job does not keep its slot for the sake of its records any longer than this.
+EVICTED_SECONDS = 5.0
+#: How often a wait in the main thread looks up although nobody poked it.
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _PhaseWatch:
+    """What the lease means for the payload of one phase."""
+
+    keeper: Keeper
+    is_exclusive: bool
+    kill_grace_seconds: float
+
+    def verdict(self) -> Verdict:
+        return self.keeper.verdict(self.is_exclusive)
+
+    def seconds_to_change(self) -> float | None:
+        return self.keeper.seconds_to_change(self.is_exclusive)
+
+    def seconds_to_live(self) -> float:
+        if not self.is_exclusive:
+            return self.kill_grace_seconds
+        return max(0.0, min(self.kill_grace_seconds, self.keeper.seconds_to_stillness()))
+
+    def woke_up(self) -> None:
+        self.keeper.hurry()
+
+
+@dataclass
+class Walk:
+    """One attempt at the phases of a subjob."""
+
+    settings: Settings
+    lease: Lease
+    keeper: Keeper
+    signals: Signals
+    console: Console
+    #: For the payload, `HTLEASE_*` included but for what differs from phase to phase.
+    environ: Mapping[str, str]
+    details: DetailsFile | None
+    #: An earlier process of this very start had the lease, so local work is still here.
+    is_continued: bool
+    checkpoint_exit_code: int | None
+    chirp_config: Path | None
+    monotonic: Callable[[], float]
+    #: How the payload that ran last ended.
+    ended: Ended | None = None
+    #: The lease is to be kept for the next process in this sandbox.
+    is_kept: bool = False
+
+    def walk(self) -> Ended:
+        """Run what is left to run and return how the payload ended.
+
+        Raises Leave when the wrapper ends for a reason of its own, and Interrupted when a signal
+        asks it to end between two payloads.
+        """
+        self._announce()
+        if not self.settings.commands:
+            return self._run_self_managed()
+        left = [phase for phase in self.lease.grant.phases if phase.run]
+        for phase in left:
+            self._check()
+            self._enter(phase)
+            ended = self._run(phase, self.settings.commands[phase.name], phase.exclusive)
+            if self._is_checkpoint(ended):
+                return self._keep(ended)
+            if ended.code != 0:
+                return self._not_done(phase, ended)
+            is_evicted = self.signals.evicted_by is not None
+            if is_evicted and phase is not left[-1] and phase.restart != "once":
+                # It may have ended with 0 because it was asked to end, so it is run again.
+                self._give_up_evicted()
+            self._post(m.Complete, phase=phase.name)
+        self._post(m.Exited, exit_code=0)
+        self._finish()
+        return Ended(code=0)
+
+    def _announce(self) -> None:
+        grant = self.lease.grant
+        if grant.reclaimed and not self.is_continued:
+            left = ", ".join(phase.name for phase in grant.phases if phase.run)
+            self.console.say(f"goes on where an earlier attempt ended; to run: {left or 'the job'}")
+
+    # ------------------------------------------------------------ one phase
+
+    def _enter(self, phase: m.PhaseToRun) -> None:
+        """Record that a phase is about to run; what must not happen twice waits for the answer."""
+        letter = self._post(m.Enter, phase=phase.name)
+        must_wait = phase.exclusive or phase.restart == "once"
+        until = self.monotonic() + self.settings.wait_server_seconds
+        while not letter.is_settled:
+            self._check()
+            if self.keeper.away_since is not None and letter.was_tried:
+                if not must_wait:
+                    break
+                self.console.say_once(
+                    f"enter {phase.name}",
+                    f"{phase.name} must not run twice, so it waits for the server",
+                )
+            seconds = until - self.monotonic()
+            if seconds <= 0:
+                raise Leave(TRY_LATER, f"{phase.name} was not started: the server does not answer")
+            self.signals.wait(min(seconds, _LOOK_SECONDS))
+        self._check()
+        self._hand_over_details(phase, letter.answer)
+        if self.chirp_config is not None:
+            attributes: dict[str, str | int] = {
+                "ChirpHTLeasePhase": phase.name,
+                "ChirpHTLeaseAttempt": self.lease.grant.attempt_number,
+            }
+            self.keeper.run_soon(
+                functools.partial(chirp.set_delayed, self.chirp_config, attributes)
+            )
+
+    def _hand_over_details(self, phase: m.PhaseToRun, record: dict[str, Any] | None) -> None:
+        """Give the phase what was saved in it last, unless it starts afresh."""
+        if self.details is None:
+            return
+        saved = None
+        if phase.restart != "redo" or self.is_continued:
+            grant = self.lease.grant
+            if record is not None:
+                saved = record.get("details")
+            elif grant.details_phase == phase.name:
+                saved = grant.details
+        try:
+            self.details.put(saved)
+        except OSError as error:
+            self.console.say(f"{self.details.path} cannot be written: {error.strerror}")
+
+    def _run(self, phase: m.PhaseToRun | None, argv: Sequence[str], is_exclusive: bool) -> Ended:
+        name = phase.name if phase else (self.lease.grant.phase or "")
+        environ = {**self.environ, "HTLEASE_PHASE": name}
+        watch = _PhaseWatch(self.keeper, is_exclusive, self.settings.kill_grace_seconds)
+        try:
+            self.ended = supervise(argv, environ, self.signals, watch, self.monotonic)
+        except CannotStart as error:
+            self.console.say(f"cannot start: {error}")
+            self.ended = Ended(code=error.exit_code)
+        self.keeper.notice_details()
+        if self.keeper.loss is not None:
+            self._leave_lost()
+        return self.ended
+
+    def _run_self_managed(self) -> Ended:
+        """Run the one payload that enters and completes its phases itself."""
+        grant = self.lease.grant
+        try:
+            if self.details is not None:
+                self.details.put(grant.details)
+        except OSError as error:
+            self.console.say(f"the saved details cannot be handed over: {error.strerror}")
+        is_exclusive = any(phase.exclusive for phase in grant.phases)
+        ended = self._run(None, self.settings.command, is_exclusive)
+        if self._is_checkpoint(ended):
+            return self._keep(ended)
+        if ended.code == 0:
+            self._post(m.Exited, exit_code=0)
+            self._finish()
+            return ended
+        return self._not_done(None, ended)
+
+    # ------------------------------------------------------------ the end
+
+    def _is_checkpoint(self, ended: Ended) -> bool:
+        code = self.checkpoint_exit_code
+        return code is not None and ended.code == code and self.signals.evicted_by is None
+
+    def _keep(self, ended: Ended) -> Ended:
+        """Leave the lease to the process that HTCondor starts next in this sandbox."""
+        self.is_kept = True
+        # The files may take a while to be transferred; the lease shall last as long as it can.
+        self._post(m.Renew)
+        self._finish()
+        return ended
+
+    def _not_done(self, phase: m.PhaseToRun | None, ended: Ended) -> Ended:
+        by = self.signals.evicted_by
+        if by is not None or ended.signal in self.signals.evict_on:
+            self._post(m.Abandon, reason=f"asked to end by {signal_name(by or ended.signal or 0)}")
+            self._finish(EVICTED_SECONDS)
+            return ended
+        reason = f"payload ended with {ended}"
+        if phase is not None:
+            self._post(m.Fail, phase=phase.name, reason=reason, exit_code=ended.code)
+        self._post(m.Exited, exit_code=ended.code, exit_signal=ended.signal, reason=reason)
+        self._finish()
+        return ended
+
+    def _give_up_evicted(self) -> None:
+        number = self.signals.evicted_by or int(signal.SIGTERM)
+        self._post(m.Abandon, reason=f"asked to end by {signal_name(number)} between phases")
+        self._finish(EVICTED_SECONDS)
+        # Ending with 0 would say that the whole job is done.
+        raise Interrupted(number)
+
+    def _check(self) -> None:
+        """Stop the walk when the lease is lost or the job is asked to end."""
+        if self.keeper.loss is not None:
+            self._leave_lost()
+        if self.signals.evicted_by is not None:
+            self._give_up_evicted()
+
+    def _leave_lost(self) -> None:
+        loss = self.keeper.loss
+        assert loss is not None
+        if loss.may_abandon:
+            self._post(m.Abandon, reason=loss.text)
+            self._drain(EVICTED_SECONDS)
+        raise Leave(loss.exit_code, f"ends because: {loss.text}")
+
+    def _post(self, command: Callable[..., m.Command], **fields: Any) -> Letter:
+        return self.keeper.post(command(self.lease.fence, self.lease.nonce, **fields))
+
+    def _finish(self, seconds: float | None = None) -> None:
+        """Deliver what is left; the payload's own status stands even if that fails."""
+        had_to_end = self.signals.evicted_by is not None
+        self._drain(self.settings.wait_server_seconds if seconds is None else seconds)
+        if self.keeper.loss is not None and not had_to_end:
+            self._leave_lost()
+        unsent = self.keeper.unsent()
+        if unsent:
+            self.console.say(
+                f"{unsent} updates did not reach the server; the next attempt repeats what they "
+                "were about"
+            )
+
+    def _drain(self, seconds: float) -> None:
+        loss_before = self.keeper.loss
+        until = self.monotonic() + seconds
+        while self.keeper.unsent() and self.keeper.loss is loss_before:
+            left_seconds = until - self.monotonic()
+            if left_seconds <= 0:
+                return
+            was_evicted = self.signals.evicted_by is not None
+            self.signals.wait(min(left_seconds, _LOOK_SECONDS))
+            if self.signals.evicted_by is not None and not was_evicted:
+                until = min(until, self.monotonic() + EVICTED_SECONDS)

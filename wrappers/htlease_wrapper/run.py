@@ -1,0 +1,181 @@
+"""`run`: read the ad, acquire, walk the phases, end as the payload did."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from htlease import messages as m
+from htlease.client import Clock, Lease, LeaseClient
+from htlease.transport import HttpTransport
+from htlease_wrapper import chirp
+from htlease_wrapper.admission import admit
+from htlease_wrapper.console import Console
+from htlease_wrapper.credentials import find_token
+from htlease_wrapper.details import DetailsFile
+from htlease_wrapper.ending import Ended, Leave, end_as
+from htlease_wrapper.job import Job, choose_key, find_job, own_environment
+from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
+from htlease_wrapper.keeper import Keeper
+from htlease_wrapper.phases import Walk
+from htlease_wrapper.processes import adopt_orphans
+from htlease_wrapper.sandbox import (
+    inherited,
+    next_state,
+    read_state,
+    remove_state,
+    write_state,
+)
+from htlease_wrapper.settings import RunOptions, Settings, settle
+from htlease_wrapper.signals import Interrupted, Signals
+
+
+def since_boot() -> float:
+    """Return seconds on a clock that is never set back and also counts while the host sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> int:
+    """Run a job under its lease and return the exit status; raises Leave and BadConfig."""
+    attempt = _Attempt(settle(options, environ), find_job(environ), environ, console)
+    is_kept = False
+    try:
+        lease = attempt.acquire()
+        walk = attempt.prepare(lease)
+        ended = attempt.do(walk)
+        is_kept = walk.is_kept
+    except Interrupted as interrupted:
+        ended = Ended(signal=interrupted.number)
+    finally:
+        if not is_kept:
+            remove_state(attempt.job.sandbox, attempt.nonce)
+    return end_as(ended)
+
+
+class _Attempt:
+    """The steps of `run`, which share the job, its key and its nonce."""
+
+    def __init__(
+        self, settings: Settings, job: Job, environ: Mapping[str, str], console: Console
+    ) -> None:
+        self.settings = settings
+        self.job = job
+        self._environ = environ
+        self._console = console
+        self._token = find_token(environ, job.sandbox, os.getuid())
+        self._key = choose_key(settings.key, job.ad, self._token)
+        console.subjob = str(self._key)
+        self._before = inherited(read_state(job.sandbox), job.start_id)
+        self._state = next_state(
+            self._before, job.start_id, secrets.token_urlsafe(24), str(self._key), settings.server
+        )
+        self._signals = Signals(eviction_signals(job.ad))
+        self.nonce = self._state.nonce
+        self._clock = Clock(monotonic=since_boot, sleep=self._signals.pause)
+
+    def acquire(self) -> Lease:
+        """Get the lease, before any work; raises Leave."""
+        evidence, missing = evidence_of(self.job.ad, self._state.sandbox_seq)
+        for sentence in missing:
+            self._console.say(sentence)
+        command = m.Acquire(
+            nonce=self._state.nonce,
+            evidence=evidence,
+            place=place_of(self.job.ad, self.job.machine_ad),
+            global_job_id=self.job.global_job_id,
+            host=os.uname().nodename,
+            ttl_seconds=self.settings.ttl_seconds,
+            plan=self.settings.plan,
+        )
+        client = self._connect()
+        lease = admit(
+            client,
+            command,
+            wait_lease_seconds=self.settings.wait_lease_seconds,
+            wait_server_seconds=self.settings.wait_server_seconds,
+            pause=self._signals.pause,
+            console=self._console,
+            token_found_at=self._token.found_at if self._token else None,
+        )
+        self._console.attempt_number = lease.grant.attempt_number
+        return lease
+
+    def prepare(self, lease: Lease) -> Walk:
+        """Start keeping the lease, and lay out the sandbox for the payload."""
+        sandbox = self.job.sandbox
+        details: DetailsFile | None = None
+        try:
+            grant = lease.grant
+            self._state = replace(
+                self._state, fence=grant.fence, attempt_number=grant.attempt_number
+            )
+            write_state(sandbox, self._state)
+            details = DetailsFile(sandbox)
+        except OSError as error:
+            self._console.say(
+                f"{sandbox} cannot be written ({error.strerror}): the payload runs, but can save "
+                "no details and enter no phases itself"
+            )
+        keeper = Keeper(
+            self._connect, lease, since_boot, self._signals.poke, self._console, details
+        )
+        keeper.start()
+        adopt_orphans()
+        return Walk(
+            settings=self.settings,
+            lease=lease,
+            keeper=keeper,
+            signals=self._signals,
+            console=self._console,
+            environ=self._payload_environment(lease, details),
+            details=details,
+            is_continued=self._before is not None and self._before.fence == lease.fence,
+            checkpoint_exit_code=checkpoint_exit_code(self.job.ad),
+            chirp_config=chirp.config_path(self._environ, sandbox),
+            monotonic=since_boot,
+        )
+
+    def do(self, walk: Walk) -> Ended:
+        """Walk the phases; an error of ours does not replace how the payload ended."""
+        try:
+            return walk.walk()
+        except (Leave, Interrupted):
+            raise
+        except Exception as error:
+            if walk.ended is None:
+                raise
+            self._console.say(f"internal error, the payload's own status stands: {error!r}")
+            return walk.ended
+        finally:
+            walk.keeper.stop()
+
+    def _connect(self) -> LeaseClient:
+        token = find_token(self._environ, self.job.sandbox, os.getuid())
+        transport = HttpTransport(
+            self.settings.server,
+            token.text if token else None,
+            exchange_seconds=self.settings.exchange_seconds,
+        )
+        return LeaseClient(transport, self._key, self._clock)
+
+    def _payload_environment(self, lease: Lease, details: DetailsFile | None) -> dict[str, str]:
+        grant = lease.grant
+        environ = own_environment(self._environ)
+        environ.update(
+            HTLEASE=str(Path(sys.argv[0]).absolute()),
+            HTLEASE_KEY=str(self._key),
+            HTLEASE_ATTEMPT=grant.attempt_id,
+            HTLEASE_ATTEMPT_NUMBER=str(grant.attempt_number),
+            HTLEASE_FENCE=str(grant.fence),
+            HTLEASE_OUTPUT_PREFIX=f"attempt-{grant.attempt_number}-fence-{grant.fence}",
+            HTLEASE_SANDBOX=str(self.job.sandbox),
+            HTLEASE_URL=self.settings.server,
+        )
+        if details is not None:
+            environ["HTLEASE_DETAILS"] = str(details.path)
+        return environ

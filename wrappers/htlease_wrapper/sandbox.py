@@ -1,0 +1,140 @@
+"""`.htlease.json` in the scratch directory: the lease that this start's processes share.
+
+It holds the nonce, so it is readable by the job's user only, and it is believed only by the start
+that wrote it: HTCondor may carry it into another sandbox (`ON_EXIT_OR_EVICT`), where believing it
+would make two holders of one lease.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from htlease_wrapper.processes import start_ticks
+
+STATE_FILE = ".htlease.json"
+#: A private folder for the details file; HTCondor does not transfer folders back on its own.
+FOLDER = ".htlease"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class StartId:
+    """What names one start in one sandbox on one boot of one machine."""
+
+    global_job_id: str | None
+    num_job_starts: int | None
+    num_shadow_starts: int | None
+    sandbox: str
+    boot_id: str | None
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether it names a start at all, so that equality means something."""
+        return None not in (self.global_job_id, self.boot_id)
+
+
+@dataclass(frozen=True)
+class SandboxState:
+    """What the processes of one start hand to each other."""
+
+    start: StartId
+    #: How many wrapper processes this sandbox has seen.
+    sandbox_seq: int
+    nonce: str = field(repr=False)
+    key: str
+    #: The wrapper that wrote this, and when it started (clock ticks since boot).
+    pid: int
+    pid_started: int | None
+    server: str
+    #: None until the lease is granted.
+    fence: int | None = None
+    attempt_number: int | None = None
+
+
+def boot_id() -> str | None:
+    """Return what names the current boot of this machine, or None."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return None
+
+
+def read_state(sandbox: Path) -> SandboxState | None:
+    """Read `.htlease.json`; None when it is absent or is not ours."""
+    try:
+        document = json.loads((sandbox / STATE_FILE).read_text(encoding="utf-8"))
+        start = StartId(**_known(StartId, document.pop("start")))
+        return SandboxState(start=start, **_known(SandboxState, document))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _known(cls: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    names = {part.name for part in fields(cls)}
+    return {name: value for name, value in document.items() if name in names}
+
+
+def inherited(state: SandboxState | None, start: StartId) -> SandboxState | None:
+    """Return the state if an earlier process of this same start left it, else None.
+
+    That process must be over: two living ones must not share a nonce.
+    """
+    if state is None or not start.is_known or state.start != start:
+        return None
+    is_running = state.pid_started is not None and start_ticks(state.pid) == state.pid_started
+    return None if is_running else state
+
+
+def next_state(
+    before: SandboxState | None, start: StartId, nonce: str, key: str, server: str
+) -> SandboxState:
+    """Return the state of this process: the lease of the one before it, or a fresh nonce."""
+    pid = os.getpid()
+    if before is not None and before.key == key:
+        return replace(
+            before,
+            sandbox_seq=before.sandbox_seq + 1,
+            pid=pid,
+            pid_started=start_ticks(pid),
+            server=server,
+        )
+    return SandboxState(start, 1, nonce, key, pid, start_ticks(pid), server)
+
+
+def write_state(sandbox: Path, state: SandboxState) -> None:
+    """Replace `.htlease.json` in one step, mode 0600; raises OSError."""
+    temporary = sandbox / f"{STATE_FILE}.{os.getpid()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(state), file, indent=1)
+        temporary.replace(sandbox / STATE_FILE)
+    except OSError:
+        temporary.unlink()
+        raise
+
+
+def remove_state(sandbox: Path, nonce: str) -> None:
+    """Remove what this wrapper put into the sandbox, so that HTCondor does not transfer it.
+
+    A wrapper that was started inside a payload leaves alone what belongs to the outer one.
+    """
+    state = read_state(sandbox)
+    if state is None or state.nonce != nonce:
+        return
+    folder = sandbox / FOLDER
+    try:
+        (sandbox / STATE_FILE).unlink()
+    except OSError:
+        pass
+    try:
+        for entry in os.scandir(folder):
+            Path(entry.path).unlink()
+        folder.rmdir()
+    except OSError:
+        pass  # never made, or the payload put a folder of its own there

@@ -1,0 +1,143 @@
+"""What `run` was asked to do: options, environment, plan file, and the relations between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from htlease.errors import BadConfig, InvalidField
+from htlease.plan import TTL_DEFAULT_SECONDS, Plan, check_ttl
+from htlease.profiles import plan_of
+from htlease_wrapper.plan_file import read_plan_file
+
+WAIT_LEASE_SECONDS = 600.0
+WAIT_SERVER_SECONDS = 300.0
+KILL_GRACE_SECONDS = 10.0
+#: An exchange must fit into a lease several times, or one lost packet would cost it.
+EXCHANGE_PART = 1 / 4
+EXCHANGE_MAX_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `run` as they were given; None where they were not."""
+
+    server: str | None = None
+    key: str | None = None
+    plan: str | None = None
+    profile: str | None = None
+    phase_name: str | None = None
+    restart: str | None = None
+    takeover: str | None = None
+    ttl_seconds: float | None = None
+    wait_lease_seconds: float | None = None
+    wait_server_seconds: float | None = None
+    kill_grace_seconds: float | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything `run` needs to know before it looks at the job."""
+
+    server: str
+    #: As given by --key or HTLEASE_KEY.
+    key: str | None
+    plan: Plan
+    #: Phase -> argv; empty when the payload manages its phases itself.
+    commands: Mapping[str, tuple[str, ...]]
+    #: The one command of a payload that manages its phases itself.
+    command: tuple[str, ...]
+    ttl_seconds: float
+    wait_lease_seconds: float
+    wait_server_seconds: float
+    kill_grace_seconds: float
+
+    @property
+    def exchange_seconds(self) -> float:
+        """How long one exchange with the server may take."""
+        return min(EXCHANGE_MAX_SECONDS, self.ttl_seconds * EXCHANGE_PART)
+
+
+def settle(options: RunOptions, environ: Mapping[str, str]) -> Settings:
+    """Return settings whose parts fit together; raises BadConfig with one sentence."""
+    server = server_of(options.server, environ)
+    try:
+        plan, commands, plan_ttl_seconds = _plan(options)
+        ttl_seconds = check_ttl(options.ttl_seconds or plan_ttl_seconds or TTL_DEFAULT_SECONDS)
+        if options.takeover is not None:
+            plan = replace(plan, takeover=options.takeover)
+    except InvalidField as error:
+        raise BadConfig(str(error)) from None
+    most_grace_seconds = ttl_seconds / 2
+    wait_lease_seconds = options.wait_lease_seconds
+    if wait_lease_seconds is None:
+        wait_lease_seconds = max(WAIT_LEASE_SECONDS, 2 * ttl_seconds)
+    kill_grace_seconds = options.kill_grace_seconds
+    if kill_grace_seconds is None:
+        kill_grace_seconds = min(KILL_GRACE_SECONDS, most_grace_seconds)
+    if 0 < wait_lease_seconds < ttl_seconds:
+        raise BadConfig(
+            f"--wait-lease {wait_lease_seconds:g} is shorter than the lease of {ttl_seconds:g} s, "
+            "so an attempt that died could not be waited out; give at least the ttl, or 0 to ask "
+            "only once"
+        )
+    if kill_grace_seconds > most_grace_seconds:
+        raise BadConfig(
+            f"--kill-grace {kill_grace_seconds:g} is more than half of the lease of "
+            f"{ttl_seconds:g} s, so a payload that must go could outlive the lease; give at most "
+            f"{most_grace_seconds:g}"
+        )
+    return Settings(
+        server,
+        options.key or environ.get("HTLEASE_KEY") or None,
+        plan,
+        commands,
+        options.command,
+        ttl_seconds,
+        wait_lease_seconds,
+        WAIT_SERVER_SECONDS if options.wait_server_seconds is None else options.wait_server_seconds,
+        kill_grace_seconds,
+    )
+
+
+def server_of(given: str | None, environ: Mapping[str, str]) -> str:
+    """Return the server's URL; raises BadConfig when nothing names one."""
+    server = given or environ.get("HTLEASE_URL")
+    if not server:
+        raise BadConfig("no server is named; give --server URL or set HTLEASE_URL")
+    return server
+
+
+def _plan(
+    options: RunOptions,
+) -> tuple[Plan, Mapping[str, tuple[str, ...]], float | None]:
+    if options.plan is not None and options.profile is not None:
+        raise BadConfig("--plan and --profile both say which phases there are; give one of them")
+    is_named = options.phase_name is not None or options.restart is not None
+    if is_named and (options.plan or options.profile):
+        raise BadConfig(
+            "--phase-name and --restart describe the one phase of a job without a plan; "
+            "leave them out"
+        )
+    if options.plan is not None:
+        file = read_plan_file(Path(options.plan))
+        if file.commands and options.command:
+            raise BadConfig(
+                f"plan {options.plan} says what each phase runs, so {options.command[0]!r} would "
+                "never run; leave it out, or take run out of every phase"
+            )
+        if not file.commands:
+            _need_command(options, f"plan {options.plan} has no run")
+        return file.plan, file.commands, file.ttl_seconds
+    _need_command(options, "there is no plan")
+    if options.profile is not None:
+        return plan_of(options.profile), {}, None
+    plan = Plan.single(options.phase_name or "run", options.restart or "redo")
+    return plan, {plan.phases[0].name: options.command}, None
+
+
+def _need_command(options: RunOptions, because: str) -> None:
+    if not options.command or not options.command[0]:
+        raise BadConfig(f"{because} and no command is given; add `-- COMMAND ARGUMENTS...`")
