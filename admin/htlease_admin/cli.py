@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused, ServerUnavailable
+from htlease_admin import package_version
+from htlease_admin.doctor import doctor
 from htlease_admin.graph import graph
 from htlease_admin.operating import cancel, commit, settle
+from htlease_admin.pools import pool
 from htlease_admin.reading import explain_command, find, history, list_command, show
+from htlease_admin.serving import serve
 from htlease_admin.session import Session, connection_options
+from htlease_admin.submit import submit
 from htlease_admin.tokens import token
+from htlease_admin.workflows import workflow
 
 EXIT_REFUSED = 1
 EXIT_TRY_LATER = 75
@@ -46,16 +51,8 @@ class SectionedGroup(click.Group):
             with formatter.section(heading):
                 commands = [(name, self.commands[name]) for name in names]
                 formatter.write_dl(
-                    [(name, command.get_short_help_str(70)) for name, command in commands]
+                    [(name, command.get_short_help_str(200)) for name, command in commands]
                 )
-
-
-def package_version() -> str:
-    """Return the installed version of htlease, or `unknown` in a bare checkout."""
-    try:
-        return version("htlease")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @click.group(cls=SectionedGroup)
@@ -69,8 +66,8 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 
 assert isinstance(htlease, SectionedGroup)
 htlease.add_section("Look", [list_command, show, history, explain_command, find, graph])
-htlease.add_section("Act", [cancel, commit, settle])
-htlease.add_section("Set up", [token])
+htlease.add_section("Act", [submit, cancel, commit, settle])
+htlease.add_section("Set up", [serve, doctor, token, workflow, pool])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,7 +89,7 @@ def error_text(error: HTLeaseError) -> str:
     text = error.detail if isinstance(error, Refused) else str(error)
     if isinstance(error, Refused) and error.code in _NEXT_STEP:
         text += f"; {_NEXT_STEP[error.code]}"
-    return text if text.endswith(".") else f"{text}."
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def exit_code_of(error: HTLeaseError) -> int:

@@ -38,6 +38,10 @@ class LeaseServer:
         token = connection.credential.token if connection.credential else None
         return cls(HttpTransport(connection.url, token), connection.url)
 
+    def ready(self) -> None:
+        """Return if the server answers and can write."""
+        self._send("GET", "/readyz")
+
     def workflows(self) -> Document:
         """Return every workflow in short: {"workflows": [...]}."""
         return self._all_pages(f"/{protocol.VERSION}/workflows", "workflows", "cursor")

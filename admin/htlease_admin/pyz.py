@@ -1,0 +1,59 @@
+"""Finding the wrapper file (`htlease-ep.pyz`) that goes to the execution point with a job."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from htlease.errors import BadConfig
+
+NAME = "htlease-ep.pyz"
+_VERSION_SECONDS = 20.0
+
+
+def find_pyz(named: Path | None) -> Path:
+    """Return the absolute path of the wrapper; raises BadConfig saying where it was looked for.
+
+    The one that was named, else the one installed beside the packages, else the one that `make ep`
+    leaves in a checkout, which is built if it is not there yet.
+    """
+    if named is not None:
+        if not named.is_file():
+            raise BadConfig(f"--pyz {named}: there is no such file; build one with `make ep`")
+        return named.resolve()
+    installed = Path(sys.prefix) / "share" / "htlease" / NAME
+    if installed.is_file():
+        return installed
+    checkout = Path(__file__).resolve().parents[2]
+    built = checkout / "dist" / NAME
+    if not built.is_file():
+        _build(checkout / "wrappers" / "build_pyz.py", built)
+    return built
+
+
+def _build(builder: Path, target: Path) -> None:
+    if not builder.is_file():
+        raise BadConfig(f"{NAME} is not installed; name yours with --pyz")
+    done = subprocess.run(
+        [sys.executable, builder, "--output", target], capture_output=True, text=True
+    )
+    if done.returncode != 0 or not target.is_file():
+        last = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        raise BadConfig(f"{NAME} could not be built ({last}); run `make ep` and look")
+
+
+def version_of(pyz: Path) -> str | None:
+    """Return the version that a wrapper file says it has, or None when it does not run."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", pyz, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.match(r"htlease-ep ([^\s,]+)", done.stdout)
+    return match[1] if match and done.returncode == 0 else None

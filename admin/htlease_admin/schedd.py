@@ -1,0 +1,192 @@
+"""The schedd and its configuration; the only importer of HTCondor's Python bindings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from htlease.errors import BadConfig, HTLeaseError, InvalidField
+from htlease_admin.submit_file import Commands, Description
+
+
+class ScheddUnavailable(HTLeaseError):
+    """The schedd gave no answer, so what it did is not known."""
+
+
+class SubmitRefused(HTLeaseError):
+    """The schedd or the bindings would not take the jobs."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job in the queue."""
+
+    cluster: int
+    proc: int
+    global_job_id: str
+    key: str
+
+
+@dataclass(frozen=True)
+class AccessPoint:
+    """A schedd that answers."""
+
+    name: str
+    version: str
+    address: str
+
+
+def bindings() -> Any:
+    """Return the bindings: htcondor2, or htcondor of older installations. Raises BadConfig."""
+    with warnings.catch_warnings():
+        # They warn at import when there is no configuration; doctor says it in our words.
+        warnings.simplefilter("ignore")
+        try:
+            import htcondor2
+
+            return htcondor2
+        except ImportError:
+            pass
+        try:
+            import htcondor
+        except ImportError:
+            raise BadConfig(
+                "HTCondor's Python bindings are not installed; install them with "
+                "`pip install 'htlease[condor]'`"
+            ) from None
+    if not hasattr(htcondor, "Schedd"):
+        raise BadConfig(
+            "the installed `htcondor` package has no bindings; `pip install 'htlease[condor]'`"
+        )
+    return htcondor
+
+
+def read_description(text: str, overrides: Mapping[str, str]) -> Description:
+    """Read a submit file as condor_submit would; raises InvalidField."""
+    try:
+        submit = bindings().Submit(text)
+        for name, value in overrides.items():
+            submit[name] = value
+        commands = Commands(dict(submit.items()))
+        items = submit.itemdata()
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InvalidField("submit file", _one_line(error)) from None
+    return Description(
+        commands,
+        _queue_count(commands, submit.getQArgs() or ""),
+        None if items is None else tuple(_as_item(item) for item in items),
+    )
+
+
+def _as_item(item: Any) -> dict[str, str]:
+    if isinstance(item, str):
+        return {"Item": item}
+    return {str(name): str(value) for name, value in item.items()}
+
+
+def _queue_count(commands: Commands, arguments: str) -> int:
+    """Work out the count of a queue statement, which may be an expression with macros."""
+    first, *rest = arguments.split(None, 1) or [""]
+    if not first or first[0].isalpha() or first[0] in "_,":
+        return 1
+    is_alone = not any(
+        word in f" {rest[0]} ".lower() for word in (" in ", " from ", " matching ") if rest
+    )
+    expression = arguments if is_alone else first
+    submit = bindings().Submit({**commands, "htlease_count": expression})
+    submit["htlease_count_value"] = "$INT(htlease_count)"
+    try:
+        return int(submit.expand("htlease_count_value"))
+    except (ValueError, RuntimeError):
+        raise InvalidField("queue", f"{expression!r} is not a number of jobs") from None
+
+
+def expand_each(description: Description, name: str) -> Iterator[str]:
+    """Return what a command expands to in each job, in the order of `$(Process)`."""
+    submit = bindings().Submit(dict(description.commands))
+    process = 0
+    for index, item in enumerate(description.items or ({},)):
+        for variable, value in item.items():
+            submit[variable] = value
+        submit["ItemIndex"] = submit["Row"] = str(index)
+        for step in range(description.count):
+            submit["Step"] = str(step)
+            submit["Process"] = submit["ProcId"] = str(process)
+            yield submit.expand(name)
+            process += 1
+
+
+def locate(name: str | None = None) -> AccessPoint:
+    """Find the schedd to talk to and make sure that it answers; raises ScheddUnavailable."""
+    module = bindings()
+    try:
+        schedd, where = _open(name)
+        schedd.query(constraint="false", projection=["ClusterId"], limit=1)
+    except Exception as error:
+        raise ScheddUnavailable(
+            f"the schedd {name or 'of this machine'} does not answer: {_one_line(error)}; is "
+            "HTCondor running here, and does CONDOR_CONFIG name its configuration?"
+        ) from error
+    version = str(where.get("CondorVersion") or module.version())
+    return AccessPoint(str(where.get("Name") or ""), version, str(where.get("MyAddress") or ""))
+
+
+def _open(name: str | None) -> tuple[Any, Mapping[str, Any]]:
+    module = bindings()
+    if name is not None:
+        where = module.Collector().locate(module.DaemonType.Schedd, name)
+        return module.Schedd(where), where
+    schedd = module.Schedd()
+    try:
+        where = module.Collector().locate(module.DaemonType.Schedd)
+    except Exception:
+        where = {}  # no collector, yet a schedd: its address file was enough
+    return schedd, where
+
+
+def submit(description: Description, name: str | None = None) -> tuple[int, list[str]]:
+    """Queue the jobs and return their cluster and the warnings; raises SubmitRefused.
+
+    A schedd takes all jobs of a submission or none, but its answer may get lost: look with
+    `jobs_of_submission` before believing that nothing was queued.
+    """
+    module = bindings()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            prepared = module.Submit(dict(description.commands))
+            items = {} if description.items is None else {"itemdata": iter(description.items)}
+            result = _open(name)[0].submit(prepared, count=description.count, **items)
+        except Exception as error:
+            raise SubmitRefused(_one_line(error)) from error
+    return int(result.cluster()), [_one_line(warning.message) for warning in caught]
+
+
+def jobs_of_submission(submission_id: str, name: str | None = None) -> list[QueuedJob]:
+    """Return the jobs that bear a submission's mark; raises ScheddUnavailable."""
+    try:
+        ads = _open(name)[0].query(
+            constraint=f'HTLeaseSubmission == "{submission_id}"',
+            projection=["ClusterId", "ProcId", "GlobalJobId", "HTLeaseKey"],
+        )
+    except Exception as error:
+        raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error
+    jobs = [
+        QueuedJob(
+            int(ad["ClusterId"]), int(ad["ProcId"]), str(ad["GlobalJobId"]), str(ad["HTLeaseKey"])
+        )
+        for ad in ads
+    ]
+    return sorted(jobs, key=lambda job: (job.cluster, job.proc))
+
+
+def read_knobs(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the configuration values that are set, as this machine's configuration has them."""
+    param = bindings().param
+    return {name: str(param[name]) for name in names if name in param}
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,241 @@
+"""`htlease submit`: submit jobs under the wrapper, wholly or not at all.
+
+The order is what keeps it whole: look at everything that can be looked at, enrol, make tokens,
+queue. A server that is away stops it before anything is queued; if the queue refuses, what was
+enrolled is cancelled.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from htlease.attempt import NAME_LENGTH_MAX, SubjobKey
+from htlease.errors import BadConfig, HTLeaseError, InvalidField
+from htlease.messages import TEXT_MAX_CHARS
+from htlease.plan import check_ttl
+from htlease_admin import schedd
+from htlease_admin.enrolment import Enrolment, check_distinct
+from htlease_admin.lease_server import LeaseServer, as_json
+from htlease_admin.parameters import DURATION, WORKFLOW, json_option
+from htlease_admin.pyz import find_pyz
+from htlease_admin.session import Session, pass_session
+from htlease_admin.settings import state_directory
+from htlease_admin.submit_file import Description, Wrapping, check_one_queue, wrap
+from htlease_admin.tables import Table, print_table
+from htlease_admin.token_files import TokenFiles, remove_expired
+from htlease_wrapper.plan_file import PlanFile, read_plan_file
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Everything that is settled before the first call."""
+
+    id: str
+    description: Description
+    keys: tuple[SubjobKey, ...]
+    plan_file: PlanFile | None
+    tokens: TokenFiles
+    token_ttl_seconds: float
+    schedd_name: str | None
+    force: bool
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("overrides", nargs=-1, metavar="[-- NAME=VALUE...]")
+@click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Phases of each job (TOML or JSON).",
+)
+@click.option("--workflow", type=WORKFLOW, help="For jobs without HTLeaseKey [file name and time].")
+@click.option("--ttl", "ttl_seconds", type=DURATION, help="How long a lease lasts [120s].")
+@click.option(
+    "--token-ttl",
+    "token_ttl_seconds",
+    type=DURATION,
+    default="7d",
+    show_default=True,
+    help="How long the jobs' tokens are good for; longer than queue and run together.",
+)
+@click.option(
+    "--token-dir",
+    type=click.Path(path_type=Path),
+    help="Where to keep token files; the schedd must see it [$XDG_STATE_HOME/htlease].",
+)
+@click.option("--pyz", type=click.Path(path_type=Path), help="The wrapper file to send along.")
+@click.option("--schedd", "schedd_name", metavar="NAME", help="Submit to this schedd.")
+@click.option("--force", is_flag=True, help="Run complete and cancelled subjobs again.")
+@click.option("--dry-run", is_flag=True, help="Print the submit description and stop.")
+@json_option
+@pass_session
+def submit(
+    session: Session,
+    file: Path,
+    overrides: tuple[str, ...],
+    plan_path: Path | None,
+    workflow: str | None,
+    ttl_seconds: float | None,
+    token_ttl_seconds: float,
+    token_dir: Path | None,
+    pyz: Path | None,
+    schedd_name: str | None,
+    force: bool,
+    dry_run: bool,
+    wants_json: bool,
+) -> None:
+    """Submit FILE, an ordinary submit file, with the wrapper in front of its executable.
+
+    Every job is enrolled and gets a token of its own. With the server away nothing is submitted;
+    if the schedd refuses, the enrolled subjobs are cancelled. After `--` come submit commands that
+    go before those of the file, as with condor_submit: `-- request_memory=2GB`.
+    """
+    submission_id = secrets.token_hex(8)
+    now = time.time()
+    state = (token_dir or state_directory(os.environ)).absolute()
+    tokens = TokenFiles.of(state, submission_id, now + token_ttl_seconds)
+    plan_file = None if plan_path is None else read_plan_file(plan_path)
+    description = _read(file, overrides)
+    wrapped = wrap(
+        description,
+        Wrapping(
+            pyz=find_pyz(pyz),
+            server_url=session.connection().url,
+            workflow=workflow or default_workflow(file.stem, now, submission_id),
+            token_path=tokens.path_in_submit_file,
+            plan_path=None if plan_path is None else plan_path.absolute(),
+            plan_has_commands=bool(plan_file and plan_file.commands),
+            ttl_seconds=None if ttl_seconds is None else check_ttl(ttl_seconds),
+            submit_directory=Path.cwd(),
+            submission_id=submission_id,
+        ),
+    )
+    keys = tuple(
+        SubjobKey.parse(text.strip().strip('"'))
+        for text in schedd.expand_each(wrapped, "MY.HTLeaseKey")
+    )
+    check_distinct(keys)
+    if dry_run:
+        click.echo(wrapped.text(), nl=False)
+        return
+    server = session.server()
+    remove_expired(state, now)
+    whole = Submission(
+        submission_id,
+        wrapped,
+        keys,
+        plan_file,
+        tokens,
+        token_ttl_seconds,
+        schedd_name,
+        force,
+    )
+    jobs = carry_out(whole, server, say=lambda text: click.echo(f"htlease: {text}", err=True))
+    document = {
+        "cluster": jobs[0].cluster,
+        "jobs": [
+            {"proc": job.proc, "global_job_id": job.global_job_id, "subjob": job.key}
+            for job in jobs
+        ],
+    }
+    if wants_json:
+        click.echo(as_json(document))
+        return
+    click.echo(f"{len(jobs)} job(s) submitted to cluster {jobs[0].cluster}.")
+    print_table(Table(("JOB", "SUBJOB"), [(f"{job.cluster}.{job.proc}", job.key) for job in jobs]))
+
+
+def default_workflow(stem: str, now: float, submission_id: str) -> str:
+    """Return a workflow's name made of file name, time and chance: `sim-20261121-0345-1f2e`."""
+    moment = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
+    name = _NOT_IN_NAMES.sub("-", stem)[: NAME_LENGTH_MAX // 2]
+    return f"{name}-{moment:%Y%m%d-%H%M}-{submission_id[:4]}"
+
+
+def _read(file: Path, overrides: Sequence[str]) -> Description:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not text"
+        raise BadConfig(f"submit file {file}: {reason}") from None
+    check_one_queue(text, str(file))
+    given = {}
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not (equals and name.strip()) or name.startswith("-"):
+            raise InvalidField("override", f"{override!r} is not NAME=VALUE")
+        given[name.strip()] = value.strip()
+    return schedd.read_description(text, given)
+
+
+def carry_out(
+    submission: Submission, server: LeaseServer, say: Callable[[str], None]
+) -> list[schedd.QueuedJob]:
+    """Enrol, make tokens, queue, bind; raises what stopped it, with nothing left half done."""
+    schedd.locate(submission.schedd_name)
+    plan = submission.plan_file.plan if submission.plan_file else None
+    enrolment = Enrolment(server, plan, submission.force)
+    try:
+        for process, key in enumerate(submission.keys):
+            enrolment.enroll(key)
+            minted = server.mint_token(key.workflow, key.subjob, submission.token_ttl_seconds)
+            submission.tokens.write(process, minted["token"])
+        jobs = _queue(submission, say)
+    except schedd.ScheddUnavailable:
+        raise  # whether the jobs are queued is not known: they may need their records and tokens
+    except BaseException as error:
+        submission.tokens.remove()
+        cancelled = _take_back(enrolment, error, say)
+        if isinstance(error, HTLeaseError):
+            say(f"nothing was submitted; {cancelled} subjob(s) that were enrolled are cancelled")
+        raise
+    for job in jobs:
+        try:
+            enrolment.bind(SubjobKey.parse(job.key), job.global_job_id)
+        except HTLeaseError as error:
+            say(
+                f"{job.key} could not be told its job {job.cluster}.{job.proc} ({error}); "
+                "harmless, the job's first attempt tells it"
+            )
+    return jobs
+
+
+def _queue(submission: Submission, say: Callable[[str], None]) -> list[schedd.QueuedJob]:
+    refusal: schedd.SubmitRefused | None = None
+    try:
+        _, warnings = schedd.submit(submission.description, submission.schedd_name)
+        for warning in warnings:
+            say(warning)
+    except schedd.SubmitRefused as error:
+        refusal = error
+    try:
+        jobs = schedd.jobs_of_submission(submission.id, submission.schedd_name)
+    except schedd.ScheddUnavailable as error:
+        raise schedd.ScheddUnavailable(
+            f"{error}; whether the jobs were queued is not known: look with `condor_q -constraint "
+            f"'HTLeaseSubmission == \"{submission.id}\"'`, and `htlease cancel` the subjobs "
+            f"({submission.keys[0]} ...) if there are none"
+        ) from refusal
+    if not jobs and refusal is not None:
+        raise refusal
+    return jobs
+
+
+def _take_back(enrolment: Enrolment, error: BaseException, say: Callable[[str], None]) -> int:
+    """Cancel what was enrolled and return of how many subjobs."""
+    left = enrolment.take_back(f"not submitted: {error}"[:TEXT_MAX_CHARS])
+    for sentence in left:
+        say(sentence)
+    return len(enrolment.epochs) - len(left)
