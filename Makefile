@@ -38,7 +38,7 @@ bench: $(VENV) ## Measure; prints all and writes bench/results.json
 	$(PY) -m bench
 
 diagrams: $(VENV) ## Draw the diagrams in docs/ again from the tables in the code
-	$(PY) -m htlease_admin.graph docs/lifecycle.md
+	.venv/bin/htlease graph --write docs/lifecycle.md
 
 docs: $(VENV) ## Build the manual into docs/_build/html
 	.venv/bin/sphinx-build -q -W -b html docs docs/_build/html

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from htlease_minipool import Pool
+
+from tests.pool.lab import Lab, Server, Witness
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -19,3 +23,14 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, PROJECT / "wrappers" / "build_pyz.py", "--output", built], check=True
     )
     return built
+
+
+@pytest.fixture(scope="session")
+def lab(pool: Pool, tmp_path_factory: pytest.TempPathFactory, pyz: Path) -> Iterator[Lab]:
+    """A lease server that both execution points can reach, and a witness for the payloads."""
+    server = Server(pool.ap_address, tmp_path_factory.mktemp("server"))
+    server.start()
+    witness = Witness(pool.ap_address)
+    yield Lab(pool, server, witness, pyz)
+    witness.close()
+    server.stop()

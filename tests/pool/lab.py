@@ -41,6 +41,11 @@ restart = "once"
 exclusive = true
 """
 
+TRANSFER = (
+    "should_transfer_files = YES",
+    "transfer_input_files = plan.toml, phase.py, behaviour.json, htlease.token",
+)
+
 
 class Witness:
     """Hears from payloads, wherever they run; the lease server knows nothing of it."""
@@ -205,6 +210,13 @@ class TestJob:
         )[0]
         return note
 
+    def wait_saved(self, phase: str) -> None:
+        """Wait until a blocked attempt stands in a phase and its details have been saved."""
+        self.wait_told("alive", phase)
+        self.lab.wait_for(
+            lambda: self.subjob()["details_phase"] == phase, f"{self.key} to save details", 30
+        )
+
     def wait_status(self, status: str, timeout_seconds: float = 150) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
             document = self.subjob()
@@ -264,6 +276,7 @@ class Lab:
         lines: Sequence[str] = (),
         options: str = "",
         pin: str | None = None,
+        is_transferred: bool = True,
     ) -> TestJob:
         """Submit a job with the two changed lines of the README and what the test adds."""
         self.submitted += 1
@@ -283,8 +296,7 @@ class Lab:
             [
                 "" if has_executable else "executable = htlease-ep.pyz",
                 arguments,
-                "transfer_input_files = plan.toml, phase.py, behaviour.json, htlease.token",
-                "should_transfer_files = YES",
+                *(TRANSFER if is_transferred else ()),
                 "request_cpus = 1",
                 "request_memory = 64",
                 "request_disk = 1",

@@ -21,7 +21,7 @@ def blocked_jobs(lab: Lab, name: str, pin: str | None = None) -> dict[str, TestJ
         phase: lab.submit(f"{name}-{phase}", {"block": {phase: [1]}}, pin=pin) for phase in PHASES
     }
     for phase, job in jobs.items():
-        job.wait_told("alive", phase)
+        job.wait_saved(phase)
     return jobs
 
 
@@ -195,7 +195,8 @@ def test_local_universe_counts_starts_alike(lab: Lab, fault: str) -> None:
         f"local-{fault}",
         {"block": {"compute": [1]}},
         ttl_seconds=5,
-        lines=["universe = local", "should_transfer_files = NO"],
+        lines=["universe = local"],
+        is_transferred=False,
     )
     job.wait_told("alive", "compute")
     FAULTS[fault](lab, job)

@@ -1,0 +1,78 @@
+"""Imports point at the core, and what goes to execution points is standard library only."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+#: Package -> which of our packages, and which third-party ones, it may import.
+MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
+    "core/htlease": (set(), {"tenacity"}),
+    "wrappers/htlease_wrapper": ({"htlease"}, {"tomli"}),
+    "server_stub/htlease_server": (
+        {"htlease"},
+        {"starlette", "uvicorn", "uvloop", "msgspec", "jwt"},
+    ),
+    "admin/htlease_admin": (
+        {"htlease", "htlease_server"},
+        {"click", "rich", "htcondor", "htcondor2", "classad", "classad2"},
+    ),
+    "minipool/htlease_minipool": (set(), set()),
+}
+#: The one place in the admin's package that starts a server, and the one that knows bindings.
+ONLY_IN = {
+    "htlease_server": {"admin/htlease_admin/serving.py"},
+    "htcondor2": {"admin/htlease_admin/schedd.py"},
+    "htcondor": {"admin/htlease_admin/schedd.py"},
+    "classad2": {"admin/htlease_admin/schedd.py"},
+    "classad": {"admin/htlease_admin/schedd.py"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level packages that a module imports, at whatever place in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names - set(sys.stdlib_module_names)
+
+
+def sources() -> list[Path]:
+    return [path for place in MAY_IMPORT for path in sorted((PROJECT / place).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PROJECT)))
+def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
+    place = str(path.relative_to(PROJECT).parents[-3])
+    ours, others = MAY_IMPORT[place]
+    names = imported(path) - {Path(place).name}
+    assert names <= ours | others
+    for name in names & set(ONLY_IN):
+        if str(path.relative_to(PROJECT)).startswith("admin/"):
+            assert str(path.relative_to(PROJECT)) in ONLY_IN[name]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PROJECT)))
+def test_a_module_is_short_enough_to_be_one_idea(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 520
+
+
+def test_messages_and_rules_are_pure() -> None:
+    impure = {"time", "random", "uuid", "socket", "logging", "os", "threading", "http"}
+    for name in ("attempt", "plan", "messages", "subjob", "lifecycle", "writes", "replies"):
+        tree = ast.parse((PROJECT / "core/htlease" / f"{name}.py").read_text())
+        found = {
+            alias.name.partition(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        assert not found & impure, name
