@@ -1,4 +1,4 @@
-"""HTCondor configuration of a pool's daemons and clients, as text. Pure: nothing is read or run here."""
+"""HTCondor configuration of a pool's daemons and clients, as text. Reads and runs nothing."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Every timer that stands between a fault and the next start is short. SHADOW_LAZY_QUEUE_UPDATE and
-# SHADOW_QUEUE_UPDATE_INTERVAL are left alone on purpose: two starts with one NumJobStarts need them.
+# Every timer that stands between a fault and the next start is short. SHADOW_LAZY_QUEUE_UPDATE
+# and SHADOW_QUEUE_UPDATE_INTERVAL keep their defaults: two starts with one NumJobStarts need them.
 _FAST = """
-NEGOTIATOR_INTERVAL = 2
-NEGOTIATOR_MIN_INTERVAL = 1
-NEGOTIATOR_CYCLE_DELAY = 1
+NEGOTIATOR_INTERVAL = 1
+NEGOTIATOR_MIN_INTERVAL = 0
+NEGOTIATOR_CYCLE_DELAY = 0
 NEGOTIATOR_UPDATE_INTERVAL = 5
-SCHEDD_INTERVAL = 2
+SCHEDD_INTERVAL = 1
 SCHEDD_MIN_INTERVAL = 1
 PERIODIC_EXPR_INTERVAL = 2
 JOB_START_DELAY = 0
 JOB_START_COUNT = 20
 UPDATE_INTERVAL = 5
 MASTER_UPDATE_INTERVAL = 5
+COLLECTOR_UPDATE_INTERVAL = 5
+# Else jobs are matched to an execution point that has been cut off for a quarter of an hour.
+CLASSAD_LIFETIME = 15
 MASTER_BACKOFF_CONSTANT = 1
 MASTER_BACKOFF_FACTOR = 1
 MASTER_BACKOFF_CEILING = 2
@@ -149,7 +152,7 @@ def execution_point(
 
 
 def client(facts: PoolFacts, schedd: str, token_directory: Path) -> str:
-    """Configuration for tools and Python bindings outside the pool; the token names the job user."""
+    """Configuration for clients outside the pool; the token names the job user."""
     lines: Sequence[str] = (
         f"CONDOR_HOST = {facts.ap_address}",
         "COLLECTOR_HOST = $(CONDOR_HOST):9618",

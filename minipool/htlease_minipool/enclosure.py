@@ -1,7 +1,7 @@
 """The enclosure that holds all processes and mounts of a pool, and vanishes with its first process.
 
-It has its own PID, mount and host name spaces; killing its first process ends everything inside it, frozen
-or not, and nothing else. Runs as root on the host.
+It has its own PID, mount and host name spaces; killing its first process ends everything inside
+it, frozen or not, and nothing else. Runs as root on the host.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def plain_command(
 
 
 def start(root: Path | None, host: str, etc: Path, shown: Sequence[Path]) -> Enclosure:
-    """Start an enclosure whose root is `root`, with the directories `shown` at the same path inside."""
+    """Start an enclosure in `root` that sees the directories `shown` at the same path."""
     process = subprocess.Popen(
         [
             "unshare",

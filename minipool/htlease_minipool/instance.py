@@ -1,7 +1,7 @@
 """Brings one pool up and down, and runs commands inside it. Runs on the host.
 
-Everything a pool writes lies in one directory, everything it runs is found by its enclosure (as root) or by its
-CONDOR_CONFIG (otherwise), so that what a crashed pool left behind can be cleared by name.
+Everything a pool writes lies in one directory, everything it runs is found by its enclosure
+(as root) or by its CONDOR_CONFIG (otherwise): what a crashed pool left is cleared by name.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import config, enclosure, network, processes, software
+from . import enclosure, network, processes, software
 from .enclosure import Enclosure
 from .errors import PoolError
+from .files import JOB_USER, JOB_USER_ID, host_name, write_client_files, write_files
 from .network import EXECUTION_POINTS, Network
 from .processes import Process
 
-_JOB_USER = "jobuser"
-_JOB_USER_ID = 20777
 _READY_SECONDS = 60.0
 Found = TypeVar("Found")
 
@@ -38,7 +37,9 @@ def base_directory() -> Path:
     if chosen:
         return Path(chosen).resolve()
     # Below /root the job user could not reach its files.
-    return Path("/var/lib/htlease/pool") if os.geteuid() == 0 else Path.home() / ".cache/htlease/pool"
+    return Path(
+        "/var/lib/htlease/pool" if os.geteuid() == 0 else "~/.cache/htlease/pool"
+    ).expanduser()
 
 
 def _report_to_stderr(text: str) -> None:
@@ -48,7 +49,8 @@ def _report_to_stderr(text: str) -> None:
 class Instance:
     """One named pool: an access point and two execution points.
 
-    `suite` is a Debian suite, or None for HTLEASE_POOL_SUITE, else an installed HTCondor, else the default.
+    `suite` is a Debian suite; None means HTLEASE_POOL_SUITE, else an installed HTCondor, else
+    the default suite.
     `shared` are host directories that the access point shall see at the same path (submit files).
     """
 
@@ -77,24 +79,24 @@ class Instance:
     @property
     def ap_address(self) -> str:
         """Address of the access point that execution points can reach; listen there."""
-        return self._network().ap_address
+        return self.network().ap_address
 
     @property
     def ap_host(self) -> str:
         """Host name of the access point, which is the schedd's name too."""
-        return f"ap.{self.name}.pool"
+        return host_name("ap", self.name)
 
     def ep_host(self, ep: str) -> str:
         """Host name of an execution point."""
-        return f"{ep}.{self.name}.pool"
+        return host_name(ep, self.name)
 
     @property
     def job_user(self) -> str:
         """The account jobs are submitted and run by."""
-        return _JOB_USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        return JOB_USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
     def client_env(self) -> dict[str, str]:
-        """Return the environment in which tools and bindings outside the pool act as the job user."""
+        """Return the environment in which clients outside the pool act as the job user."""
         return {"CONDOR_CONFIG": str(self.directory / "client/condor_config")}
 
     def log_files(self) -> list[Path]:
@@ -156,9 +158,9 @@ class Instance:
         self.directory.mkdir(parents=True, exist_ok=True)
         net = self._build_network() if as_root else self._loopback("not started by root")
         state: dict[str, Any] = {"number": net.number, "bridged": net.bridged}
-        state["software"] = found.label
+        state.update(software=found.label, shared=[str(path) for path in self._shared])
         self._save(state)
-        facts = self._write_files(net, found)
+        facts = write_files(self.directory, self.name, self.job_user, net, found)
         if as_root:
             shown = [self.directory, *self._shared] if found.root else []
             cage = enclosure.start(found.root, self.ap_host, self.directory / "etc", shown)
@@ -178,7 +180,9 @@ class Instance:
             f"{', '.join(sorted(expected))} in the collector (see {self.directory}/*/log)",
             _READY_SECONDS,
         )
-        self._write_client(facts)
+        identity = f"{self.job_user}@{facts.domain}"
+        token = self.run(["condor_token_create", "-identity", identity], as_root=True).stdout
+        write_client_files(self.directory, self.ap_host, facts, token)
         state["version"] = self.run(["condor_version"]).stdout.split()[1]
         self._save(state)
 
@@ -202,80 +206,24 @@ class Instance:
         self._report(f"no network of its own ({why}): using loopback, where `cut` is not possible")
         return Network(network.choose(self.name).number, bridged=False)
 
-    def _write_files(self, net: Network, found: software.Software) -> config.PoolFacts:
-        etc = self.directory / "etc"
-        etc.mkdir(exist_ok=True)
-        hosts = ["127.0.0.1 localhost", f"{net.ap_address} {self.ap_host} ap"]
-        hosts += [f"{net.ep_address(ep)} {self.ep_host(ep)} {ep}" for ep in EXECUTION_POINTS]
-        (etc / "hosts").write_text("\n".join(hosts) + "\n")
-        accounts = (found.root or Path("/")) / "etc"
-        passwd, group = (accounts / "passwd").read_text(), (accounts / "group").read_text()
-        user_id, home = _JOB_USER_ID, self.work_dir
-        passwd += f"{_JOB_USER}:x:{user_id}:{user_id}:job user:{home}:/bin/sh\n"
-        group += f"{_JOB_USER}:x:{user_id}:\n"
-        if "\ncondor:" not in passwd:
-            passwd += f"condor:x:{user_id + 1}:{user_id + 1}:HTCondor:/:/usr/sbin/nologin\n"
-            group += f"condor:x:{user_id + 1}:\n"
-        (etc / "passwd").write_text(passwd)
-        (etc / "group").write_text(group)
-        condor = next(line.split(":") for line in passwd.splitlines() if line[:7] == "condor:")
-        secrets = self.directory / "ap/passwords.d"
-        facts = config.PoolFacts(
-            domain=f"{self.name}.pool",
-            ap_address=net.ap_address,
-            job_user=self.job_user,
-            password_directory=secrets,
-            program=_program(found),
-        )
-        for host in ("ap", *EXECUTION_POINTS):
-            for part in ("log", "spool", "lock", "run", "execute", "local_execute", "tokens.d"):
-                directory = self.directory / host / part
-                directory.mkdir(parents=True)
-                if os.geteuid() == 0:
-                    os.chown(directory, int(condor[2]), int(condor[3]))
-        secrets.mkdir(mode=0o700)
-        (etc / "ap.config").write_text(
-            config.access_point(facts, self.ap_host, self.directory / "ap")
-        )
-        for ep in EXECUTION_POINTS:
-            (etc / f"{ep}.config").write_text(
-                config.execution_point(
-                    facts, self.ep_host(ep), net.ep_address(ep), self.directory / ep
-                )
-            )
-        self.work_dir.mkdir()
-        if os.geteuid() == 0:
-            os.chown(self.work_dir, user_id, user_id)
-        return facts
-
-    def _write_client(self, facts: config.PoolFacts) -> None:
-        tokens = self.directory / "client/tokens.d"
-        tokens.mkdir(parents=True)
-        identity = f"{self.job_user}@{facts.domain}"
-        token = self.run(["condor_token_create", "-identity", identity], as_root=True).stdout
-        token_file = tokens / self.job_user
-        token_file.touch(mode=0o600)
-        token_file.write_text(token)
-        (self.directory / "client/condor_config").write_text(
-            config.client(facts, self.ap_host, tokens)
-        )
-
     def _start_master(self, host: str) -> None:
         argv = ["condor_master"]
-        net, cage = self._network(), self._enclosure()
+        net, cage = self.network(), self._enclosure()
         if cage and host != "ap":
             # What the access point's users have is not there on an execution point.
             hidden = [self.directory / "ap", self.work_dir, *self._shared]
             cover = "\n".join(f"mount -t tmpfs -o size=4k tmpfs '{path}'" for path in hidden)
-            script = f"echo {self.ep_host(host)} > /proc/sys/kernel/hostname\n{cover}\nexec condor_master"
+            name = f"echo {self.ep_host(host)} > /proc/sys/kernel/hostname"
+            script = f"{name}\n{cover}\nexec condor_master"
             argv = ["unshare", "--mount", "--uts", "--", "sh", "-ec", script]
         joined = net.namespace_file(host) if net.bridged and host != "ap" else None
-        self._execute(argv, self._environment(host), Path("/"), network=joined, check=True)
+        command = self._inside(argv, self._environment(host), Path("/"), network_file=joined)
+        _run(command, argv, check=True, input="", timeout_seconds=60)
 
     def _clear(self, keep_files: bool = False) -> None:
         self._end_processes()
         if self._state_file.exists():
-            network.dismantle(self._network())
+            network.dismantle(self.network())
             self._state_file.unlink()
         if not keep_files:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -314,15 +262,30 @@ class Instance:
 
         Raises PoolError with the command's stderr if `check` and it fails.
         """
-        return self._execute(
+        command = self.command(argv, cwd, as_root, env)
+        return _run(command, argv, check, input or "", timeout_seconds)
+
+    def command(
+        self,
+        argv: Sequence[str],
+        cwd: Path | None = None,
+        as_root: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Return the host's command that does what `run` does."""
+        return self._inside(
             argv,
             {**self._environment("ap"), **(env or {})},
             cwd or self.work_dir,
-            ids=None if as_root or os.geteuid() else (_JOB_USER_ID, _JOB_USER_ID),
-            check=check,
-            input=input,
-            timeout_seconds=timeout_seconds,
+            ids=None if as_root or os.geteuid() else (JOB_USER_ID, JOB_USER_ID),
         )
+
+    def shows(self, directory: Path) -> bool:
+        """Say whether the access point sees this directory at the same path."""
+        state = self.state()
+        if state["software"] == "installed":
+            return True
+        return any(directory.is_relative_to(shown) for shown in (self.directory, *state["shared"]))
 
     def _environment(self, host: str) -> dict[str, str]:
         return {
@@ -334,30 +297,18 @@ class Instance:
             "LANG": "C.UTF-8",
         }
 
-    def _execute(
+    def _inside(
         self,
         argv: Sequence[str],
         environment: Mapping[str, str],
         directory: Path,
-        *,
-        check: bool,
         ids: tuple[int, int] | None = None,
-        network: Path | None = None,
-        input: str | None = None,
-        timeout_seconds: float = 60,
-    ) -> subprocess.CompletedProcess[str]:
+        network_file: Path | None = None,
+    ) -> list[str]:
         cage = self._enclosure()
         if cage:
-            command = cage.command(argv, environment, directory, ids=ids, network=network)
-        else:
-            command = enclosure.plain_command(argv, environment, directory)
-        done = subprocess.run(
-            command, input=input or "", capture_output=True, text=True, timeout=timeout_seconds
-        )
-        if check and done.returncode:
-            said = (done.stderr or done.stdout).strip()
-            raise PoolError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")
-        return done
+            return cage.command(argv, environment, directory, ids=ids, network=network_file)
+        return enclosure.plain_command(argv, environment, directory)
 
     def wait_for(
         self,
@@ -366,7 +317,10 @@ class Instance:
         timeout_seconds: float = 60,
         interval_seconds: float = 0.2,
     ) -> Found:
-        """Call `condition` until it returns something true, and return that; PoolError at the deadline."""
+        """Call `condition` until it returns something true, and return that.
+
+        Raises PoolError at the deadline.
+        """
         deadline = time.monotonic() + timeout_seconds
         while not (result := condition()):
             if time.monotonic() > deadline:
@@ -383,7 +337,8 @@ class Instance:
     def _save(self, state: Mapping[str, Any]) -> None:
         self._state_file.write_text(json.dumps(state, indent=1) + "\n")
 
-    def _network(self) -> Network:
+    def network(self) -> Network:
+        """Return the addresses of the running pool."""
         state = self.state()
         return Network(state["number"], state["bridged"])
 
@@ -401,12 +356,13 @@ class Instance:
             yield
 
 
-def _program(found: software.Software) -> config.Program:
-    if found.root:
-        return config.Program()
-    names = ("RELEASE_DIR", "BIN", "SBIN", "LIB", "LIBEXEC", "SHARE")
-    asked = subprocess.run(["condor_config_val", *names], capture_output=True, text=True)
-    values = asked.stdout.split("\n")
-    if asked.returncode or len(values) < len(names):
-        raise PoolError(f"condor_config_val does not tell where HTCondor is: {asked.stderr}")
-    return config.Program(*values[: len(names)])
+def _run(
+    command: Sequence[str], argv: Sequence[str], check: bool, input: str, timeout_seconds: float
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, input=input, capture_output=True, text=True, timeout=timeout_seconds
+    )
+    if check and done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise PoolError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")
+    return done

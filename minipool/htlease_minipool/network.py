@@ -1,4 +1,4 @@
-"""Addresses of a pool, and the bridge with one network namespace per execution point. Runs as root on the host."""
+"""Addresses of a pool, and a bridge to one network namespace per execution point. Runs as root."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def choose(name: str) -> Network:
 
 
 def build(network: Network) -> None:
-    """Make the bridge, the namespaces and the cables; raises PoolError where that is not permitted."""
+    """Make bridge, namespaces and cables; raises PoolError where that is not permitted."""
     _ip("link", "add", network.bridge, "type", "bridge")
     _ip("address", "add", f"{network.ap_address}/24", "dev", network.bridge)
     _ip("link", "set", network.bridge, "up")

@@ -1,4 +1,4 @@
-"""A pool with its jobs and faults: submit, look, wait, and break things on purpose. Runs on the host."""
+"""A pool with its jobs and faults: submit, wait, break things on purpose. Runs on the host."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Event:
 
 
 def parse_events(text: str) -> list[Event]:
-    """Parse an event log written with this pool's settings; an unfinished last entry is left out."""
+    """Parse an event log written with this pool's settings, but no unfinished last entry."""
     events = []
     for entry in text.split("\n...\n")[:-1]:
         found = _EVENT.search(entry)
@@ -86,6 +86,12 @@ class Pool(Instance):
                 return ads[0]
         raise PoolError(f"There is no job {job}, neither in the queue nor in the history.")
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return the ads of all jobs in the queue."""
+        text = self.run(["condor_q", "-allusers", "-json"]).stdout.strip()
+        ads: list[dict[str, Any]] = json.loads(text) if text else []
+        return ads
+
     def status(self, job: str) -> str:
         """Return the job's state in words: idle, running, removed, completed, held, suspended."""
         number = self.job_ad(job)["JobStatus"]
@@ -93,7 +99,9 @@ class Pool(Instance):
 
     def wait_status(self, job: str, status: str, timeout_seconds: float = 60) -> None:
         """Wait until the job is in that state."""
-        self.wait_for(lambda: self.status(job) == status, f"job {job} to be {status}", timeout_seconds)
+        self.wait_for(
+            lambda: self.status(job) == status, f"job {job} to be {status}", timeout_seconds
+        )
 
     def events(self, log: Path, number: int | None = None) -> list[Event]:
         """Return the events of a job event log, or those with this number."""
@@ -162,8 +170,8 @@ class Pool(Instance):
         return [starter, *processes.descendants([starter], self.processes())]
 
     def ep_of(self, starter: Process) -> str:
-        """Return the execution point a starter runs on."""
-        return Path(starter.config).stem
+        """Return the execution point a starter runs on, or `ap` for a local universe job."""
+        return starter.host
 
     def kill_shadow(self, job: str) -> None:
         """SIGKILL the job's shadow."""
@@ -184,7 +192,7 @@ class Pool(Instance):
     def daemon(self, program: str, host: str) -> Process:
         """Return a daemon of `ap`, `ep1` or `ep2`."""
         for process in self.processes():
-            if process.program == program and Path(process.config).stem == host:
+            if (process.program, process.host) == (program, host):
                 return process
         raise PoolError(f"There is no {program} on {host} of pool {self.name}.")
 
@@ -199,13 +207,21 @@ class Pool(Instance):
         return bool(running - {before}) and self.run(["condor_q"], check=False).returncode == 0
 
     def freeze(self, job: str) -> list[Process]:
-        """SIGSTOP the job's newest starter and its payload, starter first; return what was stopped."""
+        """SIGSTOP the job's newest starter, then its payload; return what was stopped."""
         starter = self.starter(job)
-        starter.send(signal.SIGSTOP)
-        stopped = self.family(starter)
-        for process in stopped:
+        return self.wait_for(
+            lambda: self._stopped_family(starter),
+            f"all of job {job} to stop",
+            interval_seconds=0.01,
+        )
+
+    def _stopped_family(self, starter: Process) -> list[Process]:
+        # A child made in the meantime is stopped in the next round.
+        family = self.family(starter)
+        moving = [p for p in family if not p.frozen]
+        for process in moving:
             process.send(signal.SIGSTOP)
-        return stopped
+        return [] if moving else family
 
     def thaw(self, job: str) -> list[Process]:
         """SIGCONT every frozen starter of the job with its payload; return what goes on."""
@@ -219,11 +235,11 @@ class Pool(Instance):
 
     def cut_network(self, ep: str) -> None:
         """Unplug an execution point from the network."""
-        network.set_cable(self._network(), ep, plugged=False)
+        network.set_cable(self.network(), ep, plugged=False)
 
     def heal_network(self, ep: str) -> None:
         """Plug an execution point in again."""
-        network.set_cable(self._network(), ep, plugged=True)
+        network.set_cable(self.network(), ep, plugged=True)
 
     def _kill(self, process: Process) -> None:
         if not process.send(signal.SIGKILL):

@@ -1,4 +1,4 @@
-"""Finds and signals the processes of one pool, whatever namespaces they are in. Runs on the host."""
+"""Finds and signals the processes of one pool, in whatever namespaces. Runs on the host."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ class Process:
         return next((os.fsdecode(v[len(prefix) :]) for v in variables if v.startswith(prefix)), "")
 
     @property
+    def host(self) -> str:
+        """`ap`, `ep1` or `ep2` for a daemon of the pool: the name of its CONDOR_CONFIG."""
+        return Path(self.config).stem
+
+    @property
     def frozen(self) -> bool:
         """Say whether it is stopped by a signal."""
         try:
@@ -67,7 +72,7 @@ class Process:
 
 
 def in_enclosure(first_pid: int) -> list[Process]:
-    """Return the processes in the PID namespace of `first_pid`."""
+    """Return the living processes in the PID namespace of `first_pid`."""
     try:
         namespace = Path(f"/proc/{first_pid}/ns/pid").readlink()
     except FileNotFoundError:
@@ -76,7 +81,7 @@ def in_enclosure(first_pid: int) -> list[Process]:
 
 
 def with_config(directory: Path) -> list[Process]:
-    """Return this user's processes whose CONDOR_CONFIG lies in `directory`, and their descendants."""
+    """Return this user's processes with a CONDOR_CONFIG in `directory`, and their descendants."""
     everything = [p for pid in _all_pids() if (p := _read(pid, None))]
     ours = [p for p in everything if p.config.startswith(f"{directory}/")]
     return list({p.pid: p for p in (*ours, *descendants(ours, everything))}.values())
@@ -141,10 +146,13 @@ def _read(pid: int, namespace: Path | None) -> Process | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    started = start_time(pid)
+    if not started:
+        return None
     return Process(
         pid=pid,
         inner_pid=int(fields["NSpid"].split()[-1]),
         parent=int(fields["PPid"]),
         argv=tuple(os.fsdecode(part) for part in argv.rstrip(b"\0").split(b"\0") if part),
-        started=start_time(pid),
+        started=started,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.pool.lab import Lab, Server, Witness
 
 from htlease_minipool import Pool
 
@@ -22,19 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def pool() -> Iterator[Pool]:
     """A pool with empty queues, in which this checkout is visible on the access point."""
-    pool = Pool("tests", shared=[_CHECKOUT])
-    pool.down()
-    pool.up()
-    yield pool
-    pool.down()
-
-
-@pytest.fixture(scope="session")
-def lab(pool: Pool, tmp_path_factory: pytest.TempPathFactory, pyz: Path) -> Iterator[Lab]:
-    """A lease server that both execution points can reach, and a witness for the payloads."""
-    server = Server(pool.ap_address, tmp_path_factory.mktemp("server"))
-    server.start()
-    witness = Witness(pool.ap_address)
-    yield Lab(pool, server, witness, pyz)
-    witness.close()
-    server.stop()
+    # Test sessions that run at the same time get one pool each.
+    for number in range(1, 10):
+        pool = Pool(f"tests{number}", shared=[_CHECKOUT])
+        pool.directory.parent.mkdir(parents=True, exist_ok=True)
+        with pool.directory.with_suffix(".session").open("w") as session:
+            try:
+                fcntl.flock(session, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            pool.down()
+            pool.up()
+            yield pool
+            pool.down()
+            return
+    pytest.fail("nine test sessions already have a pool each")
