@@ -1,0 +1,417 @@
+"""The `htlease` command as a process, against a real server process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from htlease import messages as m
+from htlease.attempt import Evidence, SubjobKey
+from htlease.client import LeaseClient
+from htlease.errors import Refused
+from htlease.transport import HttpTransport
+
+Done = subprocess.CompletedProcess[str]
+
+PLAN = """\
+[[phase]]
+name = "stage-in"
+run = ["true"]
+[[phase]]
+name = "compute"
+restart = "resume"
+run = ["sh", "-c", "exit 3"]
+"""
+
+
+def clean_environment(state: Path) -> dict[str, str]:
+    """Return an environment in which nothing of the developer's shows through."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HTLEASE", "BEARER_TOKEN", "XDG_", "_CONDOR"))
+    }
+    return {
+        **kept,
+        "PYTHONPATH": ":".join(sys.path),
+        "XDG_STATE_HOME": str(state),
+        "XDG_RUNTIME_DIR": str(state),
+        "CONDOR_CONFIG": "/dev/null",
+    }
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A server and the command that speaks to it."""
+
+    url: str
+    environment: dict[str, str]
+
+    def run(self, *arguments: str | Path, cwd: Path | None = None, **more: str) -> Done:
+        return subprocess.run(
+            [sys.executable, "-m", "htlease_admin.cli", *map(str, arguments)],
+            env={**self.environment, "HTLEASE_URL": self.url, **more},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def ok(self, *arguments: str | Path, **more: str) -> str:
+        done = self.run(*arguments, **more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refused(self, code: int, *arguments: str | Path, **more: str) -> str:
+        """Return the one sentence on stderr of a command that must fail."""
+        done = self.run(*arguments, **more)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        lines = done.stderr.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("htlease: "), done.stderr
+        return lines[0]
+
+    def client(self, key: str) -> LeaseClient:
+        token = self.ok("token", "mint", "--workflow", key.partition("/")[0]).strip()
+        return LeaseClient(HttpTransport(self.url, token), SubjobKey.parse(key))
+
+    def wrapped(self, pyz: Path, key: str, *arguments: str, cwd: Path) -> Done:
+        """Run a payload under the wrapper, with a token for its subjob alone."""
+        workflow, _, subjob = key.partition("/")
+        minted = self.ok("token", "mint", "--workflow", workflow, "--subjob", subjob)
+        return subprocess.run(
+            [sys.executable, pyz, "run", *arguments],
+            env={
+                **self.environment,
+                "HTLEASE_URL": self.url,
+                "HTLEASE_KEY": key,
+                "BEARER_TOKEN": minted.strip(),
+            },
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A server started with `htlease serve`, as a user starts it."""
+    environment = clean_environment(tmp_path_factory.mktemp("state"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "htlease_admin.cli", "serve", "--listen", "127.0.0.1:0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", first)
+    assert found, first
+    yield Lab(found[0], environment)
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_run_of_the_wrapper_can_be_listed_shown_told_explained_and_found(
+    lab: Lab, pyz: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    for _ in range(2):
+        done = lab.wrapped(pyz, "read/one", "--plan", "plan.toml", cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+    assert re.search(r"^read +committing +1 exited", lab.ok("list"), re.MULTILINE)
+    assert re.search(r"^one +exited +compute ", lab.ok("list", "read"), re.MULTILINE)
+    assert re.search(r"^one +exited +compute ", lab.ok("show", "read"), re.MULTILINE)
+    shown = lab.ok("show", "read/one")
+    assert re.search(r"^status +exited$", shown, re.MULTILINE)
+    assert re.search(r"^exit +exit code 3$", shown, re.MULTILINE)
+    assert re.search(r"^stage-in +redo +2 .*yes$", shown, re.MULTILINE)
+    told = lab.ok("history", "read/one")
+    assert [line.split()[2] for line in told.splitlines() if "the lease" in line] == ["1", "2"]
+    assert "failed with exit code 3" in told
+    explained = lab.ok("explain", "read/one", "--attempt", "2")
+    assert "because the payload of attempt 1 had ended and was not committed" in explained
+    assert "Attempt 1 " not in explained
+    assert "read/one" in lab.ok("find", "one")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("list",), "workflows"),
+        (("list", "json"), "subjobs"),
+        (("show", "json"), "subjobs"),
+        (("show", "json/a"), "attempts"),
+        (("history", "json/a"), "events"),
+        (("explain", "json/a"), "sentences"),
+        (("find", "a"), "subjobs"),
+        (("doctor",), "checks"),
+    ],
+)
+def test_every_reading_command_prints_json(lab: Lab, arguments: tuple[str, ...], part: str) -> None:
+    lab.client("json/a").call(m.Enroll(retry=0))
+    lab.client("json/a").acquire(m.Acquire("0123456789abcdef", evidence=Evidence(1, 1)))
+    done = lab.run(*arguments, "--json")
+    assert json.loads(done.stdout)[part], done.stderr
+    assert "0123456789abcdef" not in done.stdout
+
+
+def test_a_listing_goes_past_the_servers_page(lab: Lab) -> None:
+    client = lab.client("many/0")
+    for index in range(501):
+        LeaseClient(client.transport, SubjobKey("many", f"s{index}")).call(m.Enroll())
+    document = json.loads(lab.ok("list", "many", "--json"))
+    assert len(document["subjobs"]) == 501
+    assert "next" not in document
+
+
+def test_a_minted_token_stands_alone_and_reaches_one_subjob_only(lab: Lab) -> None:
+    minted = lab.ok("token", "mint", "--workflow", "w", "--subjob", "a", "--ttl", "90s")
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", minted)
+    lab.client("w/a").call(m.Enroll())
+    lab.client("w/b").call(m.Enroll())
+    token = {"BEARER_TOKEN": minted.strip(), "XDG_STATE_HOME": "/nonexistent"}
+    assert "w/a" in lab.ok("show", "w/a", **token)
+    assert "w/a" in lab.refused(78, "show", "w/b", **token)
+    assert "admin token" in lab.refused(78, "token", "mint", "--workflow", "w", **token)
+    assert "admin token" in lab.refused(78, "list", **token)
+
+
+@pytest.mark.parametrize("ttl", ["1", "0s", "1w", "-1h", "soon"])
+def test_a_duration_that_is_none_is_a_usage_error(lab: Lab, ttl: str) -> None:
+    done = lab.run("token", "mint", "--workflow", "w", f"--ttl={ttl}")
+    assert done.returncode == 2
+    assert "is not one like 90s, 15m, 1h or 7d" in done.stderr
+
+
+def test_a_workflow_is_made_changed_and_copied_but_a_template_never_runs(
+    lab: Lab, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN)
+    lab.ok("workflow", "put", "tpl", "--plan", plan, "--label", "site=x", "--template")
+    lab.ok("workflow", "put", "copy", "--copy-of", "tpl")
+    copy = json.loads(lab.ok("show", "copy", "--json"))
+    assert [phase["name"] for phase in copy["plan"]["phases"]] == ["stage-in", "compute"]
+    assert copy["labels"] == {"site": "x"} and not copy["template"]
+    with pytest.raises(Refused, match="template"):
+        lab.client("tpl/a").call(m.Enroll())
+    assert "there are simple" in lab.refused(78, "workflow", "put", "w2", "--profile", "nope")
+    assert "no workflow gone" in lab.refused(1, "workflow", "put", "w2", "--copy-of", "gone")
+
+
+def test_cancel_says_whom_it_stops_and_is_idempotent(lab: Lab) -> None:
+    client = lab.client("op/cancel")
+    lease = client.acquire(m.Acquire("n" * 16, evidence=Evidence(1, 1), host="ep1"))
+    said = lab.ok("cancel", "op/cancel", "--reason", "wrong input")
+    assert "op/cancel is cancelled (it was active). Attempt 1 on ep1 is told to stop" in said
+    assert client.renew(lease)[1].order == "cancel"
+    assert "nothing changed" in lab.ok("cancel", "op/cancel")
+    assert "wrong input" in lab.ok("history", "op/cancel")
+
+
+def test_commit_needs_every_phase_and_leaves_a_refused_subjob_as_it_was(lab: Lab) -> None:
+    client = lab.client("op/commit")
+    lease = client.acquire(m.Acquire("n" * 16, evidence=Evidence(1, 1)))
+    assert "holds the lease" in lab.refused(1, "settle", "op/commit", "--outcome", "failed")
+    client.call(m.Enter(lease.fence, lease.nonce, "run"))
+    client.call(m.Exited(lease.fence, lease.nonce, 1))
+    refusal = lab.refused(1, "commit", "op/commit")
+    assert "not complete: run" in refusal and "htlease settle" in refusal
+    assert json.loads(lab.ok("show", "op/commit", "--json"))["status"] == "exited"
+
+    lease = client.acquire(m.Acquire("o" * 16, evidence=Evidence(2, 2)))
+    client.call(m.Enter(lease.fence, lease.nonce, "run"))
+    client.call(m.Complete(lease.fence, lease.nonce, "run"))
+    client.call(m.Exited(lease.fence, lease.nonce, 0))
+    assert "op/commit is complete (it was exited" in lab.ok("commit", "op/commit")
+    assert "nothing changed" in lab.ok("commit", "op/commit")
+    assert "is complete already" in lab.refused(1, "settle", "op/commit", "--outcome", "failed")
+
+
+def test_settle_closes_with_the_outcome_that_was_found(lab: Lab) -> None:
+    client = lab.client("op/settle")
+    lease = client.acquire(m.Acquire("n" * 16, evidence=Evidence(1, 1)))
+    client.call(m.Abandon(lease.fence, lease.nonce, "evicted"))
+    said = lab.ok("settle", "op/settle", "--outcome", "failed", "--reason", "input is lost")
+    assert "op/settle is failed (it was abandoned; fence 2)" in said
+    assert "settled it: input is lost" in lab.ok("explain", "op/settle")
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "words"),
+    [
+        (1, ("show", "gone/x"), "gone/x"),
+        (1, ("history", "gone/x"), "gone/x"),
+        (1, ("cancel", "gone/x"), "gone/x"),
+        (1, ("commit", "gone/x"), "gone/x"),
+        (1, ("list", "gone"), "gone"),
+        (1, ("find", "gone"), "no subjob is known by 'gone'"),
+        (78, ("show", "a/b/c"), "exactly one slash"),
+        (78, ("show", "a b"), "contains ' '"),
+        (78, ("graph", "nope"), "there are simple, staged, cts"),
+        (78, ("list", "--admin-token-file", "/nonexistent"), "/nonexistent"),
+        (78, ("list", "--server", "ftp://x"), "not http://HOST:PORT"),
+        (75, ("list", "--server", "http://127.0.0.1:9"), "htlease serve"),
+    ],
+)
+def test_errors_are_one_sentence_naming_the_thing(
+    lab: Lab, code: int, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in lab.refused(code, *arguments)
+
+
+@pytest.mark.parametrize("key", ["no-slash", "a/b/c", "a/b c", "a/\u00fc", "a/.."])
+def test_a_key_that_is_none_is_a_usage_error_that_says_what_one_is(lab: Lab, key: str) -> None:
+    done = lab.run("history", key)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "Error: Invalid value" in done.stderr
+
+
+def test_an_unknown_attempt_is_told_where_to_look(lab: Lab) -> None:
+    lab.client("explain/a").call(m.Enroll())
+    assert "has had no attempt yet" in lab.ok("explain", "explain/a")
+    refusal = lab.refused(1, "explain", "explain/a", "--attempt", "7")
+    assert "explain/a has no attempt 7; `htlease show explain/a` lists" in refusal
+
+
+def test_a_wrong_token_is_refused_with_the_way_out(lab: Lab, tmp_path: Path) -> None:
+    wrong = tmp_path / "admin.token"
+    wrong.write_text("not-the-token-at-all\n")
+    assert "--admin-token-file" in lab.refused(78, "list", "--admin-token-file", wrong)
+    wrong.write_text("\n")
+    assert "is empty" in lab.refused(78, "list", HTLEASE_ADMIN_TOKEN_FILE=str(wrong))
+
+
+def test_graph_draws_and_redraws_documents(lab: Lab, tmp_path: Path) -> None:
+    plain, full = lab.ok("graph"), lab.ok("graph", "lifecycle", "--full")
+    assert plain.startswith("stateDiagram-v2") and len(plain) < len(full)
+    assert lab.ok("graph", "cts:nersc_jaws_job", "--format", "dot").startswith("digraph")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- generated: htlease graph staged -->\n<!-- end -->\n")
+    assert "drawn anew" in lab.ok("graph", "--write", page)
+    assert "stage_in --> compute" in page.read_text()
+    assert "unchanged" in lab.ok("graph", "--write", page)
+
+
+def test_svg_without_graphviz_says_what_to_install(lab: Lab, tmp_path: Path) -> None:
+    refusal = lab.refused(78, "graph", "--format", "svg", PATH=str(tmp_path))
+    assert "install the package graphviz" in refusal
+
+
+def test_svg_is_drawn_by_dot(lab: Lab, tmp_path: Path) -> None:
+    dot = tmp_path / "dot"
+    dot.write_text("#!/bin/sh\necho '<svg/>'; exec cat >/dev/null\n")
+    dot.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert lab.ok("graph", "--format", "svg", PATH=path) == "<svg/>\n"
+
+
+def test_help_groups_the_commands_and_version_prints_one(lab: Lab) -> None:
+    shown = lab.ok("--help")
+    assert [line for line in ("Look:", "Act:", "Set up:") if line in shown.splitlines()] == [
+        "Look:",
+        "Act:",
+        "Set up:",
+    ]
+    assert re.fullmatch(r"htlease, version \S+\n", lab.ok("--version"))
+
+
+def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_path: Path) -> None:
+    def checks(code: int, *arguments: str | Path, **more: str) -> dict[str, dict[str, str]]:
+        done = lab.run("doctor", "--json", *arguments, **more)
+        assert done.returncode == code, done.stderr
+        return {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+
+    found = checks(0, "--pyz", pyz)
+    assert [found[name]["verdict"] for name in ("server", "token", "clock", "wrapper")] == [
+        "ok"
+    ] * 4
+    assert found["server address"]["verdict"] == "warning"
+    assert found["schedd"]["verdict"] == "warning"
+    assert all(check["remedy"] for check in found.values() if check["verdict"] != "ok")
+
+    assert checks(1, "--server", "http://127.0.0.1:9")["server"]["verdict"] == "problem"
+    wrong = tmp_path / "admin.token"
+    wrong.write_text("not-the-token-at-all\n")
+    assert checks(1, "--admin-token-file", wrong)["token"]["verdict"] == "problem"
+    minted = lab.ok("token", "mint", "--workflow", "w").strip()
+    job_token = checks(0, BEARER_TOKEN=minted, XDG_STATE_HOME=str(tmp_path), HOME=str(tmp_path))
+    assert "job token" in job_token["token"]["finding"]
+    broken = tmp_path / "htlease-ep.pyz"
+    broken.write_text("raise SystemExit(1)\n")
+    assert checks(1, "--pyz", broken)["wrapper"]["verdict"] == "problem"
+    assert "What to do:" in lab.run("doctor").stdout
+
+
+def test_a_server_without_authentication_needs_no_token(tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "htlease_admin.cli", "serve", "--listen=127.0.0.1:0", "--no-auth"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found
+        assert "WORKFLOW" in Lab(found[0], environment).ok("list")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_serve_refuses_the_world_without_authentication(lab: Lab) -> None:
+    assert "loopback" in lab.refused(78, "serve", "--listen", "0.0.0.0:0", "--no-auth")
+
+
+def test_the_admin_token_is_the_owners_alone(lab: Lab) -> None:
+    token = Path(lab.environment["XDG_STATE_HOME"]) / "htlease" / "admin.token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
+def test_submit_dry_run_prints_what_would_be_submitted(lab: Lab, pyz: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.sub").write_text(
+        "executable = run.sh\narguments = \"'a b' $(sample)\"\n"
+        'My.HTLeaseKey = "dry/$(sample)"\nqueue sample in (s1 s2)\n'
+    )
+    done = lab.run("submit", "a.sub", "--dry-run", "--pyz", pyz, "--", "x=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"executable = {pyz}\n" in done.stdout
+    assert f"\"run --server {lab.url} -- ./run.sh 'a b' $(sample)\"" in done.stdout
+    assert "x = 1\n" in done.stdout
+    assert "gone" in lab.refused(1, "list", "gone")
+    assert "dry" not in lab.ok("list")
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "words"),
+    [
+        (78, 'executable = a\nMy.HTLeaseKey = "w/same"\nqueue 2\n', "are both w/same"),
+        (78, 'executable = a\nMy.HTLeaseKey = "w/a b"\nqueue\n', "contains ' '"),
+        (78, "executable = a\nqueue x from nofile.txt\n", "nofile.txt"),
+        (78, "executable = a\nqueue\nqueue\n", "has 2 queue statements"),
+        (78, "universe = grid\nexecutable = a\nqueue\n", "grid jobs"),
+        (1, "executable = a\nqueue\n", "the schedd of this machine does not answer"),
+    ],
+)
+def test_submit_refuses_before_anything_is_enrolled(
+    lab: Lab, pyz: Path, tmp_path: Path, code: int, text: str, words: str
+) -> None:
+    file = tmp_path / "a.sub"
+    file.write_text(text)
+    before = lab.ok("list")
+    assert words in lab.refused(code, "submit", file, "--pyz", pyz)
+    assert lab.ok("list") == before
