@@ -8,7 +8,7 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from htlease.client import LeaseClient
 from htlease.errors import Refused
 from htlease.transport import HttpTransport
 
+NOTHING: Mapping[str, str] = {}
 Done = subprocess.CompletedProcess[str]
 
 PLAN = """\
@@ -56,7 +57,9 @@ class Lab:
     url: str
     environment: dict[str, str]
 
-    def run(self, *arguments: str | Path, cwd: Path | None = None, **more: str) -> Done:
+    def run(
+        self, *arguments: str | Path, cwd: Path | None = None, more: Mapping[str, str] = NOTHING
+    ) -> Done:
         return subprocess.run(
             [sys.executable, "-m", "htlease_admin.cli", *map(str, arguments)],
             env={**self.environment, "HTLEASE_URL": self.url, **more},
@@ -66,14 +69,14 @@ class Lab:
             timeout=60,
         )
 
-    def ok(self, *arguments: str | Path, **more: str) -> str:
-        done = self.run(*arguments, **more)
+    def ok(self, *arguments: str | Path, more: Mapping[str, str] = NOTHING) -> str:
+        done = self.run(*arguments, more=more)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def refused(self, code: int, *arguments: str | Path, **more: str) -> str:
+    def refused(self, code: int, *arguments: str | Path, more: Mapping[str, str] = NOTHING) -> str:
         """Return the one sentence on stderr of a command that must fail."""
-        done = self.run(*arguments, **more)
+        done = self.run(*arguments, more=more)
         assert done.returncode == code, (done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         lines = done.stderr.strip().splitlines()
@@ -182,10 +185,10 @@ def test_a_minted_token_stands_alone_and_reaches_one_subjob_only(lab: Lab) -> No
     lab.client("w/a").call(m.Enroll())
     lab.client("w/b").call(m.Enroll())
     token = {"BEARER_TOKEN": minted.strip(), "XDG_STATE_HOME": "/nonexistent"}
-    assert "w/a" in lab.ok("show", "w/a", **token)
-    assert "w/a" in lab.refused(78, "show", "w/b", **token)
-    assert "admin token" in lab.refused(78, "token", "mint", "--workflow", "w", **token)
-    assert "admin token" in lab.refused(78, "list", **token)
+    assert "w/a" in lab.ok("show", "w/a", more=token)
+    assert "w/a" in lab.refused(78, "show", "w/b", more=token)
+    assert "admin token" in lab.refused(78, "token", "mint", "--workflow", "w", more=token)
+    assert "admin token" in lab.refused(78, "list", more=token)
 
 
 @pytest.mark.parametrize("ttl", ["1", "0s", "1w", "-1h", "soon"])
@@ -291,7 +294,7 @@ def test_a_wrong_token_is_refused_with_the_way_out(lab: Lab, tmp_path: Path) -> 
     wrong.write_text("not-the-token-at-all\n")
     assert "--admin-token-file" in lab.refused(78, "list", "--admin-token-file", wrong)
     wrong.write_text("\n")
-    assert "is empty" in lab.refused(78, "list", HTLEASE_ADMIN_TOKEN_FILE=str(wrong))
+    assert "is empty" in lab.refused(78, "list", more={"HTLEASE_ADMIN_TOKEN_FILE": str(wrong)})
 
 
 def test_graph_draws_and_redraws_documents(lab: Lab, tmp_path: Path) -> None:
@@ -306,7 +309,7 @@ def test_graph_draws_and_redraws_documents(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_svg_without_graphviz_says_what_to_install(lab: Lab, tmp_path: Path) -> None:
-    refusal = lab.refused(78, "graph", "--format", "svg", PATH=str(tmp_path))
+    refusal = lab.refused(78, "graph", "--format", "svg", more={"PATH": str(tmp_path)})
     assert "install the package graphviz" in refusal
 
 
@@ -315,7 +318,7 @@ def test_svg_is_drawn_by_dot(lab: Lab, tmp_path: Path) -> None:
     dot.write_text("#!/bin/sh\necho '<svg/>'; exec cat >/dev/null\n")
     dot.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    assert lab.ok("graph", "--format", "svg", PATH=path) == "<svg/>\n"
+    assert lab.ok("graph", "--format", "svg", more={"PATH": path}) == "<svg/>\n"
 
 
 def test_help_groups_the_commands_and_version_prints_one(lab: Lab) -> None:
@@ -329,8 +332,10 @@ def test_help_groups_the_commands_and_version_prints_one(lab: Lab) -> None:
 
 
 def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_path: Path) -> None:
-    def checks(code: int, *arguments: str | Path, **more: str) -> dict[str, dict[str, str]]:
-        done = lab.run("doctor", "--json", *arguments, **more)
+    def checks(
+        code: int, *arguments: str | Path, more: Mapping[str, str] = NOTHING
+    ) -> dict[str, dict[str, str]]:
+        done = lab.run("doctor", "--json", *arguments, more=more)
         assert done.returncode == code, done.stderr
         return {check["name"]: check for check in json.loads(done.stdout)["checks"]}
 
@@ -347,7 +352,7 @@ def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_pa
     wrong.write_text("not-the-token-at-all\n")
     assert checks(1, "--admin-token-file", wrong)["token"]["verdict"] == "problem"
     minted = lab.ok("token", "mint", "--workflow", "w").strip()
-    job_token = checks(0, BEARER_TOKEN=minted, XDG_STATE_HOME=str(tmp_path), HOME=str(tmp_path))
+    job_token = checks(0, more={"BEARER_TOKEN": minted, "XDG_STATE_HOME": str(tmp_path)})
     assert "job token" in job_token["token"]["finding"]
     broken = tmp_path / "htlease-ep.pyz"
     broken.write_text("raise SystemExit(1)\n")
