@@ -128,7 +128,7 @@ def rfc3339(at: float) -> str:
 
 def reply_document(reply: m.Reply) -> dict[str, Any]:
     """Return the JSON document of a reply; instants become RFC 3339."""
-    document = {field.name: getattr(reply, field.name) for field in fields(reply)}
+    document = dict(vars(reply))
     for name in ("entered_at", "completed_at", "failed_at"):
         if document.get(name) is not None:
             document[name] = rfc3339(document[name])

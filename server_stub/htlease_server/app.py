@@ -18,7 +18,7 @@ from htlease.attempt import SubjobKey, check_name
 from htlease.errors import InvalidField
 from htlease.protocol import reply_document, rfc3339
 from htlease_server import routes
-from htlease_server.auth import TOKEN_TTL_MAX_SECONDS, Caller, Gate, OpenGate
+from htlease_server.auth import TOKEN_TTL_MAX_SECONDS, Caller, Gate
 from htlease_server.bodies import READERS, TOKEN_DECODER, WORKFLOW_DECODER, decode
 from htlease_server.ledger import (
     RETRY_AFTER_SECONDS,
@@ -71,7 +71,7 @@ class Request(NamedTuple):
 class App:
     """One server; `gate` says who calls, the ledger answers."""
 
-    def __init__(self, ledger: Ledger, reading: Reading, gate: Gate | OpenGate) -> None:
+    def __init__(self, ledger: Ledger, reading: Reading, gate: Gate) -> None:
         self._ledger = ledger
         self._reading = reading
         self._gate = gate

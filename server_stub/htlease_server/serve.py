@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from htlease_server.ledger import Ledger
 from htlease_server.reading import Reading
 from htlease_server.sqlite import SqliteStore, path_of
 from htlease_server.uptime import steady_clock
+from htlease_server.wire import Receive, Scope, Send
 
 LISTEN_DEFAULT = "127.0.0.1:8620"
 #: Longer than clients wait between two renewals, so that they keep their connection.
@@ -69,8 +70,9 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     for directory in {store_path.parent, *(() if options.no_auth else (token_path.parent,))}:
         _make_directory(directory)
     clock = steady_clock()
-    gate: Gate | OpenGate = OpenGate()
-    if not options.no_auth:
+    if options.no_auth:
+        gate: Gate = OpenGate(clock)
+    else:
         gate = Gate(
             read_or_make_secret(token_path, "admin token file"),
             read_or_make_secret(token_path.with_name("signing.key"), "signing key file").encode(),
@@ -99,7 +101,17 @@ def _run(app: App, listener: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    config = uvicorn.Config(
+    server = uvicorn.Server(uvicorn_config(app))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Once it has stopped, uvicorn sends a caught signal on to the handler that was there
+        # before, and the default one would make the exit status of a clean stop -15.
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
+
+
+def uvicorn_config(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> uvicorn.Config:
+    """Return how uvicorn runs an application here; the benchmark's echo runs the same way."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
         http="httptools",
@@ -115,12 +127,6 @@ def _run(app: App, listener: socket.socket) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    server = uvicorn.Server(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Once it has stopped, uvicorn sends a caught signal on to the handler that was there
-        # before, and the default one would make the exit status of a clean stop -15.
-        signal.signal(number, server.handle_exit)
-    server.run(sockets=[listener])
 
 
 def _where(url: str, store: str, token_path: Path | None) -> str:

@@ -11,7 +11,9 @@ import pkgutil
 import re
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
@@ -42,19 +44,41 @@ _LISTED = (
 )
 
 
-def _upsert(table: str, row: type[SubjobRow] | type[WorkflowRow]) -> str:
-    names = row._fields
+class _Insert:
+    """An INSERT of any number of rows in few statements.
+
+    Each statement lets go of Python's global lock once and has to get it back from the thread that
+    reads requests. One for each row would cost more than the rows themselves.
+    """
+
+    #: Rows in one statement, largest first; each size is prepared once and stays prepared.
+    _SIZES = (64, 16, 4, 1)
+
+    def __init__(self, table: str, names: Sequence[str], on_conflict: str = "") -> None:
+        row = f"({', '.join('?' * len(names))})"
+        head = f"INSERT INTO {table} ({', '.join(names)}) VALUES"
+        self._statements = [
+            (size, f"{head} {', '.join([row] * size)} {on_conflict}") for size in self._SIZES
+        ]
+
+    def run(self, db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert the rows in order."""
+        at = 0
+        for size, statement in self._statements:
+            while len(rows) - at >= size:
+                db.execute(statement, tuple(chain.from_iterable(rows[at : at + size])))
+                at += size
+
+
+def _upsert(table: str, names: Sequence[str]) -> _Insert:
     changed = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
-    marks = ", ".join("?" * len(names))
-    return (
-        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"
-        f" ON CONFLICT (id) DO UPDATE SET {changed}"
-    )
+    return _Insert(table, names, f"ON CONFLICT (id) DO UPDATE SET {changed}")
 
 
-_PUT_SUBJOB = _upsert("subjob", SubjobRow)
-_PUT_WORKFLOW = _upsert("workflow", WorkflowRow)
-_ADD_HISTORY = f"INSERT INTO history VALUES ({', '.join('?' * len(HistoryRow._fields))})"
+_PUT_SUBJOBS = _upsert("subjob", SubjobRow._fields)
+_PUT_WORKFLOWS = _upsert("workflow", WorkflowRow._fields)
+_ADD_HISTORY = _Insert("history", HistoryRow._fields)
+_ADD_KNOWN_IDS = _Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
 
 
 class SqliteReader:
@@ -196,12 +220,10 @@ class SqliteStore(SqliteReader):
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
-            if batch.workflows:
-                db.executemany(_PUT_WORKFLOW, batch.workflows)
-            db.executemany(_PUT_SUBJOB, batch.subjobs)
-            db.executemany(_ADD_HISTORY, batch.history)
-            if batch.known_ids:
-                db.executemany("INSERT OR IGNORE INTO known_id VALUES (?, ?)", batch.known_ids)
+            _PUT_WORKFLOWS.run(db, batch.workflows)
+            _PUT_SUBJOBS.run(db, batch.subjobs)
+            _ADD_HISTORY.run(db, batch.history)
+            _ADD_KNOWN_IDS.run(db, batch.known_ids)
             if batch.deadlines:
                 db.executemany("UPDATE subjob SET deadline_at = ? WHERE id = ?", batch.deadlines)
             if batch.alive:

@@ -1,0 +1,215 @@
+"""Measure the server on this machine: prints a table and writes `bench/results.json`.
+
+Numbers of one run belong together: the disk's fdatasync rate and an empty ASGI application under
+the same load generator say how good the machine was at that moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.load import Outcome, closed_loop, open_loop, post
+from bench.machine import Running, fdatasyncs_per_second, server
+
+CONNECTIONS = 64
+NONCE = "bench-nonce-0123456789"
+PHASES = ("stage-in", "compute", "stage-out")
+PLAN = [{"name": "stage-in"}, {"name": "compute", "restart": "resume"}, {"name": "stage-out"}]
+
+
+class Workflows:
+    """Prepared requests on behalf of many jobs, with a job token for each workflow."""
+
+    def __init__(self, running: Running, name: str, count: int = CONNECTIONS) -> None:
+        self._ids = itertools.count()
+        self.names = [f"{name}-{number}" for number in range(count)]
+        self._tokens = {workflow: _mint(running, workflow) for workflow in self.names}
+
+    def _request(self, workflow: str, subjob: int, call: str, **body: Any) -> bytes:
+        body = {"request_id": f"bench-{next(self._ids):012d}", "nonce": NONCE, **body}
+        path = f"/v1/workflows/{workflow}/subjobs/s-{subjob:06d}/{call}"
+        return post(path, self._tokens[workflow], json.dumps(body).encode())
+
+    def acquire(self, workflow: str, subjob: int) -> bytes:
+        """Return the request of a first attempt, with all that a wrapper sends."""
+        return self._request(
+            workflow,
+            subjob,
+            "acquire",
+            global_job_id=f"ap1.example.org#{subjob}.0#1795225431",
+            evidence={"job_starts": 1, "shadow_starts": 1, "shadow_birthdate": 1795225431},
+            place={"machine": "ep1", "slot": "slot1_1@ep1", "startd": "<10.0.0.1:9618>#17952"},
+            host="ep1.example.org",
+            plan={"phases": PLAN},
+            ttl_seconds=3600,
+        )
+
+    def lives(self, workflow: str, subjobs: range) -> Iterator[bytes]:
+        """Yield the durable writes of whole jobs, one job after the other."""
+        for subjob in subjobs:
+            yield self.acquire(workflow, subjob)
+            for phase in PHASES:
+                yield self._request(workflow, subjob, f"phases/{phase}/enter", fence=1)
+                yield self._request(workflow, subjob, f"phases/{phase}/complete", fence=1)
+            yield self._request(workflow, subjob, "exited", fence=1, exit_code=0)
+
+    def each(self, make: Callable[[str, int], bytes], subjobs: range) -> list[Iterator[bytes]]:
+        """Return one iterator of requests for each workflow."""
+        return [(make(workflow, subjob) for subjob in subjobs) for workflow in self.names]
+
+    def all_lives(self, subjobs: range) -> list[Iterator[bytes]]:
+        """Return one iterator of whole jobs for each workflow."""
+        return [self.lives(workflow, subjobs) for workflow in self.names]
+
+    def renew(self, workflow: str, subjob: int) -> bytes:
+        """Return a renewal."""
+        return self._request(workflow, subjob, "renew", fence=1)
+
+
+def _mint(running: Running, workflow: str) -> str:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{running.port}/v1/tokens",
+        json.dumps({"workflow": workflow, "ttl_seconds": 86400}).encode(),
+        {"Authorization": f"Bearer {running.admin_token}"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return str(json.load(answer)["token"])
+
+
+def _prepared(iterators: Sequence[Iterator[bytes]]) -> list[Iterator[bytes]]:
+    """Make all requests beforehand, so that making them costs the server nothing."""
+    return [iter(list(iterator)) for iterator in iterators]
+
+
+def _interleaved(iterators: Sequence[Iterator[bytes]]) -> Iterator[bytes]:
+    return iter([item for group in zip(*iterators, strict=True) for item in group])
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    if outcome.refusals:
+        raise SystemExit(f"the load was refused: {outcome.refusals}")
+    return outcome
+
+
+def _ms(outcome: Outcome) -> dict[str, float]:
+    _checked(outcome)
+    return {
+        "p50_ms": round(outcome.percentile_ms(50), 2),
+        "p99_ms": round(outcome.percentile_ms(99), 2),
+        "max_ms": round(outcome.percentile_ms(100), 2),
+    }
+
+
+def measure_echo(directory: Path) -> dict[str, Any]:
+    """An empty ASGI application under the same requests."""
+    with server(directory, "bench.echo") as running:
+        request = post("/v1/workflows/w/subjobs/s/phases/p/enter", "x" * 300, b"x" * 90)
+        outcome = closed_loop(running.port, [itertools.repeat(request)] * CONNECTIONS, seconds=4)
+        return {
+            "per_second": round(_checked(outcome).per_second),
+            "server_cpu_us_each": round(
+                running.cpu_seconds() / len(outcome.latencies_seconds) * 1e6
+            ),
+        }
+
+
+def measure_writes(directory: Path) -> dict[str, Any]:
+    """Whole jobs, every write durable before its answer; then the same at 1,000 a second."""
+    with _htlease(directory) as running:
+        workflows = Workflows(running, "warm")
+        closed_loop(running.port, _prepared(workflows.all_lives(range(10))))
+        workflows = Workflows(running, "full")
+        cpu_before = running.cpu_seconds()
+        full = closed_loop(running.port, _prepared(workflows.all_lives(range(80))))
+        cpu_seconds = running.cpu_seconds() - cpu_before
+        workflows = Workflows(running, "calm")
+        calm = open_loop(
+            running.port, _interleaved(workflows.all_lives(range(20))), per_second=1000, seconds=10
+        )
+        return {
+            "per_second": round(_checked(full).per_second),
+            "server_cpu_us_each": round(cpu_seconds / len(full.latencies_seconds) * 1e6),
+            **_ms(full),
+            "at_1000_per_second": _ms(calm),
+        }
+
+
+def measure_leases(directory: Path, leases: int) -> dict[str, Any]:
+    """Renewals and durable writes spread over a number of live leases, and the memory."""
+    with _htlease(directory) as running:
+        names = min(CONNECTIONS, leases)
+        each = range(leases // names)
+        workflows = Workflows(running, "live", names)
+        _checked(closed_loop(running.port, _prepared(workflows.each(workflows.acquire, each))))
+        rounds = max(1, 60_000 // (names * len(each)))
+        renewals = [
+            (workflows.renew(workflow, subjob) for _ in range(rounds) for subjob in each)
+            for workflow in workflows.names
+        ]
+        renewed = closed_loop(running.port, _prepared(renewals))
+        calm = _interleaved(
+            [
+                (
+                    workflows.renew(workflow, subjob)
+                    for subjob in itertools.islice(itertools.cycle(each), 200)
+                )
+                for workflow in workflows.names
+            ]
+        )
+        spread = open_loop(running.port, calm, per_second=1000, seconds=min(8, names * 200 / 1000))
+        return {
+            "leases": names * len(each),
+            "renewals_per_second": round(_checked(renewed).per_second),
+            "renewals_at_1000_per_second": _ms(spread),
+            "server_rss_mib": round(running.rss_mib()),
+        }
+
+
+def _htlease(directory: Path) -> Any:
+    for path in directory.glob("*"):
+        path.unlink()
+    return server(
+        directory, "htlease_server", "--listen", "127.0.0.1:0", "--state-dir", str(directory)
+    )
+
+
+def main() -> int:
+    """Run what was asked for and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", choices=("echo", "writes", "leases"), action="append")
+    parser.add_argument("--directory", type=Path, help="where the stores lie; default: a new one")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results.json")
+    given = parser.parse_args()
+    wanted = given.only or ["echo", "writes", "leases"]
+    results: dict[str, Any] = {
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "connections": CONNECTIONS,
+    }
+    with tempfile.TemporaryDirectory(dir=given.directory or Path(__file__).parent) as name:
+        directory = Path(name)
+        results["fdatasync_per_second"] = round(fdatasyncs_per_second(directory))
+        if "echo" in wanted:
+            results["echo"] = measure_echo(directory)
+        if "writes" in wanted:
+            results["durable_writes"] = measure_writes(directory)
+        if "leases" in wanted:
+            results["live_leases"] = [measure_leases(directory, n) for n in (100, 100_000)]
+    text = json.dumps(results, indent=2)
+    print(text)
+    given.output.write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
