@@ -1,0 +1,54 @@
+"""A real server process, and sandboxes in which the built pyz runs as HTCondor would run it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.process.execution import Sandbox
+from tests.process.serving import ServerProcess
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that no test may stop."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server of the test's own, to be stopped and started at will."""
+    server = ServerProcess(tmp_path / "server")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def new_sandbox(tmp_path: Path, pyz: Path) -> Iterator[Callable[..., Sandbox]]:
+    """Make scratch directories of different starts; what still runs at the end is killed."""
+    made: list[Sandbox] = []
+
+    def new(server: ServerProcess, *, key: str | None = None, **start: int) -> Sandbox:
+        number = next(_NUMBERS)
+        path = tmp_path / f"dir_{number}"
+        box = Sandbox(path, pyz, server, key or f"tests/s{number}", **start)
+        made.append(box)
+        return box
+
+    yield new
+    for box in made:
+        box.kill_all()
+
+
+@pytest.fixture
+def sandbox(new_sandbox: Callable[..., Sandbox], server: ServerProcess) -> Sandbox:
+    """The scratch directory of the first start of a job."""
+    return new_sandbox(server)

@@ -1,0 +1,110 @@
+"""A lease server as a process of its own, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 30.0
+
+
+class ServerProcess:
+    """`python -m htlease_server` on loopback, with its state in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._listen = "127.0.0.1:0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._listen}"
+
+    @property
+    def admin_token(self) -> str:
+        return (self._folder / "admin.token").read_text().strip()
+
+    def start(self) -> None:
+        """Start, or start again on the same address and state."""
+        log = self._folder / "server.log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "htlease_server"),
+                    *("--listen", self._listen, "--state-dir", self._folder),
+                ],
+                stdout=output,
+                stderr=output,
+                env={name: value for name, value in os.environ.items() if "HTLEASE" not in name},
+            )
+        until = time.monotonic() + START_SECONDS
+        while (found := re.search(r"http://([\d.]+:\d+)", log.read_text())) is None:
+            assert self._process.poll() is None, log.read_text()
+            assert time.monotonic() < until, "the server did not start"
+            time.sleep(0.05)
+        self._listen = found[1]
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the process; its address and state stay for the next start."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(number)
+            self._process.wait(30)
+            self._process = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal, such as SIGSTOP for a server that hangs."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Exchange as the administrator; raises HTTPError."""
+        request = urllib.request.Request(
+            f"{self.url}/v1/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {self.admin_token}",
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            document: dict[str, Any] = json.load(answer)
+        return document
+
+    def subjob(self, key: str) -> dict[str, Any]:
+        """Return everything that is known of a subjob."""
+        workflow, _, subjob = key.partition("/")
+        return self.ask("GET", f"workflows/{workflow}/subjobs/{subjob}")
+
+    def history(self, key: str) -> list[dict[str, Any]]:
+        """Return a subjob's events in order."""
+        workflow, _, subjob = key.partition("/")
+        path = f"workflows/{workflow}/subjobs/{subjob}/history?limit=1000"
+        events: list[dict[str, Any]] = self.ask("GET", path)["events"]
+        return events
+
+    def events(self, key: str, *names: str) -> list[dict[str, Any]]:
+        """Return the events of these names in order."""
+        return [event for event in self.history(key) if event["event"] in names]
+
+    def command(self, key: str, call: str, **body: Any) -> dict[str, Any]:
+        """Send a command as the administrator."""
+        workflow, _, subjob = key.partition("/")
+        body["request_id"] = os.urandom(8).hex()
+        return self.ask("POST", f"workflows/{workflow}/subjobs/{subjob}/{call}", body)
+
+    def token(self, workflow: str, **wanted: Any) -> str:
+        """Mint a job token."""
+        answer = self.ask("POST", "tokens", {"workflow": workflow, **wanted})
+        token: str = answer["token"]
+        return token
