@@ -67,6 +67,7 @@ class PoolFacts:
     job_user: str
     password_directory: Path
     program: Program
+    loopback: bool
 
 
 def _base(facts: PoolFacts, host: str, address: str, directory: Path) -> str:
@@ -106,6 +107,9 @@ def _base(facts: PoolFacts, host: str, address: str, directory: Path) -> str:
         "DEFAULT_USERLOG_FORMAT_OPTIONS = ISO_DATE, UTC, SUB_SECOND",
         "MAX_DEFAULT_LOG = 20 Mb",
     ]
+    if facts.loopback:
+        # On loopback each master's daemons take those of the others for their own family.
+        lines.append("SEC_USE_FAMILY_SESSION = False")
     return "\n".join(lines) + _SECURITY + _FAST
 
 

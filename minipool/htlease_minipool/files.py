@@ -32,6 +32,7 @@ def write_files(
         job_user=job_user,
         password_directory=directory / "ap/passwords.d",
         program=_program(found),
+        loopback=not net.bridged,
     )
     for host in ("ap", *EXECUTION_POINTS):
         for part in _DAEMON_DIRECTORIES:

@@ -83,8 +83,13 @@ class Instance:
 
     @property
     def ap_host(self) -> str:
-        """Host name of the access point, which is the schedd's name too."""
+        """Host name of the access point."""
         return host_name("ap", self.name)
+
+    @property
+    def schedd_name(self) -> str:
+        """Name of the schedd; one that root did not start has its user's name in front."""
+        return self.ap_host if os.geteuid() == 0 else f"{self.job_user}@{self.ap_host}"
 
     def ep_host(self, ep: str) -> str:
         """Host name of an execution point."""
@@ -181,8 +186,9 @@ class Instance:
             _READY_SECONDS,
         )
         identity = f"{self.job_user}@{facts.domain}"
-        token = self.run(["condor_token_create", "-identity", identity], as_root=True).stdout
-        write_client_files(self.directory, self.ap_host, facts, token)
+        mint = ["condor_token_create", "-identity", identity]
+        token = self.run(mint, as_root=True).stdout
+        write_client_files(self.directory, self.schedd_name, facts, token)
         state["version"] = self.run(["condor_version"]).stdout.split()[1]
         self._save(state)
 

@@ -218,8 +218,13 @@ class Pool(Instance):
     def _stopped_family(self, starter: Process) -> list[Process]:
         # A child made in the meantime is stopped in the next round.
         family = self.family(starter)
-        moving = [p for p in family if not p.frozen]
-        for process in moving:
+        moving = {p.pid: p for p in family if not p.frozen}
+        for process in family:
+            parent = moving.get(process.parent)
+            if process.frozen and parent and parent.argv == process.argv:
+                # Between vfork and exec a stopped child keeps its parent from stopping.
+                process.send(signal.SIGCONT)
+        for process in moving.values():
             process.send(signal.SIGSTOP)
         return [] if moving else family
 
