@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField
+from htlease_admin.queue_statement import read_queue, split_item
 from htlease_admin.submit_file import Commands, Description
 
 
@@ -70,37 +71,32 @@ def read_description(text: str, overrides: Mapping[str, str]) -> Description:
         for name, value in overrides.items():
             submit[name] = value
         commands = Commands(dict(submit.items()))
-        items = submit.itemdata()
+        queue = read_queue(submit.getQArgs() or "")
+        items = submit.itemdata() if queue.variables else None
     except (ValueError, RuntimeError, OSError) as error:
         raise InvalidField("submit file", _one_line(error)) from None
     return Description(
         commands,
-        _queue_count(commands, submit.getQArgs() or ""),
-        None if items is None else tuple(_as_item(item) for item in items),
+        _evaluated(queue.count, commands),
+        None if items is None else tuple(_item(item, queue.variables) for item in items),
     )
 
 
-def _as_item(item: Any) -> dict[str, str]:
+def _item(item: Any, variables: tuple[str, ...]) -> dict[str, str]:
+    """Return an item as variables: newer bindings have split its line, 23.9 has not."""
     if isinstance(item, str):
-        return {"Item": item}
+        return split_item(item, variables)
     return {str(name): str(value) for name, value in item.items()}
 
 
-def _queue_count(commands: Commands, arguments: str) -> int:
+def _evaluated(count: str, commands: Commands) -> int:
     """Work out the count of a queue statement, which may be an expression with macros."""
-    first, *rest = arguments.split(None, 1) or [""]
-    if not first or first[0].isalpha() or first[0] in "_,":
-        return 1
-    is_alone = not any(
-        word in f" {rest[0]} ".lower() for word in (" in ", " from ", " matching ") if rest
-    )
-    expression = arguments if is_alone else first
-    submit = bindings().Submit({**commands, "htlease_count": expression})
+    submit = bindings().Submit({**commands, "htlease_count": count})
     submit["htlease_count_value"] = "$INT(htlease_count)"
     try:
         return int(submit.expand("htlease_count_value"))
     except (ValueError, RuntimeError):
-        raise InvalidField("queue", f"{expression!r} is not a number of jobs") from None
+        raise InvalidField("queue", f"{count!r} is not a number of jobs") from None
 
 
 def expand_each(description: Description, name: str) -> Iterator[str]:

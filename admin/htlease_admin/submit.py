@@ -27,9 +27,10 @@ from htlease_admin.enrolment import Enrolment, check_distinct
 from htlease_admin.lease_server import LeaseServer, as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
 from htlease_admin.pyz import find_pyz
+from htlease_admin.queue_statement import check_one_queue
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory
-from htlease_admin.submit_file import Description, Wrapping, check_one_queue, wrap
+from htlease_admin.submit_file import Description, Wrapping, wrap
 from htlease_admin.tables import Table, print_table
 from htlease_admin.token_files import TokenFiles, remove_expired
 from htlease_wrapper.plan_file import PlanFile, read_plan_file

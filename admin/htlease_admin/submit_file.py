@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from htlease.errors import InvalidField
+from htlease_admin.queue_statement import UNIT_SEPARATOR
 
 #: The universes whose jobs a wrapper can run in front of.
 _WITH_TRANSFER = ("vanilla", "docker", "container")
 _WITHOUT_TRANSFER = ("local",)
 _WRAPPER_NAME = re.compile(r"htlease-ep[^/]*\.pyz")
-_QUEUE = re.compile(r"\s*queue\b(?P<rest>.*)", re.IGNORECASE)
-_SLICE = re.compile(r"\b(?:in|from|matching)\s*\[", re.IGNORECASE)
 #: What neither quoting of arguments nor a list of files takes without further ado.
 _AWKWARD = re.compile(r"""[\s'",;]""")
 #: By any of these a job says itself when it wants to run again.
@@ -74,9 +73,9 @@ class Description:
         lines.append(f"queue {self.count} {','.join(names)} from (")
         for item in self.items:
             *others, last = (item[name] for name in names)
-            # The unit separator, where a comma or space would end a value too early.
+            # Else a comma or space would end a value too early.
             is_plain = not any(re.search(r"[\s,]", value) for value in others)
-            lines.append("    " + (", " if is_plain else "\x1f").join([*others, last]))
+            lines.append("    " + (", " if is_plain else UNIT_SEPARATOR).join([*others, last]))
         return "\n".join([*lines, ")"]) + "\n"
 
 
@@ -98,32 +97,6 @@ class Wrapping:
     submit_directory: Path
     #: Marks the jobs of one submission, so that they can be found when its answer is lost.
     submission_id: str
-
-
-def check_one_queue(text: str, source: str) -> None:
-    """Refuse a submit file with several queue statements or a slice; raises InvalidField.
-
-    The bindings would queue the first statement, and every item, and say nothing.
-    """
-    statements = 0
-    in_items = False
-    for line in text.splitlines():
-        if in_items:
-            in_items = not line.lstrip().startswith(")")
-            continue
-        match = _QUEUE.fullmatch(line)
-        if match is None or match["rest"].lstrip().startswith("="):
-            continue
-        statements += 1
-        in_items = match["rest"].rstrip().endswith("(")
-        if _SLICE.search(match["rest"]):
-            raise InvalidField(source, "queues a slice [...]; list the items that you want")
-    if statements == 0:
-        raise InvalidField(source, "has no queue statement; end it with `queue`")
-    if statements > 1:
-        raise InvalidField(
-            source, f"has {statements} queue statements; make it one file for each of them"
-        )
 
 
 def wrap(description: Description, wrapping: Wrapping) -> Description:

@@ -13,7 +13,6 @@ from htlease_admin.submit_file import (
     Description,
     Wrapping,
     arguments_after,
-    check_one_queue,
     wrap,
 )
 
@@ -237,37 +236,6 @@ def test_the_wrappers_try_later_queues_the_job_again_unless_the_job_decides() ->
     assert wrapped()["on_exit_remove"] == "ExitCode =!= 75"
     assert "on_exit_remove" not in wrapped(max_retries="3")
     assert wrapped(on_exit_remove="true")["on_exit_remove"] == "true"
-
-
-# ---------------------------------------------------------------- queue statements
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "queue\n",
-        "Queue 3",
-        "  queue 2 x from (\n  queue 1\n)\n",
-        "queue f matching *.dat",
-        "queue_size = 3\nqueue in (a b)",
-        "queue = 3\nqueue",
-    ],
-)
-def test_one_queue_statement_passes(text: str) -> None:
-    check_one_queue(text, "job.sub")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("executable = a\n", "no queue statement"),
-        ("queue\narguments = b\nqueue 2\n", "has 2 queue statements"),
-        ("queue x in [1:3] (a b c)", "queues a slice"),
-    ],
-)
-def test_what_the_bindings_would_queue_wrongly_is_refused(text: str, message: str) -> None:
-    with pytest.raises(InvalidField, match=f"job.sub: .*{message}"):
-        check_one_queue(text, "job.sub")
 
 
 def test_the_text_has_all_items_and_keeps_values_with_commas_apart() -> None:
