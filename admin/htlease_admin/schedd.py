@@ -133,13 +133,15 @@ def _open(name: str | None) -> tuple[Any, Mapping[str, Any]]:
     module = bindings()
     if name is not None:
         where = module.Collector().locate(module.DaemonType.Schedd, name)
+        if where is None:  # 23.9; later bindings raise
+            raise LookupError("the collector knows no schedd of that name")
         return module.Schedd(where), where
     schedd = module.Schedd()
     try:
         where = module.Collector().locate(module.DaemonType.Schedd)
     except Exception:
-        where = {}  # no collector, yet a schedd: its address file was enough
-    return schedd, where
+        where = None  # no collector, yet a schedd: its address file was enough
+    return schedd, where or {}
 
 
 def submit(description: Description, name: str | None = None) -> tuple[int, list[str]]:

@@ -1,0 +1,280 @@
+"""`htlease submit` on a real pool: ordinary submit files, and nothing left half done.
+
+The command runs on the access point as the job's user, with the bindings of that HTCondor.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import tenacity
+from tests.pool.lab import PROJECT, Lab, write_for_job
+
+Done = subprocess.CompletedProcess[str]
+
+RUN = r"""#!/bin/sh
+printf '<%s>' "$0" "$@"
+echo " key=$HTLEASE_KEY phase=$HTLEASE_PHASE"
+cat input.txt
+"""
+
+#: What every job here asks for, so that many fit on the pool.
+SMALL = """
+request_cpus = 1
+request_memory = 64
+request_disk = 1
+output = out.$(Process)
+error = err.$(Process)
+log = log
+"""
+
+
+@dataclass
+class Desk:
+    """A directory on the access point and its user's `htlease submit`."""
+
+    lab: Lab
+    directory: Path
+
+    def write(self, name: str, text: str, mode: int = 0o644) -> None:
+        write_for_job(self.directory / name, text.encode(), mode)
+
+    def htlease(self, *arguments: str, server_url: str | None = None) -> Done:
+        roots = [str(PROJECT / root) for root in ("core", "wrappers", "admin")]
+        return self.lab.pool.run(
+            ["python3", "-m", "htlease_admin.cli", *arguments],
+            cwd=self.directory,
+            check=False,
+            env={
+                "PYTHONPATH": ":".join([*roots, str(self.directory / "lib")]),
+                "HOME": str(self.directory),
+                "HTLEASE_URL": server_url or self.lab.server.url,
+                "HTLEASE_ADMIN_TOKEN_FILE": str(self.directory / "admin.token"),
+            },
+        )
+
+    def submit(self, file: str, *arguments: str) -> list[dict[str, Any]]:
+        done = self.htlease("submit", file, "--pyz", "htlease-ep.pyz", "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        jobs: list[dict[str, Any]] = json.loads(done.stdout)["jobs"]
+        return jobs
+
+    def refused(self, code: int, *arguments: str, server_url: str | None = None) -> str:
+        done = self.htlease("submit", *arguments, "--pyz", "htlease-ep.pyz", server_url=server_url)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def subjob(self, key: str) -> dict[str, Any]:
+        workflow, subjob = key.split("/")
+        return self.lab.server.get(f"/v1/workflows/{workflow}/subjobs/{subjob}")
+
+    def wait_ended(self, keys: list[str]) -> None:
+        def have_ended() -> bool:
+            return all(self.subjob(key)["status"] in ("exited", "complete") for key in keys)
+
+        self.lab.wait_for(have_ended, f"{keys} to end", 120)
+        self.lab.wait_for(lambda: not self.queue(), "the jobs to leave the queue", 60)
+
+    def queue(self) -> str:
+        """Return what this directory's jobs are doing, one line each."""
+        done = self.lab.pool.run(
+            ["condor_q", "-constraint", f'Iwd == "{self.directory}"', "-af", "ProcId", "JobStatus"]
+        )
+        return done.stdout.strip()
+
+    def token_files(self) -> list[Path]:
+        return sorted(self.directory.glob(".local/state/htlease/tokens/*/*/htlease.token"))
+
+
+@pytest.fixture
+def desk(lab: Lab, request: pytest.FixtureRequest) -> Desk:
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60]
+    desk = Desk(lab, lab.pool.job_directory(name))
+    write_for_job(desk.directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
+    desk.write("admin.token", lab.server.admin_token_file.read_text(), 0o600)
+    desk.write("run.sh", RUN, 0o755)
+    desk.write("input.txt", "data\n")
+    library = desk.directory / "lib"
+    library.mkdir()
+    for package in (click, tenacity):
+        place = Path(str(package.__file__)).parent
+        (library / place.name).symlink_to(place)
+    return desk
+
+
+def test_an_ordinary_file_runs_with_the_same_arguments_and_files(desk: Desk) -> None:
+    arguments = "\"a 'b  c' $(Process) ''it'' say \"\"hi\"\" '' $(sample)\""
+    desk.write(
+        "a.sub",
+        f"executable = run.sh\narguments = {arguments}\ntransfer_input_files = input.txt\n"
+        f"{SMALL}queue 1 sample from (\n  s1\n  s 2\n)\n",
+    )
+    jobs = desk.submit("a.sub", "--workflow", desk.directory.name)
+    keys = [job["subjob"] for job in jobs]
+    assert keys == [f"{desk.directory.name}/0", f"{desk.directory.name}/1"]
+    desk.wait_ended(keys)
+    words = ["a", "b  c", "{}", "it", "say", '"hi"', ""]
+    expected = "".join(f"<{word}>" for word in words)
+    for process, sample in enumerate(["<s1>", "<s><2>"]):
+        printed = (desk.directory / f"out.{process}").read_text()
+        assert printed == (
+            f"<./run.sh>{expected.format(process)}{sample} key={keys[process]} phase=run\ndata\n"
+        )
+    for job in jobs:
+        document = desk.subjob(job["subjob"])
+        assert document["exit_code"] == 0
+        assert [entry["global_job_id"] for entry in document["submissions"]] == [
+            job["global_job_id"]
+        ], "the enrolled epoch went to this job and to no other"
+        assert len(document["attempts"]) == 1
+
+
+def test_queue_n_gives_each_job_its_own_key_and_token(desk: Desk) -> None:
+    desk.write("a.sub", f"executable = /bin/true\n{SMALL}queue 3\n")
+    jobs = desk.submit("a.sub", "--workflow", "three")
+    assert [job["subjob"] for job in jobs] == ["three/0", "three/1", "three/2"]
+    tokens = desk.token_files()
+    assert len({token.read_text() for token in tokens}) == 3
+    assert {token.stat().st_mode & 0o777 for token in tokens} == {0o600}
+    ads = desk.lab.pool.run(["condor_q", "-l", f"{jobs[0]['global_job_id'].split('#')[1]}"])
+    history = desk.lab.pool.run(["condor_history", "-l", "-limit", "3"])
+    for token in tokens:
+        assert token.read_text().strip() not in ads.stdout + history.stdout
+    desk.wait_ended([job["subjob"] for job in jobs])
+
+
+def test_the_jobs_own_key_names_the_subjob(desk: Desk) -> None:
+    desk.write(
+        "a.sub",
+        'executable = /bin/true\nMy.HTLeaseKey = "own/s-$(sample)-$(Step)"\n'
+        f"{SMALL}queue 2 sample in (x y)\n",
+    )
+    jobs = desk.submit("a.sub")
+    assert [job["subjob"] for job in jobs] == [
+        "own/s-x-0", "own/s-x-1", "own/s-y-0", "own/s-y-1",
+    ]  # fmt: skip
+    desk.wait_ended([job["subjob"] for job in jobs])
+
+
+def test_a_plan_runs_the_phases_and_overrides_come_first(desk: Desk) -> None:
+    desk.write("plan.toml", '[[phase]]\nname = "only"\nrun = ["./run.sh", "planned"]\n')
+    desk.write("a.sub", f"executable = run.sh\ntransfer_input_files = input.txt\n{SMALL}queue\n")
+    jobs = desk.submit("a.sub", "--plan", "plan.toml", "--workflow", "planned", "--", "error = e2")
+    desk.wait_ended(["planned/0"])
+    assert "<./run.sh><planned> key=planned/0 phase=only" in (desk.directory / "out.0").read_text()
+    assert (desk.directory / "e2").exists()
+    assert len(jobs) == 1
+
+
+@pytest.mark.parametrize("universe", ["vanilla", "local"])
+def test_an_executable_that_stays_where_it_is(desk: Desk, universe: str) -> None:
+    transfer = "transfer_executable = false\n" if universe == "vanilla" else ""
+    desk.write(
+        "a.sub",
+        f"universe = {universe}\nexecutable = /bin/echo\n{transfer}"
+        f"arguments = one two\nenvironment = A=b\n{SMALL}queue\n",
+    )
+    jobs = desk.submit("a.sub", "--workflow", f"stays-{universe}")
+    desk.wait_ended([jobs[0]["subjob"]])
+    assert (desk.directory / "out.0").read_text() == "one two\n"
+
+
+def test_an_executable_with_a_macro_and_old_quoting(desk: Desk) -> None:
+    desk.write("other.sh", RUN, 0o755)
+    desk.write(
+        "a.sub",
+        "executable = $(prog)\narguments = old \\\"quoted\\\" 'as is'\n"
+        f"transfer_input_files = input.txt\n{SMALL}queue prog in (run.sh other.sh)\n",
+    )
+    jobs = desk.submit("a.sub", "--workflow", "macro")
+    desk.wait_ended([job["subjob"] for job in jobs])
+    for process, name in enumerate(["run.sh", "other.sh"]):
+        printed = (desk.directory / f"out.{process}").read_text()
+        assert printed.startswith(f"<./{name}><old><\"quoted\"><'as><is'> key=macro/{process}")
+
+
+def test_plain_condor_submit_needs_two_changed_lines_only(desk: Desk) -> None:
+    desk.write("plan.toml", '[[phase]]\nname = "only"\nrun = ["./run.sh", "plain"]\n')
+    desk.write("htlease.token", desk.lab.token("plain"), 0o600)
+    desk.write(
+        "a.sub",
+        "executable = htlease-ep.pyz\n"
+        f"arguments = run --server {desk.lab.server.url} --plan plan.toml\n"
+        "transfer_input_files = plan.toml, run.sh, input.txt, htlease.token\n"
+        f'{SMALL}My.HTLeaseKey = "plain/$(sample)-$(Step)"\nqueue 2 sample from (\n  x\n  y\n)\n',
+    )
+    desk.lab.pool.run(["condor_submit", "a.sub"], cwd=desk.directory)
+    keys = ["plain/x-0", "plain/x-1", "plain/y-0", "plain/y-1"]
+    desk.lab.wait_for(
+        lambda: len(desk.lab.server.get("/v1/workflows/plain")["subjobs"]) == 4, "4 subjobs", 60
+    )
+    desk.wait_ended(keys)
+    for process, key in enumerate(keys):
+        assert f"<plain> key={key} phase=only" in (desk.directory / f"out.{process}").read_text()
+
+
+def test_with_the_server_away_nothing_is_submitted(desk: Desk) -> None:
+    desk.write("a.sub", f"executable = /bin/true\n{SMALL}queue 2\n")
+    said = desk.refused(75, "a.sub", "--workflow", "away", server_url="http://127.0.0.1:9")
+    assert "nothing was submitted" in said and "htlease serve" in said
+    assert desk.queue() == "" and desk.token_files() == []
+
+
+@pytest.mark.parametrize("line", ['My.Owner = "somebodyelse"', "request_memory = = 3"])
+def test_a_refused_submission_cancels_what_was_enrolled(desk: Desk, line: str) -> None:
+    """The first line is refused by the schedd, the second by the bindings."""
+    workflow = f"refused-{line[0]}"
+    desk.write("a.sub", f"executable = /bin/true\n{SMALL}{line}\nqueue 2\n")
+    said = desk.refused(1, "a.sub", "--workflow", workflow)
+    assert "2 subjob(s) that were enrolled are cancelled" in said
+    assert desk.queue() == "" and desk.token_files() == []
+    assert [desk.subjob(f"{workflow}/{process}")["status"] for process in range(2)] == [
+        "cancelled"
+    ] * 2
+
+    desk.write("a.sub", f"executable = /bin/true\n{SMALL}queue 2\n")
+    jobs = desk.submit("a.sub", "--workflow", workflow)
+    desk.wait_ended([job["subjob"] for job in jobs])
+
+
+def test_a_complete_subjob_is_run_again_only_when_forced(desk: Desk) -> None:
+    desk.write("plan.toml", '[[phase]]\nname = "only"\nrun = ["true"]\nrestart = "once"\n')
+    desk.write("a.sub", f"executable = /bin/true\n{SMALL}queue 2\n")
+    with_plan = ("--plan", "plan.toml", "--workflow", "again")
+    desk.submit("a.sub", *with_plan)
+    desk.wait_ended(["again/0", "again/1"])
+    said = desk.refused(1, "a.sub", *with_plan)
+    assert "again/0 is complete; `htlease submit --force` runs it again" in said
+    assert desk.queue() == ""
+    assert desk.subjob("again/0")["status"] == "complete"
+    desk.submit("a.sub", *with_plan, "--force")
+    desk.wait_ended(["again/0", "again/1"])
+    assert len(desk.subjob("again/1")["attempts"]) == 2
+
+
+def test_with_the_schedd_away_nothing_is_enrolled(desk: Desk) -> None:
+    desk.write("a.sub", f"executable = /bin/true\n{SMALL}queue\n")
+    said = desk.refused(1, "a.sub", "--workflow", "nobody", "--schedd", "gone.example.org")
+    assert "gone.example.org does not answer" in said
+    done = desk.htlease("show", "nobody")
+    assert done.returncode == 1
+
+
+def test_doctor_on_an_access_point_finds_the_schedd(desk: Desk) -> None:
+    done = desk.htlease("doctor", "--pyz", "htlease-ep.pyz", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert {name: check["verdict"] for name, check in checks.items()} == dict.fromkeys(
+        (
+            "server", "server address", "token", "clock", "wrapper", "schedd",
+            "protected attributes", "job lease", "NumJobStarts",
+        ),
+        "ok",
+    ), checks  # fmt: skip
