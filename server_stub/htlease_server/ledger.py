@@ -196,6 +196,7 @@ class Ledger:
             ]
             batch.alive = self.uptime.run._replace(alive_at=turn.now)
         if not (batch.subjobs or batch.workflows or batch.alive):
+            self._answer(turn.late)
             return
         try:
             self._store.write(batch)

@@ -86,14 +86,16 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         url = _url_of(listener)
         ledger.start()
         try:
+            server = _prepared(App(ledger, reading, gate))
             say(_where(url, store.name, None if options.no_auth else token_path))
-            _run(App(ledger, reading, gate), listener)
+            server.run(sockets=[listener])
         finally:
             reading.close()
             ledger.stop()
 
 
-def _run(app: App, listener: socket.socket) -> None:
+def _prepared(app: App) -> uvicorn.Server:
+    """Return the server in a process that is ready for it."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_connections()
     # Nothing made so far is garbage. Requests make hardly any cycles, and the states in memory
@@ -106,7 +108,7 @@ def _run(app: App, listener: socket.socket) -> None:
         # Once it has stopped, uvicorn sends a caught signal on to the handler that was there
         # before, and the default one would make the exit status of a clean stop -15.
         signal.signal(number, server.handle_exit)
-    server.run(sockets=[listener])
+    return server
 
 
 def uvicorn_config(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> uvicorn.Config:

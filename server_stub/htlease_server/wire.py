@@ -17,6 +17,11 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+#: A client that is still sending would see a broken connection instead of the refusal, so what is
+#: only somewhat too large is read and thrown away.
+_READ_PAST_MAX_BYTES = 16 * BODY_MAX_BYTES
+_HANG_UP = (b"connection", b"close")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -77,32 +82,31 @@ async def send_answer(send: Send, answer: Answer) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return a request's body; refuses one that is too large without reading all of it."""
+    """Return a request's body; refuses one that is too large and keeps none of it."""
     for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > BODY_MAX_BYTES:
-            raise _too_large(f"{int(value)} bytes")
+        if name == b"content-length" and int(value) > _READ_PAST_MAX_BYTES:
+            raise _too_large(_HANG_UP)
     message = await receive()
     body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        if message["type"] == "http.disconnect":
-            raise ClientGone("hung up")
+    if not message.get("more_body") and message["type"] == "http.request":
+        if len(body) > BODY_MAX_BYTES:
+            raise _too_large()
         return body
     parts, size_bytes = [body], len(body)
-    while message.get("more_body"):
+    while message["type"] == "http.request" and message.get("more_body"):
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("hung up")
         parts.append(message.get("body", b""))
         size_bytes += len(parts[-1])
         if size_bytes > BODY_MAX_BYTES:
-            raise _too_large(f"more than {BODY_MAX_BYTES} bytes")
+            parts.clear()
+        if size_bytes > _READ_PAST_MAX_BYTES:
+            raise _too_large(_HANG_UP)
+    if message["type"] != "http.request":
+        raise ClientGone("the client hung up")
+    if size_bytes > BODY_MAX_BYTES:
+        raise _too_large()
     return b"".join(parts)
 
 
-def _too_large(size: str) -> Refusal:
-    # The rest of the body is still on its way: nothing more can be read from this connection.
-    return Refusal(
-        "too-large",
-        f"the body has {size}; {BODY_MAX_BYTES} is the limit",
-        (b"connection", b"close"),
-    )
+def _too_large(*headers: tuple[bytes, bytes]) -> Refusal:
+    return Refusal("too-large", f"the body has more than {BODY_MAX_BYTES} bytes", *headers)

@@ -1,0 +1,175 @@
+"""A ledger under a clock that the test moves, over any store."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from htlease import messages as m
+from htlease.attempt import Evidence, SubjobKey
+from htlease.protocol import body_of, call_of
+from htlease.subjob import SubjobState
+from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
+from htlease_server.history import state_from
+from htlease_server.ledger import Answer, Ledger, Waiting
+from htlease_server.reading import Reading
+from htlease_server.sqlite import MIGRATIONS, SqliteStore
+from htlease_server.store import HistoryRow, Store
+from htlease_server.workflow import PutWorkflow
+
+KEY = SubjobKey("run7", "sample-1")
+START = 1_795_225_431.0
+
+
+@dataclass(frozen=True)
+class StoreKind:
+    """What the suite needs to know of one kind of store."""
+
+    open: Callable[[Path], Store]
+    #: Run SQL past the store, as a person with a database client would.
+    tamper: Callable[[Path, str], None]
+    #: SQL that makes the store look as if a newer htlease had written it.
+    make_newer: str
+
+
+def _sqlite_path(directory: Path) -> Path:
+    return directory / "store.sqlite3"
+
+
+def _tamper_sqlite(directory: Path, sql: str) -> None:
+    import sqlite3
+
+    with sqlite3.connect(_sqlite_path(directory)) as db:
+        db.executescript(sql)
+    db.close()
+
+
+#: PostgreSQL becomes one more line here.
+STORES = {
+    "sqlite": StoreKind(
+        lambda directory: SqliteStore(_sqlite_path(directory)),
+        _tamper_sqlite,
+        f"PRAGMA user_version = {len(MIGRATIONS) + 1}",
+    ),
+}
+
+
+class Drill:
+    """Starts and stops servers over one store and asks them."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self.now = START
+        self._open_store = open_store
+        self._loop = asyncio.new_event_loop()
+        self._ids = itertools.count(1)
+        self.start()
+
+    def clock(self) -> float:
+        return self.now
+
+    def start(self, **limits: Any) -> None:
+        """Start a server."""
+        self.store = self._open_store()
+        self.ledger = Ledger(self.store, self.clock, **limits)
+        self.reading = Reading(self.store, self.ledger, self.clock)
+        self.ledger.start()
+
+    def stop(self) -> None:
+        """Stop the server as SIGTERM does."""
+        self.reading.close()
+        self.ledger.stop()
+
+    def close(self) -> None:
+        if self.ledger.is_alive:
+            self.stop()
+        self._loop.close()
+
+    def restart(self, after_seconds: float, **limits: Any) -> None:
+        """Stop the server and start another one later."""
+        self.stop()
+        self.now += after_seconds
+        self.start(**limits)
+
+    def waiting(
+        self, command: m.Command, key: SubjobKey = KEY, request_id: str | None = None
+    ) -> Waiting:
+        """Return a command as it comes out of a request."""
+        body = body_of(command, request_id or f"request-{next(self._ids)}")
+        sent = READERS[call_of(command)].read(
+            json.dumps(body).encode(), getattr(command, "phase", None)
+        )
+        return Waiting(key, sent, "admin", self._loop.create_future())
+
+    def ask_all(self, *waitings: Waiting) -> list[Any]:
+        """Queue requests at once and return their answers."""
+        for waiting in waitings:
+            self.ledger.submit(waiting)
+
+        async def answers() -> list[Answer]:
+            return await asyncio.wait_for(
+                asyncio.gather(*(waiting.future for waiting in waitings)), timeout=30
+            )
+
+        return self._loop.run_until_complete(answers())
+
+    def ask(self, command: m.Command, key: SubjobKey = KEY, request_id: str | None = None) -> Any:
+        """Ask one command and return the answer."""
+        return self.ask_all(self.waiting(command, key, request_id))[0]
+
+    def put(self, name: str, **body: Any) -> Any:
+        """PUT a workflow."""
+        raw = json.dumps({"request_id": f"put-{next(self._ids)}", **body}).encode()
+        read = decode(WORKFLOW_DECODER, raw)
+        put = PutWorkflow(name, read, read.plan_wanted(), raw)
+        return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
+
+    def read(self, look_up: Any) -> Any:
+        """Return what a coroutine of `reading` returns."""
+        return self._loop.run_until_complete(look_up)
+
+    def acquire(self, key: SubjobKey = KEY, **changes: Any) -> m.Grant:
+        """Get a lease that has to be granted."""
+        answer = self.ask(acquire(**changes), key)
+        assert isinstance(answer, m.Grant), answer
+        return answer
+
+    def state(self, key: SubjobKey = KEY) -> SubjobState:
+        """Return the state as it lies in the store."""
+        row = self.store.subjob(key)
+        assert row is not None
+        return state_from(row.snapshot, row.deadline_at)
+
+    def history(self, key: SubjobKey = KEY) -> list[HistoryRow]:
+        """Return all events in the store."""
+        row = self.store.subjob(key)
+        return [] if row is None else list(self.store.history(row.id, 0, 10_000))
+
+    def flush(self) -> None:
+        """Let the server write what it may write late."""
+        self.now += 1
+        deadline = time.monotonic() + 20
+        while self.ledger.cache.unflushed:
+            assert time.monotonic() < deadline, "the server does not flush"
+            time.sleep(0.01)
+
+
+def nonce(number: int) -> str:
+    return f"nonce-of-attempt-{number:04d}"
+
+
+def acquire(number: int = 1, **changes: Any) -> m.Acquire:
+    """Return what the `number`-th start of a submission asks."""
+    fields = {
+        "nonce": nonce(number),
+        "evidence": Evidence(job_starts=number, shadow_starts=number),
+        "global_job_id": "ap1#42.0#1795225431",
+        "ttl_seconds": 120.0,
+        **changes,
+    }
+    return m.Acquire(**fields)

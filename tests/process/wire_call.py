@@ -1,0 +1,74 @@
+"""Calls of the wire protocol as raw as a test needs them."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+from typing import Any, NamedTuple
+
+_IDS = itertools.count(1)
+
+
+class Called(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        """The code of a problem, which has to come with everything that belongs to one."""
+        if self.status == 200:
+            return None
+        problem = self.document
+        assert self.headers["content-type"] == "application/problem+json"
+        assert problem["status"] == self.status
+        assert problem["type"] == f"urn:htlease:problem:{problem['code']}"
+        assert problem["detail"] and problem["title"]
+        assert "Traceback" not in problem["detail"]
+        return str(problem["code"])
+
+
+class Caller:
+    """One token on one server."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self._address = url.removeprefix("http://")
+        self._token = token
+
+    def raw(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Called:
+        """Send bytes and return the answer."""
+        if self._token is not None:
+            headers.setdefault("authorization", f"Bearer {self._token}")
+        connection = http.client.HTTPConnection(self._address, timeout=30)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return Called(answer.status, found, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Called:
+        return self.raw("GET", path)
+
+    def post(self, path: str, **body: Any) -> Called:
+        """POST a body, with a new request ID unless it has one."""
+        body = {"request_id": f"call-{next(_IDS)}", **body}
+        return self.raw("POST", path, json.dumps(body).encode())
+
+    def put(self, path: str, **body: Any) -> Called:
+        body = {"request_id": f"call-{next(_IDS)}", **body}
+        return self.raw("PUT", path, json.dumps(body).encode())
+
+    def mint(self, **body: Any) -> str:
+        """Return a new job token."""
+        called = self.raw("POST", "/v1/tokens", json.dumps(body).encode())
+        assert called.status == 200, called
+        return str(called.document["token"])
