@@ -1,0 +1,225 @@
+"""Whatever breaks on the way, a submission is whole, taken back, or said to be unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.errors import InvalidField, Refused, ServerUnavailable
+from htlease_admin import schedd
+from htlease_admin.enrolment import check_distinct
+from htlease_admin.schedd import QueuedJob, ScheddUnavailable, SubmitRefused
+from htlease_admin.submit import Submission, carry_out, default_workflow
+from htlease_admin.submit_file import Commands, Description
+from htlease_admin.token_files import TokenFiles, remove_expired
+
+KEYS = tuple(SubjobKey("w", str(process)) for process in range(3))
+JOBS = [QueuedJob(7, process, f"ap#7.{process}#1", f"w/{process}") for process in range(3)]
+
+
+class Server:
+    """Answers enrolment and tokens; breaks when `breaks` says so."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, m.Command]] = []
+        self.epochs: dict[SubjobKey, int] = {}
+        self.documents: dict[SubjobKey, dict[str, Any]] = {}
+        self.breaks: Callable[[SubjobKey, m.Command], Exception | None] = lambda *_: None
+
+    def command(self, key: SubjobKey, command: m.Command) -> dict[str, Any]:
+        error = self.breaks(key, command)
+        if error:
+            raise error
+        self.sent.append((str(key), command))
+        return {"epoch": self.epochs.get(key, 1)}
+
+    def subjob(self, key: SubjobKey) -> dict[str, Any]:
+        return self.documents[key]
+
+    def mint_token(self, workflow: str, subjob: str, ttl_seconds: float) -> dict[str, Any]:
+        return {"token": f"token of {workflow}/{subjob}"}
+
+    def cancelled(self) -> list[str]:
+        return [key for key, command in self.sent if isinstance(command, m.Cancel)]
+
+
+class Queue:
+    """What stands in for the schedd: what it answers, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.refusal: Exception | None = None
+        self.jobs: list[QueuedJob] | Exception = JOBS
+        self.submitted = 0
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    queue = Queue()
+
+    def submit(description: Description, name: str | None) -> tuple[int, list[str]]:
+        queue.submitted += 1
+        if queue.refusal:
+            raise queue.refusal
+        return 7, []
+
+    def jobs(submission_id: str, name: str | None) -> list[QueuedJob]:
+        if isinstance(queue.jobs, Exception):
+            raise queue.jobs
+        return queue.jobs
+
+    monkeypatch.setattr(schedd, "locate", lambda name: None)
+    monkeypatch.setattr(schedd, "submit", submit)
+    monkeypatch.setattr(schedd, "jobs_of_submission", jobs)
+    return queue
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Submission:
+    tokens = TokenFiles.of(tmp_path, "abc", 100.0)
+    description = Description(Commands({"executable": "a"}), 3)
+    return Submission("abc", description, KEYS, None, tokens, 60.0, None, force=False)
+
+
+def carried_out(
+    submission: Submission, server: Server
+) -> tuple[list[QueuedJob] | Exception, list[str]]:
+    said: list[str] = []
+    try:
+        return carry_out(submission, server, said.append), said  # type: ignore[arg-type]
+    except Exception as error:
+        return error, said
+
+
+def token_files(submission: Submission) -> list[Path]:
+    return sorted(submission.tokens.directory.glob("*/htlease.token"))
+
+
+def test_every_job_is_enrolled_gets_its_token_and_is_bound(
+    submission: Submission, queue: Queue
+) -> None:
+    server = Server()
+    jobs, said = carried_out(submission, server)
+    assert jobs == JOBS and said == []
+    bound = [command.global_job_id for _, command in server.sent if isinstance(command, m.Enroll)]
+    assert bound == [None, None, None, "ap#7.0#1", "ap#7.1#1", "ap#7.2#1"]
+    assert [path.read_text() for path in token_files(submission)] == [
+        f"token of w/{process}\n" for process in range(3)
+    ]
+
+
+def test_a_server_that_goes_away_half_way_takes_back_what_it_can(
+    submission: Submission, queue: Queue
+) -> None:
+    server = Server()
+    server.breaks = lambda key, command: ServerUnavailable("gone") if key == KEYS[2] else None
+    error, said = carried_out(submission, server)
+    assert isinstance(error, ServerUnavailable)
+    assert queue.submitted == 0
+    assert server.cancelled() == ["w/0", "w/1"]
+    assert said == ["nothing was submitted; 2 subjob(s) that were enrolled are cancelled"]
+    assert token_files(submission) == []
+
+
+def test_what_cannot_even_be_cancelled_is_named(submission: Submission, queue: Queue) -> None:
+    server = Server()
+    server.breaks = lambda key, command: (
+        ServerUnavailable("gone") if key == KEYS[2] or isinstance(command, m.Cancel) else None
+    )
+    _, said = carried_out(submission, server)
+    assert said[0].startswith("w/0 could not be cancelled: gone")
+
+
+def test_a_refused_queue_cancels_only_what_nobody_else_has(
+    submission: Submission, queue: Queue
+) -> None:
+    queue.refusal, queue.jobs = SubmitRefused("owner may not"), []
+    server = Server()
+    server.epochs = {KEYS[0]: 2, KEYS[1]: 2}
+    server.documents = {KEYS[0]: {"status": "active"}, KEYS[1]: {"status": "waiting"}}
+    error, said = carried_out(submission, server)
+    assert error is queue.refusal
+    assert server.cancelled() == ["w/1", "w/2"]
+    assert said[0] == "w/0 stays active: an earlier submission has it"
+    assert token_files(submission) == []
+
+
+def test_a_lost_answer_is_looked_up_and_the_jobs_are_kept(
+    submission: Submission, queue: Queue
+) -> None:
+    queue.refusal = SubmitRefused("connection reset")
+    server = Server()
+    jobs, _ = carried_out(submission, server)
+    assert jobs == JOBS and server.cancelled() == []
+    assert len(token_files(submission)) == 3
+
+
+def test_when_nobody_knows_whether_it_was_queued_nothing_is_cancelled(
+    submission: Submission, queue: Queue
+) -> None:
+    queue.refusal = SubmitRefused("connection reset")
+    queue.jobs = ScheddUnavailable("the schedd does not answer")
+    server = Server()
+    error, _ = carried_out(submission, server)
+    assert isinstance(error, ScheddUnavailable)
+    assert "is not known: look with `condor_q -constraint 'HTLeaseSubmission" in str(error)
+    assert server.cancelled() == [] and len(token_files(submission)) == 3
+
+
+def test_a_binding_that_fails_is_harmless_and_told(submission: Submission, queue: Queue) -> None:
+    server = Server()
+    server.breaks = lambda key, command: (
+        ServerUnavailable("gone")
+        if isinstance(command, m.Enroll) and command.global_job_id
+        else None
+    )
+    jobs, said = carried_out(submission, server)
+    assert jobs == JOBS and server.cancelled() == []
+    assert len(said) == 3 and "harmless" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempts", "is_run"),
+    [("cancelled", 0, True), ("cancelled", 1, False), ("complete", 0, False)],
+)
+def test_only_what_was_cancelled_before_any_attempt_runs_again_unforced(
+    submission: Submission, queue: Queue, outcome: str, attempts: int, is_run: bool
+) -> None:
+    server = Server()
+    server.documents = {KEYS[1]: {"attempt_number": attempts, "status": outcome}}
+    server.breaks = lambda key, command: (
+        Refused("subjob-closed", "closed", outcome=outcome)
+        if key == KEYS[1] and isinstance(command, m.Enroll) and not command.force
+        and command.global_job_id is None
+        else None
+    )  # fmt: skip
+    result, _ = carried_out(submission, server)
+    assert (result == JOBS) is is_run
+    if not is_run:
+        assert f"w/1 is {outcome}; `htlease submit --force` runs it again" in str(result)
+        assert server.cancelled() == ["w/0"]
+
+
+def test_two_jobs_for_one_subjob_are_refused_by_number() -> None:
+    with pytest.raises(InvalidField, match="jobs 0 and 2 of this file are both w/0"):
+        check_distinct([KEYS[0], KEYS[1], KEYS[0]])
+
+
+def test_token_files_are_the_owners_alone_and_go_when_they_have_expired(tmp_path: Path) -> None:
+    old = TokenFiles.of(tmp_path, "old", 100.0)
+    new = TokenFiles.of(tmp_path, "new", 300.0)
+    old.write(0, "t")
+    new.write(0, "t")
+    file = new.directory / "0" / "htlease.token"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    remove_expired(tmp_path, 200.0)
+    assert not old.directory.exists() and file.exists()
+
+
+def test_a_workflow_is_named_after_file_and_time() -> None:
+    assert default_workflow("my job", 1795232712.0, "beef00") == "my-job-20261121-0345-beef"
