@@ -211,6 +211,7 @@ def test_plain_condor_submit_needs_two_changed_lines_only(desk: Desk) -> None:
         "transfer_input_files = plan.toml, run.sh, input.txt, htlease.token\n"
         f'{SMALL}My.HTLeaseKey = "plain/$(sample)-$(Step)"\nqueue 2 sample from (\n  x\n  y\n)\n',
     )
+    desk.lab.server.ask("PUT", "/v1/workflows/plain", {"request_id": "made by the test"})
     desk.lab.pool.run(["condor_submit", "a.sub"], cwd=desk.directory)
     keys = ["plain/x-0", "plain/x-1", "plain/y-0", "plain/y-1"]
     desk.lab.wait_for(
