@@ -41,11 +41,6 @@ restart = "once"
 exclusive = true
 """
 
-TRANSFER = (
-    "should_transfer_files = YES",
-    "transfer_input_files = plan.toml, phase.py, behaviour.json, htlease.token",
-)
-
 
 class Witness:
     """Hears from payloads, wherever they run; the lease server knows nothing of it."""
@@ -182,6 +177,10 @@ class TestJob:
     def log(self) -> Path:
         return self.directory / "log"
 
+    def is_known(self) -> bool:
+        """Tell whether the server has heard of the subjob."""
+        return bool(self.lab.server.get(f"/v1/subjobs?id={self.key.split('/')[1]}")["subjobs"])
+
     def subjob(self) -> dict[str, Any]:
         workflow, subjob = self.key.split("/")
         return self.lab.server.get(f"/v1/workflows/{workflow}/subjobs/{subjob}")
@@ -219,7 +218,7 @@ class TestJob:
 
     def wait_status(self, status: str, timeout_seconds: float = 150) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
-            document = self.subjob()
+            document = self.subjob() if self.is_known() else {"status": "not known"}
             return document if document["status"] == status else None
 
         document: dict[str, Any] = self.lab.wait_for(
@@ -274,7 +273,8 @@ class Lab:
         plan: str = PLAN,
         ttl_seconds: float = 20,
         lines: Sequence[str] = (),
-        options: str = "",
+        arguments: str = "--plan plan.toml",
+        files: Mapping[str, bytes] | None = None,
         pin: str | None = None,
         is_transferred: bool = True,
     ) -> TestJob:
@@ -288,15 +288,19 @@ class Lab:
         told = {"witness": self.witness.url, **(behaviour or {})}
         write_for_job(directory / "behaviour.json", json.dumps(told).encode())
         write_for_job(directory / "htlease.token", self.token(workflow).encode(), 0o600)
+        inputs = {"plan.toml", "phase.py", "behaviour.json", "htlease.token", *(files or {})}
+        for file_name, content in (files or {}).items():
+            write_for_job(directory / file_name, content, 0o755)
+        transfer = [
+            "should_transfer_files = YES",
+            f"transfer_input_files = {', '.join(sorted(inputs))}",
+        ]
         machine = f'requirements = Machine == "{self.pool.ep_host(pin)}"' if pin else ""
-        has_executable = any(line.startswith("executable") for line in lines)
-        arguments = f"arguments = run --server {self.server.url} --plan plan.toml"
-        arguments += f" --ttl {ttl_seconds:g} {options}"
         description = "\n".join(
             [
-                "" if has_executable else "executable = htlease-ep.pyz",
-                arguments,
-                *(TRANSFER if is_transferred else ()),
+                "executable = htlease-ep.pyz",
+                f"arguments = run --server {self.server.url} --ttl {ttl_seconds:g} {arguments}",
+                *(transfer if is_transferred else ()),
                 "request_cpus = 1",
                 "request_memory = 64",
                 "request_disk = 1",

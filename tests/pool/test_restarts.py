@@ -143,6 +143,7 @@ def test_an_eviction_after_checkpoints_is_a_newer_attempt(lab: Lab) -> None:
     job = lab.submit(
         "checkpoint-then-evicted",
         {"checkpoints": {"stage-in": 2}, "block": {"compute": [1]}},
+        pin="ep1",
         lines=["checkpoint_exit_code = 85", "transfer_checkpoint_files = plan.toml"],
     )
     job.wait_told("alive", "compute")
@@ -211,7 +212,7 @@ def test_local_universe_counts_starts_alike(lab: Lab, fault: str) -> None:
 @pytest.mark.parametrize("fault", ["vacate-fast", "shadow-killed", "starter-killed"])
 def test_after_a_hard_kill_the_lease_is_not_sat_out(lab: Lab, fault: str) -> None:
     """With proof the first request is granted, long before the lease would have ended."""
-    job = lab.submit(f"hard-{fault}", {"block": {"compute": [1]}}, ttl_seconds=600)
+    job = lab.submit(f"hard-{fault}", {"block": {"compute": [1]}}, ttl_seconds=600, pin="ep1")
     job.wait_told("alive", "compute")
     broken_at = time.monotonic()
     FAULTS[fault](lab, job)
