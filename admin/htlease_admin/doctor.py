@@ -144,5 +144,5 @@ def _schedd_checks(name: str | None, ttl_seconds: float) -> Iterator[Check]:
             "needed for `htlease submit` only; plain condor_submit does not need the bindings",
         )
         return
-    yield Check("schedd", OK, f"{access_point.name or 'local'}, {access_point.version}")
+    yield Check("schedd", OK, f"{access_point.name}, HTCondor {access_point.version}")
     yield from knob_checks(schedd.read_knobs(KNOBS), ttl_seconds)

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from htlease_admin.attempts import Attempt, Event, ending_text, read_attempts
 from htlease_admin.tables import moment_text
 from htlease_admin.timeline import closing_reason, grant_reason
 
 
-def explain(events: Sequence[Event], which: str | None = None) -> list[str]:
-    """Return the story of the attempts, a sentence each.
+@dataclass(frozen=True)
+class Story:
+    """What became of one attempt."""
+
+    #: Its ID; None for a subjob without attempts.
+    attempt_id: str | None
+    sentences: tuple[str, ...]
+
+
+def explain(events: Sequence[Event], which: str | None = None) -> list[Story]:
+    """Return the stories of the attempts in the order in which they first asked for the lease.
 
     `which` is an attempt number, an attempt ID or a fence written `fence:7`; without it, all. An
     empty list means that the history has no such attempt.
     """
     attempts = read_attempts(events)
-    chosen = [attempt for attempt in attempts if which is None or _is_called(attempt, which)]
-    return [sentence for attempt in chosen for sentence in _story(attempt)]
+    if not attempts and which is None:
+        return [Story(None, ("No attempt has asked for the lease yet.", *_closings(events)))]
+    return [
+        Story(attempt.attempt_id, tuple(_story(attempt)))
+        for attempt in attempts
+        if which is None or _is_called(attempt, which)
+    ]
+
+
+def _closings(events: Sequence[Event]) -> list[str]:
+    return [
+        f"{_at(event)} the subjob was closed as {event['outcome']}: {closing_reason(event)}."
+        for event in events
+        if event["event"] == "subjob-closed"
+    ]
 
 
 def _is_called(attempt: Attempt, which: str) -> bool:
@@ -95,9 +118,10 @@ def _end(attempt: Attempt, end: Event) -> str:
     if end["event"] == "lease-acquired":
         assert attempt.next is not None
         if end.get("ended_before") == "expired":
+            failing = "finish by its deadline" if attempt.recalls else "renew in time"
             return (
-                f"It did not renew in time and so lost the lease, which {attempt.next.name} got "
-                f"at {moment_text(end.get('at'))}."
+                f"It did not {failing} and so lost the lease, which {attempt.next.name} got at "
+                f"{moment_text(end.get('at'))}."
             )
         return f"{_at(end)} it lost the lease to {attempt.next.name}, because {_takeover(end)}."
     if end["event"] == "attempt-exited":
@@ -105,7 +129,7 @@ def _end(attempt: Attempt, end: Event) -> str:
     if end["event"] == "lease-abandoned":
         reason = f": {end['reason']}" if end.get("reason") else ""
         return f"{_at(end)} it gave the lease up{reason}."
-    return f"{_at(end)} the subjob was closed as {end['outcome']}: {closing_reason(end)}."
+    return _closings([end])[0]
 
 
 def _takeover(grant: Event) -> str:

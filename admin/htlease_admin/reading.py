@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import click
@@ -64,15 +65,15 @@ def explain_command(
     server: LeaseServer, key: SubjobKey, attempt: str | None, wants_json: bool
 ) -> None:
     """Say why attempts got the lease, waited for it or lost it."""
-    sentences = explain(server.history(key)["events"], attempt)
-    if not sentences and attempt is not None:
+    stories = explain(server.history(key)["events"], attempt)
+    if not stories:
         raise Refused(
             "not-found", f"{key} has no attempt {attempt}; `htlease show {key}` lists its attempts"
         )
     _print(
-        {"subjob": str(key), "attempt": attempt, "sentences": sentences},
+        {"subjob": str(key), "stories": [dataclasses.asdict(story) for story in stories]},
         wants_json,
-        lambda _: click.echo("\n".join(sentences or [f"{key} has had no attempt yet."])),
+        lambda _: click.echo("\n\n".join("\n".join(story.sentences) for story in stories)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ class AccessPoint:
     """A schedd that answers."""
 
     name: str
+    #: E.g. `23.9.6`; of the bindings, where the schedd does not tell its own.
     version: str
-    address: str
 
 
 def bindings() -> Any:
@@ -125,8 +126,8 @@ def locate(name: str | None = None) -> AccessPoint:
             f"the schedd {name or 'of this machine'} does not answer: {_one_line(error)}; is "
             "HTCondor running here, and does CONDOR_CONFIG name its configuration?"
         ) from error
-    version = str(where.get("CondorVersion") or module.version())
-    return AccessPoint(str(where.get("Name") or ""), version, str(where.get("MyAddress") or ""))
+    version = re.search(r"\d+\.\d+\.\d+", str(where.get("CondorVersion") or module.version()))
+    return AccessPoint(str(where.get("Name") or "local"), version[0] if version else "unknown")
 
 
 def _open(name: str | None) -> tuple[Any, Mapping[str, Any]]:
@@ -158,7 +159,7 @@ def submit(description: Description, name: str | None = None) -> tuple[int, list
             items = {} if description.items is None else {"itemdata": iter(description.items)}
             result = _open(name)[0].submit(prepared, count=description.count, **items)
         except Exception as error:
-            raise SubmitRefused(_one_line(error)) from error
+            raise SubmitRefused(f"HTCondor would not take the jobs: {_one_line(error)}") from error
     return int(result.cluster()), [_one_line(warning.message) for warning in caught]
 
 

@@ -30,11 +30,12 @@ from htlease_admin.pyz import find_pyz
 from htlease_admin.queue_statement import check_one_queue
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory
-from htlease_admin.submit_file import Description, Wrapping, wrap
+from htlease_admin.submit_file import Description, Wrapping, sends_executable, wrap
 from htlease_admin.tables import Table, print_table
 from htlease_admin.token_files import TokenFiles, remove_expired
 from htlease_wrapper.plan_file import PlanFile, read_plan_file
 
+_JOBS_SHOWN = 20
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
 
 
@@ -77,7 +78,12 @@ class Submission:
     help="Where to keep token files; the schedd must see it [$XDG_STATE_HOME/htlease].",
 )
 @click.option("--pyz", type=click.Path(path_type=Path), help="The wrapper file to send along.")
-@click.option("--schedd", "schedd_name", metavar="NAME", help="Submit to this schedd.")
+@click.option(
+    "--schedd",
+    "schedd_name",
+    metavar="NAME",
+    help="Submit to this schedd, which must see the same files.",
+)
 @click.option("--force", is_flag=True, help="Run complete and cancelled subjobs again.")
 @click.option("--dry-run", is_flag=True, help="Print the submit description and stop.")
 @json_option
@@ -101,7 +107,7 @@ def submit(
 
     Every job is enrolled and gets a token of its own. With the server away nothing is submitted;
     if the schedd refuses, the enrolled subjobs are cancelled. After `--` come submit commands that
-    go before those of the file, as with condor_submit: `-- request_memory=2GB`.
+    take the place of those in the file: `-- request_memory=2GB`.
     """
     submission_id = secrets.token_hex(8)
     now = time.time()
@@ -128,6 +134,8 @@ def submit(
         for text in schedd.expand_each(wrapped, "MY.HTLeaseKey")
     )
     check_distinct(keys)
+    if sends_executable(description.commands):
+        _check_executables(set(schedd.expand_each(description, "executable")))
     if dry_run:
         click.echo(wrapped.text(), nl=False)
         return
@@ -155,7 +163,19 @@ def submit(
         click.echo(as_json(document))
         return
     click.echo(f"{len(jobs)} job(s) submitted to cluster {jobs[0].cluster}.")
-    print_table(Table(("JOB", "SUBJOB"), [(f"{job.cluster}.{job.proc}", job.key) for job in jobs]))
+    rows = [(f"{job.cluster}.{job.proc}", job.key) for job in jobs[:_JOBS_SHOWN]]
+    print_table(Table(("JOB", "SUBJOB"), rows))
+    if len(jobs) > _JOBS_SHOWN:
+        click.echo(f"... and {len(jobs) - _JOBS_SHOWN} more: `htlease list {keys[0].workflow}`")
+
+
+def _check_executables(paths: set[str]) -> None:
+    """HTCondor makes an `executable` executable, and an input file it sends as it is."""
+    for path in sorted(path.strip() for path in paths):
+        if not Path(path).is_file():
+            raise InvalidField("executable", f"{path}: there is no such file")
+        if not os.access(path, os.X_OK):
+            raise InvalidField("executable", f"{path} is not executable; run `chmod +x {path}`")
 
 
 def default_workflow(stem: str, now: float, submission_id: str) -> str:

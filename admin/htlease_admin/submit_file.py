@@ -102,7 +102,7 @@ class Wrapping:
 def wrap(description: Description, wrapping: Wrapping) -> Description:
     """Return the description with the wrapper in front; raises InvalidField naming the command."""
     commands = Commands(description.commands)
-    universe = commands.get("universe", "vanilla").strip().lower()
+    universe = _universe(commands)
     if universe not in _WITH_TRANSFER + _WITHOUT_TRANSFER:
         raise InvalidField(
             "universe",
@@ -111,10 +111,10 @@ def wrap(description: Description, wrapping: Wrapping) -> Description:
     executable = commands.get("executable", "").strip()
     if not executable:
         raise InvalidField("executable", "is missing; the wrapper needs a program to run")
-    is_transferred = universe in _WITH_TRANSFER and not _is_no(commands, "should_transfer_files")
+    is_transferred = _has_file_transfer(commands)
     if is_transferred:
         commands["should_transfer_files"] = "YES"
-    if not _WRAPPER_NAME.fullmatch(PurePosixPath(executable).name):
+    if not _is_wrapper(executable):
         _put_in_front(commands, executable, is_transferred, wrapping)
     elif wrapping.plan_path or wrapping.ttl_seconds:
         raise InvalidField(
@@ -129,6 +129,27 @@ def wrap(description: Description, wrapping: Wrapping) -> Description:
     commands["MY.HTLeaseKey"] = _key_expression(commands, wrapping.workflow)
     commands["MY.HTLeaseSubmission"] = f'"{wrapping.submission_id}"'
     return replace(description, commands=commands)
+
+
+def sends_executable(commands: Commands) -> bool:
+    """Tell whether the payload's program travels as an input file, where it keeps its mode."""
+    return (
+        _has_file_transfer(commands)
+        and not _is_no(commands, "transfer_executable")
+        and not _is_wrapper(commands.get("executable", ""))
+    )
+
+
+def _universe(commands: Commands) -> str:
+    return commands.get("universe", "vanilla").strip().lower()
+
+
+def _has_file_transfer(commands: Commands) -> bool:
+    return _universe(commands) in _WITH_TRANSFER and not _is_no(commands, "should_transfer_files")
+
+
+def _is_wrapper(executable: str) -> bool:
+    return _WRAPPER_NAME.fullmatch(PurePosixPath(executable.strip()).name) is not None
 
 
 def _put_in_front(

@@ -41,7 +41,7 @@ def timeline(events: Sequence[Event]) -> Table:
                 _short_name(attempt),
                 (attempt.host if attempt else None) or "",
                 phase,
-                "" if fence is None else str(fence),
+                str(fence) if fence else "",
                 what,
                 why,
             )

@@ -135,6 +135,7 @@ def test_an_ordinary_file_runs_with_the_same_arguments_and_files(desk: Desk) -> 
             job["global_job_id"]
         ], "the enrolled epoch went to this job and to no other"
         assert len(document["attempts"]) == 1
+        assert job["subjob"] in desk.htlease("find", job["global_job_id"]).stdout
 
 
 def test_queue_n_gives_each_job_its_own_key_and_token(desk: Desk) -> None:
@@ -164,7 +165,7 @@ def test_the_jobs_own_key_names_the_subjob(desk: Desk) -> None:
     desk.wait_ended([job["subjob"] for job in jobs])
 
 
-def test_a_plan_runs_the_phases_and_overrides_come_first(desk: Desk) -> None:
+def test_a_plan_runs_the_phases_and_an_override_replaces_a_command(desk: Desk) -> None:
     desk.write("plan.toml", '[[phase]]\nname = "only"\nrun = ["./run.sh", "planned"]\n')
     desk.write("a.sub", f"executable = run.sh\ntransfer_input_files = input.txt\n{SMALL}queue\n")
     jobs = desk.submit("a.sub", "--plan", "plan.toml", "--workflow", "planned", "--", "error = e2")

@@ -157,7 +157,7 @@ def test_a_run_of_the_wrapper_can_be_listed_shown_told_explained_and_found(
         (("show", "json"), "subjobs"),
         (("show", "json/a"), "attempts"),
         (("history", "json/a"), "events"),
-        (("explain", "json/a"), "sentences"),
+        (("explain", "json/a"), "stories"),
         (("find", "a"), "subjobs"),
         (("doctor",), "checks"),
     ],
@@ -284,7 +284,7 @@ def test_a_key_that_is_none_is_a_usage_error_that_says_what_one_is(lab: Lab, key
 
 def test_an_unknown_attempt_is_told_where_to_look(lab: Lab) -> None:
     lab.client("explain/a").call(m.Enroll())
-    assert "has had no attempt yet" in lab.ok("explain", "explain/a")
+    assert "No attempt has asked for the lease yet." in lab.ok("explain", "explain/a")
     refusal = lab.refused(1, "explain", "explain/a", "--attempt", "7")
     assert "explain/a has no attempt 7; `htlease show explain/a` lists" in refusal
 
@@ -388,6 +388,7 @@ def test_the_admin_token_is_the_owners_alone(lab: Lab) -> None:
 
 
 def test_submit_dry_run_prints_what_would_be_submitted(lab: Lab, pyz: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").touch(mode=0o755)
     (tmp_path / "a.sub").write_text(
         "executable = run.sh\narguments = \"'a b' $(sample)\"\n"
         'My.HTLeaseKey = "dry/$(sample)"\nqueue sample in (s1 s2)\n'
@@ -409,7 +410,9 @@ def test_submit_dry_run_prints_what_would_be_submitted(lab: Lab, pyz: Path, tmp_
         (78, "executable = a\nqueue x from nofile.txt\n", "nofile.txt"),
         (78, "executable = a\nqueue\nqueue\n", "has 2 queue statements"),
         (78, "universe = grid\nexecutable = a\nqueue\n", "grid jobs"),
-        (1, "executable = a\nqueue\n", "the schedd of this machine does not answer"),
+        (78, "executable = a\nqueue\n", "a: there is no such file"),
+        (78, "executable = /etc/passwd\nqueue\n", "run `chmod +x /etc/passwd`"),
+        (1, "executable = /bin/true\nqueue\n", "the schedd of this machine does not answer"),
     ],
 )
 def test_submit_refuses_before_anything_is_enrolled(

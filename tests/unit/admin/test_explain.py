@@ -17,7 +17,8 @@ def world() -> Recorder:
 
 
 def told(world: Recorder, which: str | None = None) -> str:
-    sentences = explain(world.documents, which)
+    stories = explain(world.documents, which)
+    sentences = [sentence for story in stories for sentence in story.sentences]
     assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences)
     assert "nonce" not in " ".join(sentences)
     return "\n".join(sentences)
@@ -46,6 +47,22 @@ def test_a_lease_that_ran_out_says_so_on_both_sides(world: Recorder) -> None:
     world.grant("b", 2)
     assert "It did not renew in time and so lost the lease, which attempt 2 got" in told(world, "1")
     assert "because the lease of attempt 1 had run out" in told(world, "2")
+
+
+def test_a_recalled_lease_that_ran_out_is_not_called_unrenewed(world: Recorder) -> None:
+    world.grant("a", 1)
+    world.acquire("b", 2)
+    world.now += 500
+    world.grant("b", 2)
+    assert "It did not finish by its deadline and so lost the lease" in told(world, "1")
+
+
+def test_each_attempt_has_a_story_of_its_own(world: Recorder) -> None:
+    world.grant("a", 1)
+    world.now += 500
+    world.grant("b", 2)
+    ids = [story.attempt_id for story in explain(world.documents)]
+    assert ids == [f"{GJID}@1.1", f"{GJID}@2.2"]
 
 
 def test_the_same_slot_is_named_as_proof_on_both_sides(world: Recorder) -> None:
@@ -116,6 +133,13 @@ def test_an_exit_and_the_reclaim_after_it(world: Recorder) -> None:
     world.grant("b", 2)
     assert "its payload ended (killed by signal 9), and the lease with it." in told(world, "1")
     assert "the payload of attempt 1 had ended and was not committed" in told(world, "2")
+
+
+def test_without_attempts_only_the_end_is_told(world: Recorder) -> None:
+    world.send(m.Enroll())
+    assert told(world) == "No attempt has asked for the lease yet."
+    world.send(m.Cancel("not submitted"))
+    assert told(world).endswith("closed as cancelled: it was cancelled: not submitted.")
 
 
 def test_scripts_are_called_scripts(world: Recorder) -> None:
