@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import enclosure, network, processes, software
+from . import debian, enclosure, network, processes, software
 from .enclosure import Enclosure
 from .errors import PoolError
 from .files import JOB_USER, JOB_USER_ID, host_name, write_client_files, write_files
@@ -200,7 +200,7 @@ class Instance:
         try:
             net = network.choose(self.name)
             if not shutil.which("ip"):
-                software.install_packages(["iproute2"], self._report)
+                debian.install_packages(["iproute2"], self._report)
             self._save({"number": net.number, "bridged": True})
             network.build(net)
         except PoolError as refusal:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .debian import unpacked
 from .errors import PoolError
 
 SUITES = ("trixie", "sid")
 DEFAULT_SUITE = "trixie"
 _PACKAGES = "condor,python3,procps,ca-certificates"
-_DEFAULT_MIRROR = "http://deb.debian.org/debian"
-_DEFAULT_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_MARKER = "etc/htlease-minipool"
-# The apt settings of this machine that decide whether a download works; the rest is taste.
-_APT_SETTINGS = re.compile(
-    r"Acquire::(https?\b|Check-|Retries|ForceIPv|Max-ValidTime|Min-ValidTime|Languages|By-Hash)"
-)
 
 
 @dataclass(frozen=True)
@@ -54,102 +44,4 @@ def provide(suite: str | None, roots: Path, report: Callable[[str], None]) -> So
             "No condor_master is on PATH, and unpacking a private HTCondor needs root: "
             "install HTCondor, or run this command as root."
         )
-    root = roots / suite
-    roots.mkdir(parents=True, exist_ok=True)
-    with (roots / f"{suite}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (root / _MARKER).exists():
-            _unpack(suite, root, report)
-    return Software(suite, root)
-
-
-def _unpack(suite: str, root: Path, report: Callable[[str], None]) -> None:
-    partial = root.with_name(f"{suite}.partial")
-    for leftover in (partial, root):
-        if leftover.exists():
-            shutil.rmtree(leftover)
-    _need_packages(report)
-    mirror, keyring = _mirror(), _keyring()
-    report(f"unpacking HTCondor from Debian {suite} ({mirror}) into {root}")
-    with tempfile.NamedTemporaryFile("w", suffix=".conf") as apt_settings:
-        apt_settings.write('APT::Install-Recommends "false";\n' + _apt_settings())
-        apt_settings.flush()
-        done = subprocess.run(
-            [
-                "mmdebstrap",
-                "--quiet",
-                "--mode=root",
-                "--variant=minbase",
-                f"--include={_PACKAGES}",
-                f"--aptopt={apt_settings.name}",
-                suite,
-                str(partial),
-                f"deb [signed-by={keyring}] {mirror} {suite} main",
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        shutil.rmtree(partial, ignore_errors=True)
-        errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
-        raise PoolError(
-            f"mmdebstrap could not unpack Debian {suite} from {mirror}: "
-            f"{'; '.join(errors) or done.stderr.strip()[-500:]}"
-        )
-    (partial / _MARKER).write_text(f"{suite} {mirror}\n")
-    partial.rename(root)
-
-
-def _need_packages(report: Callable[[str], None]) -> None:
-    missing = [
-        package
-        for package, file in (
-            ("mmdebstrap", shutil.which("mmdebstrap")),
-            ("debian-archive-keyring", Path(_keyring()).exists()),
-        )
-        if not file
-    ]
-    if missing:
-        install_packages(missing, report)
-
-
-def install_packages(packages: list[str], report: Callable[[str], None]) -> None:
-    """Install Debian packages on this machine with apt-get."""
-    if not shutil.which("apt-get"):
-        raise PoolError(f"{', '.join(packages)} missing and there is no apt-get: install by hand.")
-    report(f"installing {', '.join(packages)} with apt-get")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "-qq", "update"],
-        ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *packages],
-    ):
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-    if done.returncode:
-        raise PoolError(f"apt-get could not install {', '.join(packages)}: {done.stderr.strip()}")
-
-
-def _mirror() -> str:
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(CREATED_BY) $(COMPONENT) $(REPO_URI)"],
-        capture_output=True,
-        text=True,
-    ).stdout
-    for line in listed.splitlines():
-        kind, component, uri = line.split(maxsplit=2)
-        if kind == "Packages" and component == "main" and uri.rstrip("/").endswith("/debian"):
-            return uri.rstrip("/")
-    return _DEFAULT_MIRROR
-
-
-def _keyring() -> str:
-    # Debian before trixie ships .gpg, later releases .pgp with a .gpg link.
-    newer = Path(_DEFAULT_KEYRING).with_suffix(".pgp")
-    return str(newer) if newer.exists() else _DEFAULT_KEYRING
-
-
-def _apt_settings() -> str:
-    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True).stdout
-    return "".join(f"{line}\n" for line in dump.splitlines() if _APT_SETTINGS.match(line))
+    return Software(suite, unpacked(suite, _PACKAGES, roots / suite, report))

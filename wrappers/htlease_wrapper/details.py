@@ -31,7 +31,7 @@ class DetailsFile:
                 pass
         else:
             temporary = self.path.with_name("details.saved")
-            temporary.write_text(details, encoding="utf-8", newline="")
+            temporary.write_bytes(details.encode("utf-8"))
             temporary.replace(self.path)
         self._seen = self._signature()
 

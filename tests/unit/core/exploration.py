@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from htlease import messages as m
 from htlease.attempt import Evidence, Place
@@ -333,7 +333,7 @@ class Explorer:
         return f"{self.setting.name}:\n  " + "\n  ".join(reversed(labels))
 
 
-def with_client(node: Node, attempt: int, **changes: object) -> Node:
+def with_client(node: Node, attempt: int, **changes: Any) -> Node:
     clients = list(node.clients)
     client = clients[attempt]._replace(**changes)
     if client.is_dead:  # what it believed no longer tells worlds apart
