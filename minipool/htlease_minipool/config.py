@@ -29,6 +29,7 @@ MASTER_BACKOFF_CEILING = 2
 MASTER_CHECK_NEW_EXEC_INTERVAL = 86400
 STARTER_INITIAL_UPDATE_INTERVAL = 2
 STARTER_UPDATE_INTERVAL = 10
+RECONNECT_BACKOFF_CEILING = 2
 TCP_KEEPALIVE_INTERVAL = 5
 # A recycled shadow would carry the first job's id in its argument list.
 SHADOW_WORKLIFE = 0
@@ -148,6 +149,8 @@ def execution_point(
             "PREEMPT = False",
             "KILL = False",
             "WANT_SUSPEND = False",
+            # A frozen starter shall outlive the attempt that takes its place.
+            "KILLING_TIMEOUT = 180",
             "STARTD_DEBUG = D_PID D_SUB_SECOND",
             "STARTER_DEBUG = D_PID D_SUB_SECOND",
             "",
