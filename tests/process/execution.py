@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tests.process.serving import ServerProcess
 
@@ -93,28 +93,42 @@ class Sandbox:
         """Return the command line of the pyz."""
         return [*([self.python] if self.python else []), str(self.pyz), *arguments]
 
-    def start(self, *arguments: str, **popen: Any) -> subprocess.Popen[bytes]:
-        """Start `htlease-ep.pyz run ARGUMENTS`."""
+    def start(
+        self,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int | None = None,
+        pass_fds: tuple[int, ...] = (),
+    ) -> subprocess.Popen[bytes]:
+        """Start `htlease-ep.pyz run ARGUMENTS`; stderr goes to a file of that name."""
         for name, ad in ((".job.ad", self.job_ad), (".machine.ad", self.machine_ad)):
             lines = [
                 f'{attribute} = "{value}"' if isinstance(value, str) else f"{attribute} = {value}"
                 for attribute, value in ad.items()
             ]
             self.write(name, "\n".join(lines) + "\n")
-        popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | popen
         process = subprocess.Popen(
             self.argv("run", *arguments),
             cwd=self.path,
             env=self.environ,
-            stderr=popen.pop("stderr", (self.path / "stderr").open("ab")),
-            **popen,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=(self.path / "stderr").open("ab") if stderr is None else stderr,
+            pass_fds=pass_fds,
         )
         self.running.append(process)
         return process
 
-    def run(self, *arguments: str, **popen: Any) -> int:
+    def run(
+        self,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int | None = None,
+    ) -> int:
         """Run `htlease-ep.pyz run ARGUMENTS` to its end and return its status."""
-        process = self.start(*arguments, **popen)
+        process = self.start(*arguments, stdin=stdin, stdout=stdout, stderr=stderr)
         self.output, _ = process.communicate(timeout=WAIT_SECONDS)
         return process.returncode
 

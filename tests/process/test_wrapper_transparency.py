@@ -68,7 +68,7 @@ def test_inherited_file_descriptors_stay_open(sandbox: Sandbox) -> None:
         "sh",
         "-c",
         f"echo through >/proc/self/fd/{writing}; ls /proc/self/fd",
-        pass_fds=[writing],
+        pass_fds=(writing,),
     )
     os.close(writing)
     output, _ = process.communicate(timeout=60)

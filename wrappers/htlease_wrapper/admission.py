@@ -34,9 +34,8 @@ def admit(
             if refused.code != "lease-still-live":
                 raise _leave(refused, token_found_at) from None
             waited_seconds = client.clock.monotonic() - started_at
-            seconds = max(_ASK_AGAIN_MIN_SECONDS, refused.retry_after_seconds or 1.0)
-            seconds *= random.uniform(1.0, 1.2)
-            if waited_seconds + seconds > wait_lease_seconds:
+            left_seconds = wait_lease_seconds - waited_seconds
+            if left_seconds <= 0:
                 raise Leave(
                     TRY_LATER,
                     f"gave up after {waited_seconds:.0f} s: {refused.detail}; try again later or "
@@ -45,7 +44,8 @@ def admit(
             console.say_once(
                 "waiting", f"{refused.detail}; waiting up to {wait_lease_seconds:g} s for it"
             )
-            pause(seconds)
+            seconds = max(_ASK_AGAIN_MIN_SECONDS, refused.retry_after_seconds or 1.0)
+            pause(min(left_seconds, seconds * random.uniform(1.0, 1.2)))
 
 
 def _ask(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from htlease.errors import BadConfig, InvalidField
+from htlease.errors import BadConfig, HTLeaseError
 from htlease.plan import RESTARTS, TAKEOVERS
 from htlease_wrapper.console import Console
 from htlease_wrapper.ending import BAD_CONFIG, Leave
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     except Leave as leave:
         console.say(str(leave))
         return leave.exit_code
-    except (BadConfig, InvalidField) as error:
+    except HTLeaseError as error:
         console.say(str(error))
         return BAD_CONFIG
     except KeyboardInterrupt:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from htlease.errors import BadConfig
+
 
 @dataclass(frozen=True)
 class Token:
@@ -37,10 +39,17 @@ class Token:
 
 
 def find_token(environ: Mapping[str, str], sandbox: Path, uid: int) -> Token | None:
-    """Return the first token that is there, in the order of discovery; None if there is none."""
+    """Return the first token that is there, in the order of discovery; None if there is none.
+
+    Raises BadConfig, without showing it, for one that cannot travel in a header.
+    """
     for found_at, text in _candidates(environ, sandbox, uid):
-        if text is not None and text.strip():
-            return Token(text.strip(), found_at)
+        token = (text or "").strip()
+        if not token:
+            continue
+        if not all("!" <= char <= "~" for char in token):
+            raise BadConfig(f"{found_at} holds no token: there are blanks or other odd characters")
+        return Token(token, found_at)
     return None
 
 

@@ -32,7 +32,7 @@ class PayloadCall:
     """Speaks to the server for the payload."""
 
     client: LeaseClient
-    sandbox: Path
+    home: Path
     fence: int
     nonce: str
     wait_server_seconds: float
@@ -43,13 +43,13 @@ class PayloadCall:
         try:
             record = self._send(m.Enter(self.fence, self.nonce, phase))
         except Refused as refused:
-            if self._is_done(phase):
+            if refused.code == "phase-order" and self._is_done(phase):
                 return "skip"
             raise _leave(refused) from None
         details = record.get("details")
         if details is not None:
             try:
-                DetailsFile(self.sandbox).put(details)
+                DetailsFile(self.home).put(details)
             except OSError as error:
                 self.console.say(f"the saved details cannot be handed over: {error.strerror}")
         return "run"
@@ -76,7 +76,10 @@ class PayloadCall:
     def _is_done(self, phase: str) -> bool:
         """Ask again for the grant that we have, which says what is left to run."""
         document = self._send(m.Acquire(nonce=self.nonce))
-        return any(left["name"] == phase and not left["run"] for left in document["phases"])
+        return any(
+            known["name"] == phase and known["completed"] and not known["run"]
+            for known in document["phases"]
+        )
 
     def _do(self, command: m.Command) -> None:
         try:
@@ -97,18 +100,20 @@ def open_call(
     environ: Mapping[str, str], console: Console, wait_server_seconds: float
 ) -> PayloadCall:
     """Return the way to the server for a payload; raises BadConfig outside of one."""
-    sandbox = Path(environ.get("HTLEASE_SANDBOX") or sandbox_of(environ))
-    state = read_state(sandbox)
+    sandbox = sandbox_of(environ)
+    home = Path(environ.get("HTLEASE_SANDBOX") or sandbox)
+    state = read_state(home)
     if state is None or state.fence is None:
         raise BadConfig(
-            f"{sandbox / STATE_FILE} has no lease; call this from a payload that was started by "
+            f"{home / STATE_FILE} has no lease; call this from a payload that was started by "
             "`htlease-ep.pyz run`"
         )
     console.subjob, console.attempt_number = state.key, state.attempt_number
-    token = find_token(environ, sandbox, os.getuid())
+    # A payload may have changed its directory, so the wrapper's is looked at too.
+    token = find_token(environ, sandbox, os.getuid()) or find_token(environ, home, os.getuid())
     transport = HttpTransport(state.server, token.text if token else None)
     client = LeaseClient(transport, SubjobKey.parse(state.key), Clock())
-    return PayloadCall(client, sandbox, state.fence, state.nonce, wait_server_seconds, console)
+    return PayloadCall(client, home, state.fence, state.nonce, wait_server_seconds, console)
 
 
 def artifacts_from(pairs: Sequence[str]) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Walk:
         until = self.monotonic() + self.settings.wait_server_seconds
         while not letter.is_settled:
             self._check()
-            if self.keeper.away_since is not None and letter.was_tried:
+            if self.keeper.away_since is not None:
                 if not must_wait:
                     break
                 self.console.say_once(

@@ -25,6 +25,7 @@ from htlease_wrapper.keeper import Keeper
 from htlease_wrapper.phases import Walk
 from htlease_wrapper.processes import adopt_orphans
 from htlease_wrapper.sandbox import (
+    home_in,
     inherited,
     next_state,
     read_state,
@@ -53,7 +54,7 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
         ended = Ended(signal=interrupted.number)
     finally:
         if not is_kept:
-            remove_state(attempt.job.sandbox, attempt.nonce)
+            remove_state(attempt.home, attempt.nonce)
     return end_as(ended)
 
 
@@ -76,6 +77,8 @@ class _Attempt:
         )
         self._signals = Signals(eviction_signals(job.ad))
         self.nonce = self._state.nonce
+        #: Where `.htlease.json` is.
+        self.home = job.sandbox
         self._clock = Clock(monotonic=since_boot, sleep=self._signals.pause)
 
     def acquire(self) -> Lease:
@@ -107,18 +110,18 @@ class _Attempt:
 
     def prepare(self, lease: Lease) -> Walk:
         """Start keeping the lease, and lay out the sandbox for the payload."""
-        sandbox = self.job.sandbox
         details: DetailsFile | None = None
         try:
+            self.home = home_in(self.home)
             grant = lease.grant
             self._state = replace(
                 self._state, fence=grant.fence, attempt_number=grant.attempt_number
             )
-            write_state(sandbox, self._state)
-            details = DetailsFile(sandbox)
+            write_state(self.home, self._state)
+            details = DetailsFile(self.home)
         except OSError as error:
             self._console.say(
-                f"{sandbox} cannot be written ({error.strerror}): the payload runs, but can save "
+                f"{self.home} cannot be written ({error.strerror}): the payload runs, but can save "
                 "no details and enter no phases itself"
             )
         keeper = Keeper(
@@ -136,7 +139,7 @@ class _Attempt:
             details=details,
             is_continued=self._before is not None and self._before.fence == lease.fence,
             checkpoint_exit_code=checkpoint_exit_code(self.job.ad),
-            chirp_config=chirp.config_path(self._environ, sandbox),
+            chirp_config=chirp.config_path(self._environ, self.job.sandbox),
             monotonic=since_boot,
         )
 
@@ -173,7 +176,7 @@ class _Attempt:
             HTLEASE_ATTEMPT_NUMBER=str(grant.attempt_number),
             HTLEASE_FENCE=str(grant.fence),
             HTLEASE_OUTPUT_PREFIX=f"attempt-{grant.attempt_number}-fence-{grant.fence}",
-            HTLEASE_SANDBOX=str(self.job.sandbox),
+            HTLEASE_SANDBOX=str(self.home),
             HTLEASE_URL=self.settings.server,
         )
         if details is not None:

@@ -55,6 +55,11 @@ class SandboxState:
     fence: int | None = None
     attempt_number: int | None = None
 
+    @property
+    def is_in_use(self) -> bool:
+        """Tell whether the wrapper that wrote this is still running."""
+        return self.pid_started is not None and start_ticks(self.pid) == self.pid_started
+
 
 def boot_id() -> str | None:
     """Return what names the current boot of this machine, or None."""
@@ -84,10 +89,22 @@ def inherited(state: SandboxState | None, start: StartId) -> SandboxState | None
 
     That process must be over: two living ones must not share a nonce.
     """
-    if state is None or not start.is_known or state.start != start:
+    if state is None or not start.is_known or state.start != start or state.is_in_use:
         return None
-    is_running = state.pid_started is not None and start_ticks(state.pid) == state.pid_started
-    return None if is_running else state
+    return state
+
+
+def home_in(sandbox: Path) -> Path:
+    """Return the folder for this wrapper's state: the sandbox, unless a payload in it calls us.
+
+    The wrapper around that payload goes on using its own. Raises OSError.
+    """
+    state = read_state(sandbox)
+    if state is None or not state.is_in_use:
+        return sandbox
+    home = sandbox / f"{FOLDER}-{os.getpid()}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    return home
 
 
 def next_state(
@@ -106,35 +123,31 @@ def next_state(
     return SandboxState(start, 1, nonce, key, pid, start_ticks(pid), server)
 
 
-def write_state(sandbox: Path, state: SandboxState) -> None:
+def write_state(home: Path, state: SandboxState) -> None:
     """Replace `.htlease.json` in one step, mode 0600; raises OSError."""
-    temporary = sandbox / f"{STATE_FILE}.{os.getpid()}"
+    temporary = home / f"{STATE_FILE}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(state), file, indent=1)
-        temporary.replace(sandbox / STATE_FILE)
+        temporary.replace(home / STATE_FILE)
     except OSError:
         temporary.unlink()
         raise
 
 
-def remove_state(sandbox: Path, nonce: str) -> None:
-    """Remove what this wrapper put into the sandbox, so that HTCondor does not transfer it.
-
-    A wrapper that was started inside a payload leaves alone what belongs to the outer one.
-    """
-    state = read_state(sandbox)
+def remove_state(home: Path, nonce: str) -> None:
+    """Remove what this wrapper put into the sandbox, so that HTCondor does not transfer it."""
+    state = read_state(home)
     if state is None or state.nonce != nonce:
         return
-    folder = sandbox / FOLDER
+    folder = home / FOLDER
     try:
-        (sandbox / STATE_FILE).unlink()
-    except OSError:
-        pass
-    try:
+        (home / STATE_FILE).unlink()
         for entry in os.scandir(folder):
             Path(entry.path).unlink()
         folder.rmdir()
+        if home.name == f"{FOLDER}-{os.getpid()}":
+            home.rmdir()
     except OSError:
-        pass  # never made, or the payload put a folder of its own there
+        pass  # never made, or the payload put something of its own there

@@ -1,0 +1,81 @@
+"""The one file: the same bytes twice, and a Python that is too old."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+_PRETEND = (
+    "import runpy, sys; sys.version_info = (3, 6, 8); "
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def test_two_builds_are_the_same_bytes(pyz: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.pyz"
+    subprocess.run(
+        [sys.executable, PROJECT / "wrappers" / "build_pyz.py", "--output", second],
+        check=True,
+        env={**os.environ, "TZ": "Pacific/Apia", "PYTHONHASHSEED": "7"},
+        stdout=subprocess.DEVNULL,
+    )
+    assert second.read_bytes() == pyz.read_bytes()
+
+
+def test_it_is_executable_and_finds_its_own_python(pyz: Path) -> None:
+    assert os.access(pyz, os.X_OK)
+    assert pyz.read_bytes().startswith(b"#!/usr/bin/env python3\n")
+
+
+def test_it_runs_without_anything_installed(pyz: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", pyz, "version"],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("htlease-ep ")
+
+
+def test_it_carries_the_licences_of_what_it_bundles(pyz: Path) -> None:
+    names = zipfile.ZipFile(pyz).namelist()
+    assert {"licenses/tenacity.txt", "licenses/tomli.txt"} <= set(names)
+
+
+def test_the_start_parses_on_any_python_3() -> None:
+    text = (PROJECT / "wrappers" / "htlease_wrapper" / "__main__.py").read_text()
+    ast.parse(text, feature_version=(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "--ttl", "60", "--", "sh", "-c", "exit 85"], 85, "the payload runs untracked"),
+        (["run", "--plan", "plan.toml"], 78, "Python 3.6 is too old"),
+        (["phase", "enter", "x"], 78, "Python 3.6 is too old"),
+        (["run", "--", "nosuch-program"], 127, "cannot run the payload"),
+        (["run", "--"], 127, "cannot run the payload"),
+    ],
+)
+def test_a_python_that_is_too_old_does_not_cost_the_job(
+    pyz: Path, arguments: list[str], code: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PRETEND, pyz, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
