@@ -1,0 +1,54 @@
+"""Which key a job has, and where that is looked for."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from htlease.errors import BadConfig
+from htlease_wrapper.credentials import Token
+from htlease_wrapper.job import choose_key
+from htlease_wrapper.job_ad import Ad, parse_ad
+
+_AD = 'GlobalJobId = "ap1#42.7#17"\nClusterId = 42\nProcId = 7\n'
+
+
+def _ad(text: str = _AD) -> Ad:
+    return Ad("/scratch/.job.ad", parse_ad(text))
+
+
+def _token(**claims: object) -> Token:
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return Token(f"h.{payload}.s", "/scratch/htlease.token")
+
+
+def test_the_first_source_that_is_there_wins() -> None:
+    named = _ad(_AD + 'HTLeaseKey = "ad/key"\n')
+    scoped = _token(workflow="tok", subjob="one")
+    assert str(choose_key("given/key", named, scoped)) == "given/key"
+    assert str(choose_key(None, named, scoped)) == "ad/key"
+    assert str(choose_key(None, _ad(), scoped)) == "tok/one"
+    assert str(choose_key(None, _ad(), None)) == "ap1-42-17/7"
+
+
+def test_a_token_for_a_workflow_takes_the_job_id_as_subjob() -> None:
+    assert str(choose_key(None, _ad(), _token(workflow="tok"))) == "tok/42.7"
+
+
+@pytest.mark.parametrize("text", ["", "admin-secret", "a.b.c", "a.e30.c", "a.WzFd.c", "a.bnVsbA.c"])
+def test_other_tokens_name_no_key(text: str) -> None:
+    assert Token(text, "BEARER_TOKEN").scope() is None
+    assert str(choose_key(None, _ad(), Token(text, "BEARER_TOKEN"))) == "ap1-42-17/7"
+
+
+def test_nothing_to_name_a_key_is_said_with_what_to_do() -> None:
+    with pytest.raises(BadConfig, match=r"there is no job ad .*--key WORKFLOW/SUBJOB"):
+        choose_key(None, None, None)
+    with pytest.raises(BadConfig, match=r"/scratch/.job.ad has no GlobalJobId"):
+        choose_key(None, _ad("ClusterId = 3"), None)
+
+
+def test_a_token_is_not_shown_when_it_is_printed() -> None:
+    assert "secret" not in repr(Token("secret", "BEARER_TOKEN"))

@@ -1,0 +1,69 @@
+"""Plans in TOML and JSON; the many ways to get one wrong are tested on the built pyz."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from htlease.errors import BadConfig
+from htlease.plan import PhaseSpec, Plan
+from htlease_wrapper.plan_file import plan_from_text, read_plan_file
+from htlease_wrapper.version import VERSION
+
+TOML = """
+ttl_seconds = 90
+takeover = "immediate"
+[[phase]]
+name = "stage-in"
+run = ["./fetch.sh", "input.dat"]
+needs = ["hpss"]
+[[phase]]
+name = "stage-out"
+run = ["./push.sh"]
+restart = "once"
+exclusive = true
+"""
+
+
+def test_toml_and_json_say_the_same() -> None:
+    document = {
+        "ttl_seconds": 90,
+        "takeover": "immediate",
+        "phase": [
+            {"name": "stage-in", "run": ["./fetch.sh", "input.dat"], "needs": ["hpss"]},
+            {"name": "stage-out", "run": ["./push.sh"], "restart": "once", "exclusive": True},
+        ],
+    }
+    file = plan_from_text(TOML)
+    assert file == plan_from_text(json.dumps(document))
+    assert file.plan == Plan(
+        (PhaseSpec("stage-in", needs=("hpss",)), PhaseSpec("stage-out", "once", True)),
+        "immediate",
+    )
+    assert file.commands == {"stage-in": ("./fetch.sh", "input.dat"), "stage-out": ("./push.sh",)}
+    assert file.ttl_seconds == 90
+
+
+def test_commands_do_not_travel_with_the_plan() -> None:
+    assert "fetch" not in repr(plan_from_text(TOML).plan)
+
+
+def test_phases_without_commands_are_the_payloads_own() -> None:
+    file = plan_from_text('[[phase]]\nname = "a"\n[[phase]]\nname = "b"\n')
+    assert file.commands == {}
+    assert [phase.name for phase in file.plan.phases] == ["a", "b"]
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"x" * (1 << 21)])
+def test_what_is_no_text_or_too_long_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_bytes(data)
+    with pytest.raises(BadConfig, match=r"plan\.toml"):
+        read_plan_file(path)
+
+
+def test_the_wrapper_has_the_version_of_the_project() -> None:
+    project = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text()
+    assert f'version = "{VERSION}"' in project
