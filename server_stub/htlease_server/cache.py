@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from htlease.attempt import SubjobKey
 from htlease.subjob import REQUESTS_KEPT, SubjobState
-from htlease_server.history import state_from
-from htlease_server.store import Store
+from htlease_server.history import snapshot_of, state_from
+from htlease_server.store import Store, SubjobRow
 from htlease_server.uptime import Uptime
 
 ENTRIES_MAX = 10_000
@@ -35,6 +35,26 @@ class Entry:
         self.requests: dict[str, bytes] | None = None
         #: Of the snapshot, as a measure for the memory that the state takes.
         self.size_bytes = size_bytes
+
+    def row(self, name: str, now: float) -> SubjobRow:
+        """Return the row to be stored."""
+        state, holder = self.state, self.state.holder
+        return SubjobRow(
+            self.id,
+            self.workflow_id,
+            name,
+            state.status.value,
+            state.deadline_at,
+            holder.ttl_seconds if holder else 0.0,
+            state.fence,
+            state.current_phase,
+            state.attempt_number,
+            holder.attempt_id if holder else None,
+            holder.host if holder else None,
+            self.seq,
+            now,
+            snapshot_of(state),
+        )
 
 
 class SubjobCache:

@@ -61,6 +61,18 @@ def data_of(event: m.Event) -> str:
     return _json.encode(event).decode()
 
 
+def ids_in(event: m.Event) -> list[str]:
+    """Return the IDs by which an event makes its subjob known."""
+    if isinstance(event, m.LeaseAcquired):
+        return [event.attempt_id]
+    if isinstance(event, m.SubmissionSeen):
+        return [event.global_job_id]
+    if isinstance(event, m.SubmissionEnrolled):
+        job_ids = [] if event.global_job_id is None else [event.global_job_id]
+        return [*job_ids, *event.links.values()]
+    return []
+
+
 def event_from(row: HistoryRow) -> m.Event:
     """Read a stored event; the details of DetailsSaved come back as their checksum."""
     cls = _EVENT_OF_NAME[row.event]
@@ -97,6 +109,14 @@ def event_document(row: HistoryRow) -> dict[str, Any]:
         "client_at": row.client_at,
         **fields,
     }
+
+
+#: What attempts and submissions are told from. A long job saves details thousands of times.
+MILESTONES = tuple(
+    name
+    for event, name in EVENT_NAMES.items()
+    if event not in (m.LeaseRenewed, m.DetailsSaved, m.AttemptRefused, m.WriteRefused)
+)
 
 
 def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ from htlease.protocol import call_of
 from htlease.subjob import REQUESTS_KEPT, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry, SubjobCache
-from htlease_server.history import EVENT_NAMES, data_of, snapshot_of
-from htlease_server.store import Batch, HistoryRow, Store, StoreFailed, SubjobRow, WorkflowRow
+from htlease_server.history import EVENT_NAMES, data_of, ids_in
+from htlease_server.store import Batch, HistoryRow, Store, StoreFailed, WorkflowRow
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import PutWorkflow, WorkflowBook, plan_in
 
@@ -35,7 +35,7 @@ log = logging.getLogger("htlease_server")
 FLUSH_SECONDS = 0.5
 #: How often an idle server notes that it is alive.
 ALIVE_SECONDS = 5.0
-QUEUE_MAX = 20_000
+QUEUE_MAX = 5_000
 #: Commands decided in one transaction; what more is waiting comes next.
 BATCH_MAX = 1_000
 RETRY_AFTER_SECONDS = 2.0
@@ -175,13 +175,19 @@ class Ledger:
                 log.exception("deciding a request for %s failed", waiting.key)
                 turn.early.append((waiting, Crashed()))
         self._answer(turn.early)
-        self._commit(turn, is_last)
+        try:
+            self._commit(turn, is_last)
+        except StoreFailed as problem:
+            self._undo(turn, problem)
+        except Exception as problem:  # a mistake of ours; the thread has to live on all the same
+            log.exception("a batch of %d requests failed", len(requests))
+            self._undo(turn, StoreFailed(f"the batch could not be written: {problem!r}"))
         self.cache.shrink()
 
     def _commit(self, turn: _Turn, is_last: bool) -> None:
         batch = turn.batch
         for key, (entry, _, _) in turn.changed.items():
-            row = _row_of(entry, key.subjob, turn.now)
+            row = entry.row(key.subjob, turn.now)
             self.cache.resize(entry, len(row.snapshot))
             batch.subjobs.append(row)
         is_flush = is_last or turn.now >= self._flushed_at + FLUSH_SECONDS
@@ -198,11 +204,7 @@ class Ledger:
         if not (batch.subjobs or batch.workflows or batch.alive):
             self._answer(turn.late)
             return
-        try:
-            self._store.write(batch)
-        except StoreFailed as problem:
-            self._undo(turn, problem)
-            return
+        self._store.write(batch)
         if self.failure:
             log.warning("the store takes writes again")
             self.failure = None
@@ -340,7 +342,7 @@ class Ledger:
                 )
             )
             digest = None
-            turn.batch.known_ids.extend((id_text, entry.id) for id_text in _ids_in(event))
+            turn.batch.known_ids.extend((id_text, entry.id) for id_text in ids_in(event))
 
     def _put_workflow(self, turn: _Turn, waiting: Waiting, put: PutWorkflow) -> None:
         decision = self._book.changed(put, turn.now)
@@ -366,38 +368,6 @@ class Ledger:
     def _new_workflow_id(self) -> int:
         self._next_workflow_id += 1
         return self._next_workflow_id - 1
-
-
-def _row_of(entry: Entry, name: str, now: float) -> SubjobRow:
-    state, holder = entry.state, entry.state.holder
-    return SubjobRow(
-        entry.id,
-        entry.workflow_id,
-        name,
-        state.status.value,
-        state.deadline_at,
-        holder.ttl_seconds if holder else 0.0,
-        state.fence,
-        state.current_phase,
-        state.attempt_number,
-        holder.attempt_id if holder else None,
-        holder.host if holder else None,
-        entry.seq,
-        now,
-        snapshot_of(state),
-    )
-
-
-def _ids_in(event: m.Event) -> list[str]:
-    """Return the IDs by which an event makes its subjob known."""
-    if isinstance(event, m.LeaseAcquired):
-        return [event.attempt_id]
-    if isinstance(event, m.SubmissionSeen):
-        return [event.global_job_id]
-    if isinstance(event, m.SubmissionEnrolled):
-        job_ids = [] if event.global_job_id is None else [event.global_job_id]
-        return [*job_ids, *event.links.values()]
-    return []
 
 
 def _overloaded(problem: StoreFailed) -> m.Rejection:

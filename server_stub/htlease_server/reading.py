@@ -21,14 +21,13 @@ from htlease.plan import phases_left
 from htlease.protocol import rfc3339
 from htlease.rollup import rollup
 from htlease.subjob import CLOSED, HELD, Status, SubjobState
-from htlease_server.history import attempts_of, event_document, event_from, state_from
+from htlease_server.history import MILESTONES, attempts_of, event_document, event_from, state_from
 from htlease_server.ledger import Ledger
 from htlease_server.store import HistoryRow, ListedRow, Reader, Store, WorkflowRow
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
 _THREADS = 2
-_ALL = 1 << 62
 _HELD_NAMES = {status.value for status in HELD}
 
 _T = TypeVar("_T")
@@ -115,7 +114,7 @@ class Reading:
                 *(getattr(row, name) for name in ListedRow._fields[2:]),
             )
             state = state_from(row.snapshot, row.deadline_at)
-            history = reader.history(row.id, 0, _ALL)
+            history = reader.history_of(row.id, MILESTONES)
             return {
                 **self._summary(listed, unflushed),
                 **_state_document(state),

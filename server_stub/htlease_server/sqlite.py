@@ -145,6 +145,14 @@ class SqliteReader:
         )
         return [HistoryRow(*row) for row in rows]
 
+    def history_of(self, subjob_id: int, events: Sequence[str]) -> Sequence[HistoryRow]:
+        rows = self._db.execute(
+            "SELECT * FROM history WHERE subjob_id = ?"
+            f" AND event IN ({', '.join('?' * len(events))}) ORDER BY seq",
+            (subjob_id, *events),
+        )
+        return [HistoryRow(*row) for row in rows]
+
     def requests(self, subjob_id: int, limit: int) -> Sequence[tuple[str, bytes]]:
         rows = self._db.execute(
             "SELECT request_id, digest FROM history WHERE subjob_id = ? AND digest IS NOT NULL"
@@ -200,15 +208,23 @@ class SqliteStore(SqliteReader):
             ) from problem
 
     def begin_run(self, now: float) -> Sequence[Run]:
-        self._db.execute(
-            "DELETE FROM server_run WHERE started_at >"
-            " (SELECT min(started_at) FROM server_run) AND started_at <="
-            " (SELECT started_at FROM server_run ORDER BY started_at DESC LIMIT 1 OFFSET ?)",
-            (RUNS_KEPT - 1,),
-        )
-        rows = self._db.execute("SELECT started_at, alive_at FROM server_run ORDER BY started_at")
-        before = [Run(*row) for row in rows]
-        self._db.execute("INSERT OR REPLACE INTO server_run VALUES (?, ?)", (now, now))
+        try:
+            self._db.execute(
+                "DELETE FROM server_run WHERE started_at >"
+                " (SELECT min(started_at) FROM server_run) AND started_at <="
+                " (SELECT started_at FROM server_run ORDER BY started_at DESC LIMIT 1 OFFSET ?)",
+                (RUNS_KEPT - 1,),
+            )
+            rows = self._db.execute(
+                "SELECT started_at, alive_at FROM server_run ORDER BY started_at"
+            )
+            before = [Run(*row) for row in rows]
+            self._db.execute("INSERT OR REPLACE INTO server_run VALUES (?, ?)", (now, now))
+        except sqlite3.Error as problem:
+            raise BadConfig(
+                f"store {self.name} takes no writes: {problem}; make room, or name another store"
+                " with --store"
+            ) from problem
         return before
 
     def next_ids(self) -> tuple[int, int]:
@@ -233,9 +249,10 @@ class SqliteStore(SqliteReader):
                 )
             db.execute("COMMIT")
         except sqlite3.Error as problem:
+            raise StoreFailed(f"store {self.name}: {problem}") from problem
+        finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            raise StoreFailed(f"store {self.name}: {problem}") from problem
 
     def reader(self) -> SqliteReader:
         return SqliteReader(_connect(self._path, read_only=True))

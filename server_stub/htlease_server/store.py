@@ -134,6 +134,9 @@ class Reader(Protocol):
     def history(self, subjob_id: int, after: int, limit: int) -> Sequence[HistoryRow]:
         """Return the events of a subjob with a higher `seq`, in order."""
 
+    def history_of(self, subjob_id: int, events: Sequence[str]) -> Sequence[HistoryRow]:
+        """Return all events of some kinds, in order."""
+
     def requests(self, subjob_id: int, limit: int) -> Sequence[tuple[str, bytes]]:
         """Return (request ID, digest) of the requests accepted last, oldest first."""
 

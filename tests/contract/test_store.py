@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from tests.contract.drill import KEY, STORES, Drill, StoreKind, acquire, nonce
 
+from htlease import lifecycle
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
 from htlease.errors import BadConfig
 from htlease.plan import PhaseSpec, Plan
 from htlease.subjob import REQUESTS_KEPT, SubjobState
+from htlease_server import ledger as ledger_module
 from htlease_server.history import fold
 from htlease_server.ledger import Crashed, QueueFull
 from htlease_server.store import Batch, Store, StoreFailed, WorkflowRow
@@ -326,6 +328,35 @@ def test_a_renewal_behind_a_refused_write_is_refused_with_it(refusing: Drill) ->
     # In one turn the renewal saw the grant that was taken back; in two there was no subjob.
     assert refused(answers[0]) == "overloaded"
     assert refused(answers[1]) in ("overloaded", "unknown-subjob")
+
+
+def test_a_mistake_while_writing_ends_neither_the_writer_nor_the_server(
+    refusing: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(refusing.ledger.cache, "resize", lambda *_: 1 / 0)
+        assert refused(refusing.ask(m.Enter(1, nonce(1), "run"))) == "overloaded"
+    assert refusing.ask(m.Enter(1, nonce(1), "run")).entries == 1
+
+
+def test_a_mistake_while_deciding_hurts_only_its_own_request(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drill.acquire()
+    before = drill.history()
+
+    def decide(state: SubjobState, command: m.Command, now: float) -> m.Decision:
+        if isinstance(command, m.Exited):
+            raise AssertionError("a rule that contradicts itself")
+        return lifecycle.decide(state, command, now)
+
+    monkeypatch.setattr(ledger_module, "decide", decide)
+    crashed, entered = drill.ask_all(
+        drill.waiting(m.Exited(1, nonce(1))), drill.waiting(m.Enter(1, nonce(1), "run"))
+    )
+    assert crashed == Crashed() and entered.entries == 1
+    assert len(drill.history()) == len(before) + 1
 
 
 # ------------------------------------------------------------ the store itself
