@@ -128,7 +128,10 @@ def start(root: Path | None, host: str, etc: Path, shown: Sequence[Path]) -> Enc
     assert process.stdout and process.stderr
     if process.stdout.readline() != "ready\n":
         _, errors = process.communicate()
-        raise PoolError(f"This machine does not permit a private mount namespace: {errors.strip()}")
+        raise PoolError(
+            f"This machine does not permit private mounts ({errors.strip()}): give the container "
+            "the right (CAP_SYS_ADMIN), or install HTCondor and start the pool without root."
+        )
     process.stdout.close()
     process.stderr.close()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

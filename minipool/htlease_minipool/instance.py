@@ -266,7 +266,7 @@ class Instance:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the access point as the job user, with HTCondor's tools on PATH.
 
-        Raises PoolError with the command's stderr if `check` and it fails.
+        Raises PoolError with the command's stderr if `check` and it fails, and at the timeout.
         """
         command = self.command(argv, cwd, as_root, env)
         return _run(command, argv, check, input or "", timeout_seconds)
@@ -365,9 +365,12 @@ class Instance:
 def _run(
     command: Sequence[str], argv: Sequence[str], check: bool, input: str, timeout_seconds: float
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, input=input, capture_output=True, text=True, timeout=timeout_seconds
-    )
+    try:
+        done = subprocess.run(
+            command, input=input, capture_output=True, text=True, timeout=timeout_seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise PoolError(f"`{' '.join(argv)}` did not end in {timeout_seconds:g} s.") from None
     if check and done.returncode:
         said = (done.stderr or done.stdout).strip()
         raise PoolError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")

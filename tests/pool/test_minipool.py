@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from htlease_minipool import Pool, PoolError
+from htlease_minipool import Pool, PoolError, software
 from htlease_minipool.cli import main
 from htlease_minipool.processes import Process
 
@@ -269,6 +269,19 @@ def test_a_crashed_pool_is_cleared_and_a_second_pool_is_not_touched(
         other.down(purge=True)
     assert not other.directory.exists()
     assert other.processes() == []
+
+
+def test_without_root_and_htcondor_up_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTLEASE_POOL_DIR", str(tmp_path))
+    monkeypatch.delenv("HTLEASE_POOL_SUITE", raising=False)
+    monkeypatch.setattr(software, "installed_master", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(["up"]) == 1
+    said = capfd.readouterr().err
+    assert "install HTCondor, or run this command as root" in said
+    assert said.count("\n") == 1
 
 
 def test_the_command_line_runs_tools_and_answers_in_one_sentence(
