@@ -265,6 +265,14 @@ class Lab:
             self.tokens[workflow] = self.server.ask("POST", "/v1/tokens", body)["token"]
         return self.tokens[workflow]
 
+    def shared_directory(self, name: str) -> Path:
+        """Make a directory of the job user's that all machines of the pool see."""
+        directory = self.pool.directory / "shared-files" / name
+        directory.mkdir(parents=True)
+        owner = self.pool.work_dir.stat()
+        os.chown(directory, owner.st_uid, owner.st_gid)
+        return directory
+
     def submit(
         self,
         name: str,
@@ -277,11 +285,15 @@ class Lab:
         files: Mapping[str, bytes] | None = None,
         pin: str | None = None,
         is_transferred: bool = True,
+        is_on_shared_files: bool = False,
     ) -> TestJob:
         """Submit a job with the two changed lines of the README and what the test adds."""
         self.submitted += 1
         workflow = f"{name}-{self.submitted}"
-        directory = self.pool.job_directory(workflow)
+        if is_on_shared_files:
+            directory = self.shared_directory(workflow)
+        else:
+            directory = self.pool.job_directory(workflow)
         write_for_job(directory / "htlease-ep.pyz", self.pyz.read_bytes(), 0o755)
         write_for_job(directory / "phase.py", PHASE_SCRIPT.read_bytes(), 0o755)
         write_for_job(directory / "plan.toml", plan.encode())

@@ -209,6 +209,24 @@ def test_local_universe_counts_starts_alike(lab: Lab, fault: str) -> None:
     assert len(job.told("start", "register")) == 1
 
 
+@pytest.mark.parametrize("fault", ["vacate", "vacate-fast", "hold-release"])
+def test_a_job_on_shared_files_without_transfer_reclaims_its_phase(lab: Lab, fault: str) -> None:
+    job = lab.submit(
+        f"shared-{fault}",
+        {"block": {"compute": [1]}},
+        ttl_seconds=5,
+        is_transferred=False,
+        is_on_shared_files=True,
+        lines=[
+            "should_transfer_files = NO",
+            "requirements = TARGET.FileSystemDomain isnt undefined",
+        ],
+    )
+    job.wait_saved("compute")
+    FAULTS[fault](lab, job)
+    check_reclaimed(job, "compute")
+
+
 @pytest.mark.parametrize("fault", ["vacate-fast", "shadow-killed", "starter-killed"])
 def test_after_a_hard_kill_the_lease_is_not_sat_out(lab: Lab, fault: str) -> None:
     """With proof the first request is granted, long before the lease would have ended."""

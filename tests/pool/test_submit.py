@@ -223,6 +223,16 @@ def test_plain_condor_submit_needs_two_changed_lines_only(desk: Desk) -> None:
         assert f"<plain> key={key} phase=only" in (desk.directory / f"out.{process}").read_text()
 
 
+def test_try_later_queues_the_job_again_but_not_for_ever(desk: Desk) -> None:
+    desk.write("fail.sh", "#!/bin/sh\nexit 75\n", 0o755)
+    desk.write("a.sub", f"executable = fail.sh\n{SMALL}queue\n")
+    desk.submit("a.sub", "--workflow", "later")
+    desk.wait_ended(["later/0"])
+    attempts = desk.subjob("later/0")["attempts"]
+    assert 2 <= len(attempts) <= 11
+    assert {attempt["exit_code"] for attempt in attempts} == {75}
+
+
 def test_with_the_server_away_nothing_is_submitted(desk: Desk) -> None:
     desk.write("a.sub", f"executable = /bin/true\n{SMALL}queue 2\n")
     said = desk.refused(75, "a.sub", "--workflow", "away", server_url="http://127.0.0.1:9")
