@@ -22,8 +22,9 @@ _WRAPPER_NAME = re.compile(r"htlease-ep[^/]*\.pyz")
 _AWKWARD = re.compile(r"""[\s'",;]""")
 #: By any of these a job says itself when it wants to run again.
 _REQUEUE_COMMANDS = ("on_exit_remove", "max_retries", "retry_until", "success_exit_code")
-#: The wrapper's own code for: no lease, or no server, in the time allowed.
-EXIT_TRY_LATER = 75
+#: 75 is the wrapper's own code for: no lease, or no server, in the time allowed. A payload may
+#: have it as its own, so that there is an end to the tries.
+_ON_EXIT_REMOVE = "ExitCode =!= 75 || (NumJobCompletions ?: 0) >= 10"
 _CLUSTER = re.compile(r"\$\((?:cluster|clusterid)\)", re.IGNORECASE)
 
 
@@ -125,7 +126,7 @@ def wrap(description: Description, wrapping: Wrapping) -> Description:
     else:
         _add_environment(commands, "BEARER_TOKEN_FILE", wrapping.token_path)
     if not any(name in commands for name in _REQUEUE_COMMANDS):
-        commands["on_exit_remove"] = f"ExitCode =!= {EXIT_TRY_LATER}"
+        commands["on_exit_remove"] = _ON_EXIT_REMOVE
     commands["MY.HTLeaseKey"] = _key_expression(commands, wrapping.workflow)
     commands["MY.HTLeaseSubmission"] = f'"{wrapping.submission_id}"'
     return replace(description, commands=commands)
