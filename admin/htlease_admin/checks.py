@@ -49,9 +49,14 @@ def clock_check(difference_seconds: float) -> Check:
     )
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name means whichever machine it is used on."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def address_check(url: str, host: str) -> Check:
     """Judge whether execution points can reach the server by the URL that jobs are given."""
-    if host in ("localhost", "::1") or host.startswith("127."):
+    if is_loopback(host):
         return Check(
             "server address",
             WARNING,

@@ -53,11 +53,11 @@ class Enrolment:
         self.epochs[key] = answer["epoch"]
 
     def _send(self, key: SubjobKey, force: bool) -> dict[str, int]:
-        return self.server.command(key, m.Enroll(plan=self.plan, force=force))
+        return self.server.command(key, m.Enroll(plan=self.plan, force=force), "epoch")
 
     def bind(self, key: SubjobKey, global_job_id: str) -> None:
         """Tell the server which job the enrolled submission has become; may be repeated."""
-        self.server.command(key, m.Enroll(global_job_id))
+        self.server.command(key, m.Enroll(global_job_id), "epoch")
 
     def take_back(self, reason: str) -> list[str]:
         """Cancel what nobody has begun, and return what had to be left, a sentence each."""

@@ -12,7 +12,7 @@ from htlease import messages as m
 from htlease import protocol
 from htlease.attempt import SubjobKey
 from htlease.client import Clock, send
-from htlease.errors import ServerUnavailable
+from htlease.errors import BadConfig, ServerUnavailable
 from htlease.transport import HttpTransport, Transport
 from htlease_admin.settings import Connection
 
@@ -25,7 +25,7 @@ Document = dict[str, Any]
 
 @dataclass
 class LeaseServer:
-    """Speaks to one server; every method raises Refused or ServerUnavailable."""
+    """Speaks to one server; every method raises Refused, ServerUnavailable or BadConfig."""
 
     transport: Transport
     url: str
@@ -40,7 +40,7 @@ class LeaseServer:
 
     def ready(self) -> None:
         """Return if the server answers and can write."""
-        self._send("GET", "/readyz")
+        self._send("GET", "/readyz", "status")
 
     def workflows(self) -> Document:
         """Return every workflow in short: {"workflows": [...]}."""
@@ -52,7 +52,7 @@ class LeaseServer:
 
     def subjob(self, key: SubjobKey) -> Document:
         """Return everything about one subjob but its history."""
-        return self._send("GET", protocol.subjob_path(key))
+        return self._send("GET", protocol.subjob_path(key), "status")
 
     def history(self, key: SubjobKey) -> Document:
         """Return a subjob's history, oldest first: {"events": [...]}."""
@@ -60,43 +60,52 @@ class LeaseServer:
 
     def find(self, identifier: str) -> Document:
         """Return the subjobs that know an ID: {"subjobs": [...]}."""
-        return self._send("GET", f"/{protocol.VERSION}/subjobs?id={quote(identifier, safe='')}")
+        path = f"/{protocol.VERSION}/subjobs?id={quote(identifier, safe='')}"
+        return self._send("GET", path, "subjobs")
 
     def put_workflow(self, name: str, fields: Mapping[str, Any]) -> Document:
         """Make or change a workflow and return it."""
         body = {"request_id": self.clock.new_id(), **fields}
-        return self._send("PUT", protocol.workflow_path(name), body)
+        return self._send("PUT", protocol.workflow_path(name), "workflow", body)
 
     def mint_token(self, workflow: str, subjob: str | None, ttl_seconds: float) -> Document:
         """Return a new token for a workflow or one subjob: {"token", "expires_at"}."""
         body: Document = {"workflow": workflow, "ttl_seconds": ttl_seconds}
         if subjob is not None:
             body["subjob"] = subjob
-        return self._send("POST", f"/{protocol.VERSION}/tokens", body)
+        return self._send("POST", f"/{protocol.VERSION}/tokens", "token", body)
 
-    def command(self, key: SubjobKey, command: m.Command) -> Document:
-        """Send one command for a subjob and return the answer."""
+    def command(self, key: SubjobKey, command: m.Command, field: str = "status") -> Document:
+        """Send one command for a subjob and return the answer, which has at least `field`."""
         client_at = protocol.rfc3339(self.clock.wall())
         body = protocol.body_of(command, self.clock.new_id(), client_at)
-        return self._send("POST", protocol.command_path(key, command), body)
+        return self._send("POST", protocol.command_path(key, command), field, body)
 
     def _all_pages(self, path: str, items: str, cursor: str) -> Document:
         def page(after: object) -> Document:
             query = f"?limit={PAGE_SIZE}"
             if after is not None:
                 query += f"&{cursor}={quote(str(after), safe='')}"
-            return self._send("GET", path + query)
+            return self._send("GET", path + query, items)
 
         return join_pages(page, items)
 
-    def _send(self, method: str, path: str, body: Document | None = None) -> Document:
+    def _send(self, method: str, path: str, field: str, body: Document | None = None) -> Document:
         try:
-            return send(self.transport, self.clock, method, path, body, self.patience_seconds)[0]
+            document, _ = send(
+                self.transport, self.clock, method, path, body, self.patience_seconds
+            )
         except ServerUnavailable as error:
             raise ServerUnavailable(
                 f"the lease server does not answer ({error}); start one with `htlease serve`, or "
                 "name yours with --server or HTLEASE_URL"
             ) from error
+        if field not in document:
+            raise BadConfig(
+                f"{self.url} answers, but not as a lease server does; name yours with --server or "
+                "HTLEASE_URL"
+            )
+        return document
 
 
 def join_pages(page: Callable[[object], Document], items: str) -> Document:

@@ -99,7 +99,7 @@ def _close(
         nonce, "operator", host=socket.gethostname(), ttl_seconds=_OPERATOR_TTL_SECONDS
     )
     try:
-        grant = server.command(key, acquire)
+        grant = server.command(key, acquire, "fence")
     except Refused as refused:
         if refused.code == "subjob-closed" and refused.outcome == outcome:
             click.echo(f"{key} is {outcome} (it was {before['status']}): nothing was left to run.")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -23,6 +24,7 @@ from htlease.errors import BadConfig, HTLeaseError, InvalidField
 from htlease.messages import TEXT_MAX_CHARS
 from htlease.plan import check_ttl
 from htlease_admin import schedd
+from htlease_admin.checks import is_loopback
 from htlease_admin.enrolment import Enrolment, check_distinct
 from htlease_admin.lease_server import LeaseServer, as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
@@ -30,7 +32,7 @@ from htlease_admin.pyz import find_pyz
 from htlease_admin.queue_statement import check_one_queue
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory
-from htlease_admin.submit_file import Description, Wrapping, sends_executable, wrap
+from htlease_admin.submit_file import Description, Wrapping, sends_executable, sends_files, wrap
 from htlease_admin.tables import Table, print_table
 from htlease_admin.token_files import TokenFiles, remove_expired
 from htlease_wrapper.plan_file import PlanFile, read_plan_file
@@ -151,7 +153,9 @@ def submit(
         schedd_name,
         force,
     )
-    jobs = carry_out(whole, server, say=lambda text: click.echo(f"htlease: {text}", err=True))
+    jobs = carry_out(whole, server, _say)
+    if sends_files(wrapped.commands) and is_loopback(urlsplit(server.url).hostname or ""):
+        _say(f"jobs on other machines cannot reach {server.url}; see `htlease doctor`")
     document = {
         "cluster": jobs[0].cluster,
         "jobs": [
@@ -167,6 +171,10 @@ def submit(
     print_table(Table(("JOB", "SUBJOB"), rows))
     if len(jobs) > _JOBS_SHOWN:
         click.echo(f"... and {len(jobs) - _JOBS_SHOWN} more: `htlease list {keys[0].workflow}`")
+
+
+def _say(text: str) -> None:
+    click.echo(f"htlease: {text}", err=True)
 
 
 def _check_executables(paths: set[str]) -> None:

@@ -112,7 +112,7 @@ def wrap(description: Description, wrapping: Wrapping) -> Description:
     executable = commands.get("executable", "").strip()
     if not executable:
         raise InvalidField("executable", "is missing; the wrapper needs a program to run")
-    is_transferred = _has_file_transfer(commands)
+    is_transferred = sends_files(commands)
     if is_transferred:
         commands["should_transfer_files"] = "YES"
     if not _is_wrapper(executable):
@@ -135,7 +135,7 @@ def wrap(description: Description, wrapping: Wrapping) -> Description:
 def sends_executable(commands: Commands) -> bool:
     """Tell whether the payload's program travels as an input file, where it keeps its mode."""
     return (
-        _has_file_transfer(commands)
+        sends_files(commands)
         and not _is_no(commands, "transfer_executable")
         and not _is_wrapper(commands.get("executable", ""))
     )
@@ -145,7 +145,8 @@ def _universe(commands: Commands) -> str:
     return commands.get("universe", "vanilla").strip().lower()
 
 
-def _has_file_transfer(commands: Commands) -> bool:
+def sends_files(commands: Commands) -> bool:
+    """Tell whether the jobs run in sandboxes to which HTCondor transfers files."""
     return _universe(commands) in _WITH_TRANSFER and not _is_no(commands, "should_transfer_files")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,6 +297,24 @@ def test_a_wrong_token_is_refused_with_the_way_out(lab: Lab, tmp_path: Path) -> 
     assert "--admin-token-file" in lab.refused(78, "list", "--admin-token-file", wrong)
     wrong.write_text("\n")
     assert "is empty" in lab.refused(78, "list", more={"HTLEASE_ADMIN_TOKEN_FILE": str(wrong)})
+
+
+def test_another_kind_of_server_is_not_taken_for_ours(lab: Lab) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_address[1]}"
+        for arguments in (("list",), ("show", "w/a"), ("history", "w/a"), ("find", "a")):
+            assert "not as a lease server does" in lab.refused(78, *arguments, "--server", url)
+        other.shutdown()
 
 
 def test_graph_draws_and_redraws_documents(lab: Lab, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Server:
         self.documents: dict[SubjobKey, dict[str, Any]] = {}
         self.breaks: Callable[[SubjobKey, m.Command], Exception | None] = lambda *_: None
 
-    def command(self, key: SubjobKey, command: m.Command) -> dict[str, Any]:
+    def command(self, key: SubjobKey, command: m.Command, field: str = "") -> dict[str, Any]:
         error = self.breaks(key, command)
         if error:
             raise error

@@ -233,7 +233,7 @@ def test_a_key_that_cannot_be_known_beforehand_is_refused(
 
 
 def test_the_wrappers_try_later_queues_the_job_again_unless_the_job_decides() -> None:
-    assert wrapped()["on_exit_remove"] .startswith("ExitCode =!= 75 || ")
+    assert wrapped()["on_exit_remove"].startswith("ExitCode =!= 75 || ")
     assert "on_exit_remove" not in wrapped(max_retries="3")
     assert wrapped(on_exit_remove="true")["on_exit_remove"] == "true"
 
