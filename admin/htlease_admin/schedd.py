@@ -27,7 +27,8 @@ class QueuedJob:
 
     cluster: int
     proc: int
-    global_job_id: str
+    #: None when the job had left the queue before anybody could ask.
+    global_job_id: str | None
     key: str
 
 
@@ -79,7 +80,7 @@ def read_description(text: str, overrides: Mapping[str, str]) -> Description:
     return Description(
         commands,
         _evaluated(queue.count, commands),
-        None if items is None else tuple(_item(item, queue.variables) for item in items),
+        None if items is None else tuple(_item(item, queue.variables) for item in items if item),
     )
 
 
@@ -104,7 +105,7 @@ def expand_each(description: Description, name: str) -> Iterator[str]:
     """Return what a command expands to in each job, in the order of `$(Process)`."""
     submit = bindings().Submit(dict(description.commands))
     process = 0
-    for index, item in enumerate(description.items or ({},)):
+    for index, item in enumerate(({},) if description.items is None else description.items):
         for variable, value in item.items():
             submit[variable] = value
         submit["ItemIndex"] = submit["Row"] = str(index)

@@ -1,9 +1,4 @@
-"""`htlease submit`: submit jobs under the wrapper, wholly or not at all.
-
-The order is what keeps it whole: look at everything that can be looked at, enrol, make tokens,
-queue. A server that is away stops it before anything is queued; if the queue refuses, what was
-enrolled is cancelled.
-"""
+"""`htlease submit`: what is asked for, what is looked at before any call, and what is printed."""
 
 from __future__ import annotations
 
@@ -12,47 +7,32 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
 from htlease.attempt import NAME_LENGTH_MAX, SubjobKey
-from htlease.errors import BadConfig, HTLeaseError, InvalidField
-from htlease.messages import TEXT_MAX_CHARS
+from htlease.errors import BadConfig, InvalidField
 from htlease.plan import check_ttl
 from htlease_admin import schedd
 from htlease_admin.checks import is_loopback
-from htlease_admin.enrolment import Enrolment, check_distinct
-from htlease_admin.lease_server import LeaseServer, as_json
+from htlease_admin.enrolment import check_distinct
+from htlease_admin.lease_server import as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
 from htlease_admin.pyz import find_pyz
 from htlease_admin.queue_statement import check_one_queue
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory
+from htlease_admin.submission import Submission, carry_out
 from htlease_admin.submit_file import Description, Wrapping, sends_executable, sends_files, wrap
 from htlease_admin.tables import Table, print_table
 from htlease_admin.token_files import TokenFiles, remove_expired
-from htlease_wrapper.plan_file import PlanFile, read_plan_file
+from htlease_wrapper.plan_file import read_plan_file
 
 _JOBS_SHOWN = 20
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
-
-
-@dataclass(frozen=True)
-class Submission:
-    """Everything that is settled before the first call."""
-
-    id: str
-    description: Description
-    keys: tuple[SubjobKey, ...]
-    plan_file: PlanFile | None
-    tokens: TokenFiles
-    token_ttl_seconds: float
-    schedd_name: str | None
-    force: bool
 
 
 @click.command()
@@ -135,6 +115,8 @@ def submit(
         SubjobKey.parse(text.strip().strip('"'))
         for text in schedd.expand_each(wrapped, "MY.HTLeaseKey")
     )
+    if not keys:
+        raise InvalidField(str(file), "queues no job")
     check_distinct(keys)
     if sends_executable(description.commands):
         _check_executables(set(schedd.expand_each(description, "executable")))
@@ -147,7 +129,7 @@ def submit(
         submission_id,
         wrapped,
         keys,
-        plan_file,
+        None if plan_file is None else plan_file.plan,
         tokens,
         token_ttl_seconds,
         schedd_name,
@@ -205,66 +187,6 @@ def _read(file: Path, overrides: Sequence[str]) -> Description:
         name, equals, value = override.partition("=")
         if not (equals and name.strip()) or name.startswith("-"):
             raise InvalidField("override", f"{override!r} is not NAME=VALUE")
-        given[name.strip()] = value.strip()
+        # `+Name` is how submit files write an attribute, and `MY.Name` how the bindings do.
+        given[re.sub(r"^\+", "MY.", name.strip())] = value.strip()
     return schedd.read_description(text, given)
-
-
-def carry_out(
-    submission: Submission, server: LeaseServer, say: Callable[[str], None]
-) -> list[schedd.QueuedJob]:
-    """Enrol, make tokens, queue, bind; raises what stopped it, with nothing left half done."""
-    schedd.locate(submission.schedd_name)
-    plan = submission.plan_file.plan if submission.plan_file else None
-    enrolment = Enrolment(server, plan, submission.force)
-    try:
-        for process, key in enumerate(submission.keys):
-            enrolment.enroll(key)
-            minted = server.mint_token(key.workflow, key.subjob, submission.token_ttl_seconds)
-            submission.tokens.write(process, minted["token"])
-        jobs = _queue(submission, say)
-    except schedd.ScheddUnavailable:
-        raise  # whether the jobs are queued is not known: they may need their records and tokens
-    except BaseException as error:
-        submission.tokens.remove()
-        cancelled = _take_back(enrolment, error, say)
-        if isinstance(error, HTLeaseError):
-            say(f"nothing was submitted; {cancelled} subjob(s) that were enrolled are cancelled")
-        raise
-    for job in jobs:
-        try:
-            enrolment.bind(SubjobKey.parse(job.key), job.global_job_id)
-        except HTLeaseError as error:
-            say(
-                f"{job.key} could not be told its job {job.cluster}.{job.proc} ({error}); "
-                "harmless, the job's first attempt tells it"
-            )
-    return jobs
-
-
-def _queue(submission: Submission, say: Callable[[str], None]) -> list[schedd.QueuedJob]:
-    refusal: schedd.SubmitRefused | None = None
-    try:
-        _, warnings = schedd.submit(submission.description, submission.schedd_name)
-        for warning in warnings:
-            say(warning)
-    except schedd.SubmitRefused as error:
-        refusal = error
-    try:
-        jobs = schedd.jobs_of_submission(submission.id, submission.schedd_name)
-    except schedd.ScheddUnavailable as error:
-        raise schedd.ScheddUnavailable(
-            f"{error}; whether the jobs were queued is not known: look with `condor_q -constraint "
-            f"'HTLeaseSubmission == \"{submission.id}\"'`, and `htlease cancel` the subjobs "
-            f"({submission.keys[0]} ...) if there are none"
-        ) from refusal
-    if not jobs and refusal is not None:
-        raise refusal
-    return jobs
-
-
-def _take_back(enrolment: Enrolment, error: BaseException, say: Callable[[str], None]) -> int:
-    """Cancel what was enrolled and return of how many subjobs."""
-    left = enrolment.take_back(f"not submitted: {error}"[:TEXT_MAX_CHARS])
-    for sentence in left:
-        say(sentence)
-    return len(enrolment.epochs) - len(left)

@@ -428,6 +428,7 @@ def test_submit_dry_run_prints_what_would_be_submitted(lab: Lab, pyz: Path, tmp_
         (78, 'executable = a\nMy.HTLeaseKey = "w/same"\nqueue 2\n', "are both w/same"),
         (78, 'executable = a\nMy.HTLeaseKey = "w/a b"\nqueue\n', "contains ' '"),
         (78, "executable = a\nqueue x from nofile.txt\n", "nofile.txt"),
+        (78, "executable = a\nqueue 0\n", "queues no job"),
         (78, "executable = a\nqueue\nqueue\n", "has 2 queue statements"),
         (78, "universe = grid\nexecutable = a\nqueue\n", "grid jobs"),
         (78, "executable = a\nqueue\n", "a: there is no such file"),

@@ -14,7 +14,8 @@ from htlease.errors import InvalidField, Refused, ServerUnavailable
 from htlease_admin import schedd
 from htlease_admin.enrolment import check_distinct
 from htlease_admin.schedd import QueuedJob, ScheddUnavailable, SubmitRefused
-from htlease_admin.submit import Submission, carry_out, default_workflow
+from htlease_admin.submission import Submission, carry_out
+from htlease_admin.submit import default_workflow
 from htlease_admin.submit_file import Commands, Description
 from htlease_admin.token_files import TokenFiles, remove_expired
 
@@ -156,6 +157,23 @@ def test_a_lost_answer_is_looked_up_and_the_jobs_are_kept(
     jobs, _ = carried_out(submission, server)
     assert jobs == JOBS and server.cancelled() == []
     assert len(token_files(submission)) == 3
+
+
+def test_jobs_that_left_the_queue_at_once_are_submitted_all_the_same(
+    submission: Submission, queue: Queue
+) -> None:
+    queue.jobs = JOBS[1:]
+    jobs, said = carried_out(submission, Server())
+    assert jobs == [QueuedJob(7, 0, None, "w/0"), *JOBS[1:]] and said == []
+
+
+def test_a_schedd_too_busy_to_be_asked_back_has_the_jobs(
+    submission: Submission, queue: Queue
+) -> None:
+    queue.jobs = ScheddUnavailable("busy")
+    jobs, said = carried_out(submission, Server())
+    assert jobs == [QueuedJob(7, process, None, f"w/{process}") for process in range(3)]
+    assert said == [] and len(token_files(submission)) == 3
 
 
 def test_when_nobody_knows_whether_it_was_queued_nothing_is_cancelled(
