@@ -46,14 +46,13 @@ def carry_out(
             enrolment.enroll(key)
             minted = server.mint_token(key.workflow, key.subjob, submission.token_ttl_seconds)
             submission.tokens.write(process, minted["token"])
+    except BaseException as error:  # an interrupt, too, comes before anything is queued
+        _take_back(submission, enrolment, error, say)
+        raise
+    try:
         jobs = _queue(submission, say)
-    except ScheddUnavailable:
-        raise  # whether the jobs are queued is not known: they may need their records and tokens
-    except BaseException as error:
-        submission.tokens.remove()
-        cancelled = _take_back(enrolment, error, say)
-        if isinstance(error, HTLeaseError):
-            say(f"nothing was submitted; {cancelled} subjob(s) that were enrolled are cancelled")
+    except SubmitRefused as refusal:
+        _take_back(submission, enrolment, refusal, say)
         raise
     for job in jobs:
         _bind(enrolment, job, say)
@@ -107,9 +106,16 @@ def _bind(enrolment: Enrolment, job: QueuedJob, say: Callable[[str], None]) -> N
         )
 
 
-def _take_back(enrolment: Enrolment, error: BaseException, say: Callable[[str], None]) -> int:
-    """Cancel what was enrolled and return of how many subjobs."""
+def _take_back(
+    submission: Submission,
+    enrolment: Enrolment,
+    error: BaseException,
+    say: Callable[[str], None],
+) -> None:
+    """Remove the tokens and cancel what was enrolled, and say what came of it."""
+    submission.tokens.remove()
     left = enrolment.take_back(f"not submitted: {error}"[:TEXT_MAX_CHARS])
     for sentence in left:
         say(sentence)
-    return len(enrolment.epochs) - len(left)
+    cancelled = len(enrolment.epochs) - len(left)
+    say(f"nothing was submitted; {cancelled} subjob(s) that were enrolled are cancelled")

@@ -53,7 +53,7 @@ class Queue:
     """What stands in for the schedd: what it answers, and what it was asked."""
 
     def __init__(self) -> None:
-        self.refusal: Exception | None = None
+        self.refusal: BaseException | None = None
         self.jobs: list[QueuedJob] | Exception = JOBS
         self.submitted = 0
 
@@ -124,6 +124,29 @@ def test_a_server_that_goes_away_half_way_takes_back_what_it_can(
     assert server.cancelled() == ["w/0", "w/1"]
     assert said == ["nothing was submitted; 2 subjob(s) that were enrolled are cancelled"]
     assert token_files(submission) == []
+
+
+def test_an_interrupt_while_enrolling_takes_back(submission: Submission, queue: Queue) -> None:
+    server = Server()
+
+    def interrupted(key: SubjobKey, command: m.Command) -> None:
+        if key == KEYS[1] and isinstance(command, m.Enroll):
+            raise KeyboardInterrupt
+
+    server.breaks = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(submission, server)
+    assert queue.submitted == 0 and server.cancelled() == ["w/0"]
+
+
+def test_an_interrupt_while_queueing_leaves_what_the_jobs_would_need(
+    submission: Submission, queue: Queue
+) -> None:
+    queue.refusal = KeyboardInterrupt()
+    server = Server()
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(submission, server)
+    assert server.cancelled() == [] and len(token_files(submission)) == 3
 
 
 def test_what_cannot_even_be_cancelled_is_named(submission: Submission, queue: Queue) -> None:
