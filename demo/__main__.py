@@ -75,7 +75,7 @@ class Drill:
         server = self.start_server()
         try:
             self.submit()
-            self.until(1, "compute")
+            self.until(1, "compute", has_details=True)
             say("EVICTING the job in phase 2 (condor_vacate_job)")
             self.site.evict()
             self.until(2, None)
@@ -125,7 +125,14 @@ class Drill:
         self.key = f"{WORKFLOW}/{job}"
         say(f"submitted {description.name} as job {job}; its subjob is {self.key}")
 
-    def until(self, attempt: int, phase: str | None, is_complete: bool = False) -> dict[str, Any]:
+    def until(
+        self,
+        attempt: int,
+        phase: str | None,
+        *,
+        has_details: bool = False,
+        is_complete: bool = False,
+    ) -> dict[str, Any]:
         """Show progress until an attempt has got that far; return the subjob."""
 
         def reached() -> dict[str, Any] | None:
@@ -137,7 +144,10 @@ class Drill:
             if is_complete:
                 return document if document["outcome"] else None
             is_there = document["attempt_number"] >= attempt and document["status"] == "active"
-            return document if is_there and phase in (None, document["phase"]) else None
+            is_saved = document["details"] is not None or not has_details
+            return (
+                document if is_there and is_saved and phase in (None, document["phase"]) else None
+            )
 
         what = (
             "the subjob to be closed" if is_complete else f"attempt {attempt} in {phase or 'any'}"
