@@ -86,11 +86,11 @@ def token_check(source: str | None, refusal: str | None, workflow: str | None) -
     return Check("token", OK, f"admin token in {source}" if source else "the server asks for none")
 
 
-def wrapper_check(path: str, theirs: str | None, ours: str) -> Check:
+def wrapper_check(path: str, theirs: str | None, ours: str | None) -> Check:
     """Judge the wrapper file that `htlease submit` would send along."""
     if theirs is None:
         return Check("wrapper", PROBLEM, f"{path} does not run", "build it anew with `make ep`")
-    if theirs != ours:
+    if ours is not None and theirs != ours:
         return Check(
             "wrapper",
             WARNING,

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused, ServerUnavailable
+from htlease_admin import installed_version
 from htlease_admin.doctor import doctor
 from htlease_admin.graph import graph
 from htlease_admin.operating import cancel, commit, settle
@@ -19,7 +20,6 @@ from htlease_admin.session import Session, connection_options
 from htlease_admin.submit import submit
 from htlease_admin.tokens import token
 from htlease_admin.workflows import workflow
-from htlease_wrapper.version import VERSION
 
 EXIT_REFUSED = 1
 EXIT_TRY_LATER = 75
@@ -56,7 +56,7 @@ class SectionedGroup(click.Group):
 
 
 @click.group(cls=SectionedGroup)
-@click.version_option(VERSION, prog_name="htlease")
+@click.version_option(installed_version() or "unknown", prog_name="htlease")
 @connection_options
 @click.pass_context
 def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) -> None:

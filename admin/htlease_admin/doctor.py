@@ -14,7 +14,7 @@ import click
 
 from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
 from htlease.plan import TTL_DEFAULT_SECONDS
-from htlease_admin import schedd
+from htlease_admin import installed_version, schedd
 from htlease_admin.checks import (
     KNOBS,
     OK,
@@ -33,7 +33,6 @@ from htlease_admin.pyz import find_pyz, version_of
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import Connection
 from htlease_admin.tables import Table, print_table
-from htlease_wrapper.version import VERSION
 
 #: A name that no workflow has, to ask by; asking changes nothing.
 _NOBODY = "htlease-doctor"
@@ -130,7 +129,7 @@ def _wrapper_check(pyz: Path | None) -> Check:
         found = find_pyz(pyz)
     except BadConfig as error:
         return Check("wrapper", PROBLEM, str(error), "`make ep` builds it; --pyz names it")
-    return wrapper_check(str(found), version_of(found), VERSION)
+    return wrapper_check(str(found), version_of(found), installed_version())
 
 
 def _schedd_checks(name: str | None, ttl_seconds: float) -> Iterator[Check]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 
 import click
 
 from htlease.errors import BadConfig
 
+_PACKAGE = "htlease_minipool"
 
-@click.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-)
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def pool(arguments: tuple[str, ...]) -> None:
     """Start, stop and disturb a personal HTCondor pool (up, status, down, ...)."""
-    try:
-        from htlease_minipool.cli import main
-    except ImportError as error:
-        raise BadConfig(f"the personal pool is not installed here ({error.name})") from None
-    sys.exit(main(arguments))
+    if importlib.util.find_spec(_PACKAGE) is None:
+        raise BadConfig(f"the personal pool ({_PACKAGE}) is not installed here")
+    os.execv(sys.executable, [sys.executable, "-m", _PACKAGE, *arguments])

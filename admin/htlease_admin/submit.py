@@ -21,6 +21,7 @@ from htlease_admin.checks import is_loopback
 from htlease_admin.enrolment import check_distinct
 from htlease_admin.lease_server import as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
+from htlease_admin.plans import read_plan
 from htlease_admin.pyz import find_pyz
 from htlease_admin.queue_statement import check_one_queue
 from htlease_admin.session import Session, pass_session
@@ -29,7 +30,6 @@ from htlease_admin.submission import Submission, carry_out
 from htlease_admin.submit_file import Description, Wrapping, sends_executable, sends_files, wrap
 from htlease_admin.tables import Table, print_table
 from htlease_admin.token_files import TokenFiles, remove_expired
-from htlease_wrapper.plan_file import read_plan_file
 
 _JOBS_SHOWN = 20
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
@@ -95,7 +95,7 @@ def submit(
     now = time.time()
     state = (token_dir or state_directory(os.environ)).absolute()
     tokens = TokenFiles.of(state, submission_id, now + token_ttl_seconds)
-    plan_file = None if plan_path is None else read_plan_file(plan_path)
+    plan, has_commands = (None, False) if plan_path is None else read_plan(plan_path)
     description = _read(file, overrides)
     wrapped = wrap(
         description,
@@ -105,7 +105,7 @@ def submit(
             workflow=workflow or default_workflow(file.stem, now, submission_id),
             token_path=tokens.path_in_submit_file,
             plan_path=None if plan_path is None else plan_path.absolute(),
-            plan_has_commands=bool(plan_file and plan_file.commands),
+            plan_has_commands=has_commands,
             ttl_seconds=None if ttl_seconds is None else check_ttl(ttl_seconds),
             submit_directory=Path.cwd(),
             submission_id=submission_id,
@@ -129,7 +129,7 @@ def submit(
         submission_id,
         wrapped,
         keys,
-        None if plan_file is None else plan_file.plan,
+        plan,
         tokens,
         token_ttl_seconds,
         schedd_name,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
-from htlease.plan import Plan
 from htlease.profiles import PROFILE_NAMES, find_flow
 from htlease_admin.lease_server import LeaseServer, as_json
 from htlease_admin.parameters import WORKFLOW, json_option
+from htlease_admin.plans import plan_document, read_plan
 from htlease_admin.session import pass_server
-from htlease_wrapper.plan_file import read_plan_file
 
 
 @click.group()
@@ -54,7 +52,7 @@ def put(
         raise click.UsageError("--plan and --profile both say which phases there are; give one")
     fields: dict[str, Any] = {}
     if plan_file:
-        fields["plan"] = _plan_document(read_plan_file(plan_file).plan)
+        fields["plan"] = plan_document(read_plan(plan_file)[0])
     if profile:
         find_flow(profile)  # complains here, naming the profiles that there are
         fields["profile"] = profile
@@ -77,8 +75,3 @@ def _label(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise click.UsageError(f"--label {text!r} is not NAME=VALUE")
     return name, value
-
-
-def _plan_document(plan: Plan) -> dict[str, Any]:
-    phases = [dataclasses.asdict(phase) for phase in plan.phases]
-    return {"phases": phases, "takeover": plan.takeover}

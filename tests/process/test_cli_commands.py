@@ -351,6 +351,12 @@ def test_help_groups_the_commands_and_version_prints_one(lab: Lab) -> None:
     assert re.fullmatch(r"htlease, version \S+\n", lab.ok("--version"))
 
 
+def test_pool_passes_everything_on_to_the_pool(lab: Lab) -> None:
+    assert "htlease_minipool" in lab.ok("pool", "--help")
+    done = lab.run("pool", "status", "--name", "neverstarted")
+    assert done.returncode == 1 and "neverstarted is not up" in done.stderr
+
+
 def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_path: Path) -> None:
     def checks(
         code: int, *arguments: str | Path, more: Mapping[str, str] = NOTHING

@@ -34,6 +34,7 @@ from htlease_admin.checks import (
         (token_check("/s/admin.token", "the token has expired", None), PROBLEM),
         (token_check(None, "no token was sent", None), PROBLEM),
         (wrapper_check("/d/htlease-ep.pyz", "1.0", "1.0"), OK),
+        (wrapper_check("/d/htlease-ep.pyz", "0.9", None), OK),
         (wrapper_check("/d/htlease-ep.pyz", "0.9", "1.0"), WARNING),
         (wrapper_check("/d/htlease-ep.pyz", None, "1.0"), PROBLEM),
     ],
