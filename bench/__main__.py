@@ -14,7 +14,7 @@ import platform
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,16 @@ class Workflows:
                 yield self._request(workflow, subjob, f"phases/{phase}/complete", fence=1)
             yield self._request(workflow, subjob, "exited", fence=1, exit_code=0)
 
-    def each(self, make: Callable[[str, int], bytes], subjobs: range) -> list[Iterator[bytes]]:
+    def each(
+        self, make: Callable[[str, int], bytes], subjobs: Iterable[int]
+    ) -> list[Iterator[bytes]]:
         """Return one iterator of requests for each workflow."""
-        return [(make(workflow, subjob) for subjob in subjobs) for workflow in self.names]
+        wanted = list(subjobs)
+
+        def requests(workflow: str) -> Iterator[bytes]:
+            return (make(workflow, subjob) for subjob in wanted)
+
+        return [requests(workflow) for workflow in self.names]
 
     def all_lives(self, subjobs: range) -> list[Iterator[bytes]]:
         """Return one iterator of whole jobs for each workflow."""
@@ -93,6 +100,11 @@ def _prepared(iterators: Sequence[Iterator[bytes]]) -> list[Iterator[bytes]]:
 
 def _interleaved(iterators: Sequence[Iterator[bytes]]) -> Iterator[bytes]:
     return iter([item for group in zip(*iterators, strict=True) for item in group])
+
+
+def _spread(subjobs: range) -> Iterator[int]:
+    """Go through all subjobs again and again, in strides that leave none out for long."""
+    return (subjobs[number * 37 % len(subjobs)] for number in itertools.count())
 
 
 def _checked(outcome: Outcome) -> Outcome:
@@ -152,21 +164,10 @@ def measure_leases(directory: Path, leases: int) -> dict[str, Any]:
         workflows = Workflows(running, "live", names)
         _checked(closed_loop(running.port, _prepared(workflows.each(workflows.acquire, each))))
         rounds = max(1, 60_000 // (names * len(each)))
-        renewals = [
-            (workflows.renew(workflow, subjob) for _ in range(rounds) for subjob in each)
-            for workflow in workflows.names
-        ]
+        renewals = workflows.each(workflows.renew, [*each] * rounds)
         renewed = closed_loop(running.port, _prepared(renewals))
-        calm = _interleaved(
-            [
-                (
-                    workflows.renew(workflow, subjob)
-                    for subjob in itertools.islice(itertools.cycle(each), 200)
-                )
-                for workflow in workflows.names
-            ]
-        )
-        spread = open_loop(running.port, calm, per_second=1000, seconds=min(8, names * 200 / 1000))
+        calm = _prepared(workflows.each(workflows.renew, itertools.islice(_spread(each), 125)))
+        spread = open_loop(running.port, _interleaved(calm), per_second=1000, seconds=names / 8)
         return {
             "leases": names * len(each),
             "renewals_per_second": round(_checked(renewed).per_second),

@@ -44,8 +44,6 @@ class Entry:
             self.workflow_id,
             name,
             state.status.value,
-            state.deadline_at,
-            holder.ttl_seconds if holder else 0.0,
             state.fence,
             state.current_phase,
             state.attempt_number,
@@ -54,6 +52,8 @@ class Entry:
             self.seq,
             now,
             snapshot_of(state),
+            state.deadline_at,
+            holder.ttl_seconds if holder else 0.0,
         )
 
 
@@ -73,8 +73,8 @@ class SubjobCache:
         self._bytes_max = bytes_max
         self._entries: OrderedDict[SubjobKey, Entry] = OrderedDict()
         self._size_bytes = 0
-        #: Row ID -> deadline of leases renewed since the last flush, cached or not.
-        self.unflushed: dict[int, float] = {}
+        #: Row ID -> (deadline, ttl) of leases renewed since the last flush, cached or not.
+        self.unflushed: dict[int, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -89,9 +89,9 @@ class SubjobCache:
         if row is None:
             return None
         state = self._uptime.correct(state_from(row.snapshot, row.deadline_at), now)
-        deadline_at = self.unflushed.get(row.id)
-        if deadline_at is not None:
-            state = replace(state, deadline_at=deadline_at)
+        renewed = self.unflushed.get(row.id)
+        if renewed is not None:
+            state = replace(state, deadline_at=renewed[0])
         entry = Entry(row.id, row.workflow_id, state, row.seq, len(row.snapshot))
         self.put(key, entry)
         return entry

@@ -196,9 +196,7 @@ class Ledger:
         ):
             saved = {row.id for row in batch.subjobs}
             batch.deadlines = [
-                (deadline_at, id)
-                for id, deadline_at in self.cache.unflushed.items()
-                if id not in saved
+                (id, *renewed) for id, renewed in self.cache.unflushed.items() if id not in saved
             ]
             batch.alive = self.uptime.run._replace(alive_at=turn.now)
         if not (batch.subjobs or batch.workflows or batch.alive):
@@ -309,7 +307,9 @@ class Ledger:
         if is_renewal and state.is_live(turn.now):
             entry.state = apply(state, events, turn.now)
             if key not in turn.changed:
-                self.cache.unflushed[entry.id] = entry.state.deadline_at
+                assert state.holder is not None
+                renewed = (entry.state.deadline_at, state.holder.ttl_seconds)
+                self.cache.unflushed[entry.id] = renewed
             return
         if key not in turn.changed:
             is_new = entry.seq == 0

@@ -170,15 +170,15 @@ class Reading:
         row_id: int,
         deadline_at: float,
         ttl_seconds: float,
-        unflushed: dict[int, float],
+        unflushed: dict[int, tuple[float, float]],
         now: float,
     ) -> float:
         renewed = unflushed.get(row_id)
         if renewed is not None:
-            return renewed
+            return renewed[0]
         return self._ledger.uptime.deadline(deadline_at, ttl_seconds, now)
 
-    def _summary(self, row: ListedRow, unflushed: dict[int, float]) -> Document:
+    def _summary(self, row: ListedRow, unflushed: dict[int, tuple[float, float]]) -> Document:
         now = self._clock()
         status, expires_in_seconds = row.status, None
         if row.status in _HELD_NAMES:

@@ -41,6 +41,7 @@ _LISTED = (
     "subjob.id, workflow.name, subjob.name, status, deadline_at, ttl_seconds, fence, phase,"
     " attempt_number, attempt_id, host, updated_at"
     " FROM subjob JOIN workflow ON workflow.id = subjob.workflow_id"
+    " JOIN lease ON lease.subjob_id = subjob.id"
 )
 
 
@@ -70,13 +71,18 @@ class _Insert:
                 at += size
 
 
-def _upsert(table: str, names: Sequence[str]) -> _Insert:
-    changed = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
-    return _Insert(table, names, f"ON CONFLICT (id) DO UPDATE SET {changed}")
+def _upsert(table: str, names: Sequence[str], fixed: Sequence[str]) -> _Insert:
+    """Return an INSERT that changes a row that is there, but for what is fixed.
+
+    SQLite writes an index anew when a column of it is set, even to what it was.
+    """
+    changed = ", ".join(f"{name} = excluded.{name}" for name in names if name not in fixed)
+    return _Insert(table, names, f"ON CONFLICT ({names[0]}) DO UPDATE SET {changed}")
 
 
-_PUT_SUBJOBS = _upsert("subjob", SubjobRow._fields)
-_PUT_WORKFLOWS = _upsert("workflow", WorkflowRow._fields)
+_PUT_SUBJOBS = _upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
+_PUT_LEASES = _upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
+_PUT_WORKFLOWS = _upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
 _ADD_HISTORY = _Insert("history", HistoryRow._fields)
 _ADD_KNOWN_IDS = _Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
 
@@ -101,7 +107,7 @@ class SqliteReader:
 
     def subjob(self, key: SubjobKey) -> SubjobRow | None:
         found = self._db.execute(
-            f"SELECT {_SUBJOB} FROM subjob WHERE name = ?"
+            f"SELECT {_SUBJOB} FROM subjob JOIN lease ON subjob_id = id WHERE name = ?"
             " AND workflow_id = (SELECT id FROM workflow WHERE name = ?)",
             (key.subjob, key.workflow),
         ).fetchone()
@@ -133,7 +139,8 @@ class SqliteReader:
 
     def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
         return self._db.execute(
-            "SELECT id, status, deadline_at, ttl_seconds FROM subjob WHERE workflow_id = ?"
+            "SELECT id, status, deadline_at, ttl_seconds FROM subjob JOIN lease ON subjob_id = id"
+            " WHERE workflow_id = ?"
             " AND status IN ('active', 'recalled') AND deadline_at <= ?",
             (workflow_id, now),
         ).fetchall()
@@ -237,11 +244,14 @@ class SqliteStore(SqliteReader):
         try:
             db.execute("BEGIN IMMEDIATE")
             _PUT_WORKFLOWS.run(db, batch.workflows)
-            _PUT_SUBJOBS.run(db, batch.subjobs)
+            _PUT_SUBJOBS.run(db, [row[:-2] for row in batch.subjobs])
+            _PUT_LEASES.run(
+                db,
+                [(row.id, row.deadline_at, row.ttl_seconds) for row in batch.subjobs]
+                + batch.deadlines,
+            )
             _ADD_HISTORY.run(db, batch.history)
             _ADD_KNOWN_IDS.run(db, batch.known_ids)
-            if batch.deadlines:
-                db.executemany("UPDATE subjob SET deadline_at = ? WHERE id = ?", batch.deadlines)
             if batch.alive:
                 db.execute(
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",

@@ -25,8 +25,6 @@ class SubjobRow(NamedTuple):
     workflow_id: int
     name: str
     status: str
-    deadline_at: float
-    ttl_seconds: float
     fence: int
     phase: str | None
     attempt_number: int
@@ -35,6 +33,8 @@ class SubjobRow(NamedTuple):
     seq: int
     updated_at: float
     snapshot: bytes
+    deadline_at: float
+    ttl_seconds: float
 
 
 class ListedRow(NamedTuple):
@@ -101,8 +101,8 @@ class Batch:
     history: list[HistoryRow] = field(default_factory=list)
     #: (ID text, subjob's row ID)
     known_ids: list[tuple[str, int]] = field(default_factory=list)
-    #: (deadline_at, subjob's row ID) of leases renewed since the last flush.
-    deadlines: list[tuple[float, int]] = field(default_factory=list)
+    #: (subjob's row ID, deadline_at, ttl_seconds) of leases renewed since the last flush.
+    deadlines: list[tuple[int, float, float]] = field(default_factory=list)
     #: Present when `deadlines` holds every renewal up to this instant.
     alive: Run | None = None
 

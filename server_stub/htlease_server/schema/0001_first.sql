@@ -20,15 +20,12 @@ CREATE TABLE workflow (
 );
 
 -- One row for each subjob: columns for lists and counts, and in `snapshot` the state that the
--- lease rules look at (msgpack of htlease.subjob.SubjobState), less `deadline_at`, which the
--- column holds: renewals change nothing else.
+-- lease rules look at (msgpack of htlease.subjob.SubjobState), less its deadline.
 CREATE TABLE subjob (
     id             INTEGER PRIMARY KEY,
     workflow_id    INTEGER NOT NULL REFERENCES workflow (id),
     name           TEXT NOT NULL,
     status         TEXT NOT NULL,
-    deadline_at    REAL NOT NULL,
-    ttl_seconds    REAL NOT NULL,
     fence          INTEGER NOT NULL,
     phase          TEXT,
     attempt_number INTEGER NOT NULL,
@@ -38,6 +35,13 @@ CREATE TABLE subjob (
     updated_at     REAL NOT NULL,
     snapshot       BLOB NOT NULL,
     UNIQUE (workflow_id, name)
+);
+-- The deadline of each subjob's last lease. Renewals change nothing else, and a page has room for
+-- two hundred of these rows, so that a hundred thousand renewals touch few pages.
+CREATE TABLE lease (
+    subjob_id   INTEGER PRIMARY KEY REFERENCES subjob (id),
+    deadline_at REAL NOT NULL,
+    ttl_seconds REAL NOT NULL
 );
 CREATE INDEX subjob_by_status ON subjob (workflow_id, status);
 
