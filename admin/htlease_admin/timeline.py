@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from htlease_admin.attempts import Attempt, Event, ending_text, read_attempts
@@ -17,13 +17,16 @@ def print_timeline(events: Sequence[Event], stream: TextIO | None = None) -> Non
 
 
 def timeline(events: Sequence[Event]) -> Table:
-    """Return one row for each event that a person has use for."""
+    """Return one row for each event that a person has use for.
+
+    Details saved again and again in one phase share a row, the one of the last time.
+    """
     attempts = read_attempts(events)
     by_fence = {attempt.fence: attempt for attempt in attempts if attempt.grant}
     by_id = {attempt.attempt_id: attempt for attempt in attempts}
     rows = []
     phase_of_fence: dict[int, str] = {}
-    for event in events:
+    for event, times in _details_gathered(events):
         tell = _TELLERS.get(event["event"])
         if tell is None:
             continue
@@ -35,6 +38,8 @@ def timeline(events: Sequence[Event]) -> Table:
             phase_of_fence[event["fence"]] = event["phase"]
         phase = event.get("phase") or (phase_of_fence.get(fence, "") if fence is not None else "")
         what, why = tell(event, attempt)
+        if times > 1:
+            what += f", {times} times"
         rows.append(
             (
                 moment_text(event.get("at")),
@@ -47,6 +52,24 @@ def timeline(events: Sequence[Event]) -> Table:
             )
         )
     return Table(COLUMNS, rows)
+
+
+def _details_gathered(events: Sequence[Event]) -> Iterator[tuple[Event, int]]:
+    """Yield each event with 1, and for a run of saved details the last with its length."""
+    saved: tuple[Event, int] | None = None
+    for event in events:
+        if event["event"] == "details-saved" and saved and saved[0]["fence"] == event["fence"]:
+            saved = event, saved[1] + 1
+            continue
+        if saved:
+            yield saved
+            saved = None
+        if event["event"] == "details-saved":
+            saved = event, 1
+        else:
+            yield event, 1
+    if saved:
+        yield saved
 
 
 def _short_name(attempt: Attempt | None) -> str:

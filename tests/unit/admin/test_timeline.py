@@ -94,3 +94,24 @@ def test_in_a_pipe_columns_are_aligned_and_nothing_is_cut() -> None:
         "gave the lease up",
     ]
     assert lines[-1].endswith("a reason a reason")
+
+
+def test_details_saved_again_and_again_share_the_row_of_the_last_time() -> None:
+    def saved(second: int, fence: int) -> dict[str, object]:
+        return {
+            "seq": second,
+            "at": f"2026-11-21T04:38:{second:02}.000Z",
+            "event": "details-saved",
+            "fence": fence,
+            "phase": "compute",
+            "details_bytes": second,
+        }
+
+    entered = {**saved(5, 1), "event": "phase-entered"}
+    rows = timeline([saved(1, 1), saved(2, 1), entered, saved(6, 1), saved(7, 2), saved(8, 2)]).rows
+    assert [row[5] for row in rows] == [
+        "saved details (2 bytes), 2 times",
+        "entered",
+        "saved details (6 bytes)",
+        "saved details (8 bytes), 2 times",
+    ]
