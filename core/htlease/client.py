@@ -7,9 +7,8 @@ answer to a fenced write says that.
 
 from __future__ import annotations
 
-import random
+import os
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,8 +35,8 @@ class Clock:
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     #: Uniform in [0, 1).
-    chance: Callable[[], float] = random.random
-    new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    chance: Callable[[], float] = lambda: int.from_bytes(os.urandom(6), "big") / (1 << 48)
+    new_id: Callable[[], str] = lambda: os.urandom(16).hex()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ are seconds since 1970 on the server's clock and become RFC 3339 only on the wir
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Union
@@ -28,6 +27,8 @@ OUTCOMES = ("complete", "failed", "cancelled")
 
 def nonce_digest(nonce: str) -> str:
     """Return what is stored of a nonce, so that neither store nor backup can act as its holder."""
+    import hashlib  # loads OpenSSL, which a wrapper's start need not wait for
+
     return hashlib.sha256(nonce.encode()).hexdigest()[:32]
 
 

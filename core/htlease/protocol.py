@@ -17,7 +17,6 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
 from htlease.plan import PhaseSpec, Plan
-from htlease.profiles import plan_of
 
 VERSION = "v1"
 BODY_MAX_BYTES = 256 * 1024
@@ -104,6 +103,8 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
     profile = document.get("profile")
     phases = document.get("phases") or ()
     if profile is not None and not phases:
+        from htlease.profiles import plan_of  # seldom needed, and not by a wrapper
+
         return plan_of(profile, takeover)
     return Plan(
         tuple(
