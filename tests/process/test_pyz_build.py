@@ -13,6 +13,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+#: Real ones are used where pyenv has them.
+TOO_OLD = ("3.6", "3.7", "3.8")
 _PRETEND = (
     "import runpy, sys; sys.version_info = (3, 6, 8); "
     "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -30,9 +32,21 @@ def test_two_builds_are_the_same_bytes(pyz: Path, tmp_path: Path) -> None:
     assert second.read_bytes() == pyz.read_bytes()
 
 
-def test_it_is_executable_and_finds_its_own_python(pyz: Path) -> None:
-    assert os.access(pyz, os.X_OK)
-    assert pyz.read_bytes().startswith(b"#!/usr/bin/env python3\n")
+def test_it_is_executable_and_a_jobs_pythonpath_does_not_break_it(
+    pyz: Path, tmp_path: Path
+) -> None:
+    for module in ("json", "argparse", "htlease", "typing"):
+        (tmp_path / f"{module}.py").write_text("raise ImportError('not for the wrapper')")
+    done = subprocess.run(
+        [pyz, "version"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("htlease-ep ")
 
 
 def test_it_runs_without_anything_installed(pyz: Path, tmp_path: Path) -> None:
@@ -79,3 +93,20 @@ def test_a_python_that_is_too_old_does_not_cost_the_job(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("version", TOO_OLD)
+def test_a_real_python_that_is_too_old_runs_the_payload(pyz: Path, version: str) -> None:
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = next(iter(pyenv.glob(f"{version}.*/bin/python{version}")), None)
+    if found is None:
+        pytest.skip(f"no python{version} here; pyenv can provide it")
+    done = subprocess.run(
+        [found, pyz, "run", "--", "sh", "-c", "exit 85"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 85
+    assert f"Python {version} is too old" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ A Python that is too old for the wrapper must not cost the user a job: the paylo
 the wrapper were not there.
 """
 
+import gc
 import os
 import sys
 
@@ -35,6 +36,14 @@ def run_untracked(arguments):  # type: ignore[no-untyped-def]
 if sys.version_info < OLDEST:
     raise SystemExit(run_untracked(sys.argv[1:]))  # type: ignore[no-untyped-call]
 
+if not sys.flags.isolated and any(name.startswith("PYTHON") for name in os.environ):
+    # A job's PYTHONPATH is meant for its payload, and may shadow what the wrapper imports.
+    pyz = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    if sys.executable and os.path.isfile(pyz):  # noqa: PTH113
+        os.execv(sys.executable, [sys.executable, "-I", "-S"] + sys.argv)  # noqa: RUF005
+
+gc.disable()  # nothing that the start makes is garbage
 from htlease_wrapper.cli import main  # noqa: E402
 
-raise SystemExit(main(sys.argv))
+gc.enable()
+os._exit(main(sys.argv))  # nothing is left that would have to be torn down in order

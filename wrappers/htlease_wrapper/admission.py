@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from htlease import messages as m
@@ -45,7 +44,7 @@ def admit(
                 "waiting", f"{refused.detail}; waiting up to {wait_lease_seconds:g} s for it"
             )
             seconds = max(_ASK_AGAIN_MIN_SECONDS, refused.retry_after_seconds or 1.0)
-            pause(min(left_seconds, seconds * random.uniform(1.0, 1.2)))
+            pause(min(left_seconds, seconds * (1 + client.clock.chance() / 5)))
 
 
 def _ask(

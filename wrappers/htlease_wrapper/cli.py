@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import os
 import sys
@@ -48,12 +49,17 @@ def main(argv: Sequence[str]) -> int:
 class _Parser(argparse.ArgumentParser):
     """Reports bad use as configuration errors, which exit with 78."""
 
+    def __init__(self, prog: str) -> None:
+        # Looking the terminal's width up costs as much as all the rest of the parsing.
+        formatter = functools.partial(argparse.HelpFormatter, width=96)
+        super().__init__(prog, allow_abbrev=False, formatter_class=formatter)
+
     def error(self, message: str) -> NoReturn:
         raise BadConfig(f"{message}; `{self.prog} --help` shows the options")
 
 
 def _run(arguments: Sequence[str], console: Console) -> int:
-    parser = _Parser(prog="htlease-ep.pyz run", allow_abbrev=False)
+    parser = _Parser("htlease-ep.pyz run")
     parser.add_argument("--server", metavar="URL", help="default: $HTLEASE_URL")
     parser.add_argument("--key", metavar="WORKFLOW/SUBJOB", help="default: $HTLEASE_KEY, the ad")
     parser.add_argument("--plan", metavar="FILE", help="phases and what each runs, TOML or JSON")
@@ -85,7 +91,7 @@ def _run(arguments: Sequence[str], console: Console) -> int:
 
 
 def _phase(arguments: Sequence[str], console: Console) -> int:
-    parser = _Parser(prog="htlease-ep.pyz phase", allow_abbrev=False)
+    parser = _Parser("htlease-ep.pyz phase")
     parser.add_argument("verb", choices=("enter", "complete", "fail"))
     parser.add_argument("name", help="a phase of the plan")
     parser.add_argument("--reason", help="why it failed")
@@ -100,7 +106,7 @@ def _phase(arguments: Sequence[str], console: Console) -> int:
 
     call = payload_calls.open_call(dict(os.environ), console, given.wait_server_seconds)
     if given.verb == "enter":
-        sys.stdout.write(call.enter(given.name) + "\n")
+        _print(call.enter(given.name) + "\n")
     elif given.verb == "complete":
         call.complete(given.name, payload_calls.artifacts_from(given.artifact))
     else:
@@ -109,7 +115,7 @@ def _phase(arguments: Sequence[str], console: Console) -> int:
 
 
 def _details(arguments: Sequence[str], console: Console) -> int:
-    parser = _Parser(prog="htlease-ep.pyz details", allow_abbrev=False)
+    parser = _Parser("htlease-ep.pyz details")
     parser.add_argument("file", help="UTF-8 text of at most 64 KiB; `-` reads standard input")
     _add_wait_server(parser)
     given = parser.parse_args(arguments[1:])
@@ -135,18 +141,23 @@ def _add_wait_server(parser: _Parser) -> None:
 def _version(arguments: Sequence[str], console: Console) -> int:
     from htlease_wrapper.version import VERSION
 
-    sys.stdout.write(f"htlease-ep {VERSION}, Python {sys.version.split()[0]}\n")
+    _print(f"htlease-ep {VERSION}, Python {sys.version.split()[0]}\n")
     return 0
 
 
 def _help(arguments: Sequence[str], console: Console) -> int:
-    sys.stdout.write(USAGE)
+    _print(USAGE)
     return 0
 
 
 def _no_command(arguments: Sequence[str], console: Console) -> int:
     named = f"{arguments[0]!r} is not a command" if arguments else "no command is given"
     raise BadConfig(f"{named}; the commands are run, phase, details, version")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _seconds(text: str) -> float:

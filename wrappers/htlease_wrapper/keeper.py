@@ -11,15 +11,14 @@ ended. Not promised: the same for a wrapper that itself does not run (stopped, o
 from __future__ import annotations
 
 import enum
-import random
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from htlease import messages as m
-from htlease.client import Lease, LeaseClient
+from htlease.client import Clock, Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile, UnusableDetails
@@ -57,15 +56,14 @@ class Loss:
     may_abandon: bool = False
 
 
-@dataclass
 class Letter:
     """A command on its way to the server."""
 
-    command: m.Command
-    answer: dict[str, Any] | None = None
-    refused: Refused | None = None
-    #: Told to the thread's owner: the server does not answer just now.
-    was_tried: bool = False
+    def __init__(self, command: m.Command) -> None:
+        self.command = command
+        self.answer: dict[str, Any] | None = None
+        self.refused: Refused | None = None
+        self.was_tried = False
 
     @property
     def is_settled(self) -> bool:
@@ -73,41 +71,47 @@ class Letter:
         return self.answer is not None or self.refused is not None
 
 
-class Connect(Protocol):
-    """Makes a client with the token as it is now: HTCondor refreshes tokens of long jobs."""
-
-    def __call__(self) -> LeaseClient:
-        """Return a new client."""
-
-
-@dataclass
 class Keeper:
     """Holds one lease."""
 
-    connect: Connect
-    lease: Lease
-    monotonic: Callable[[], float]
-    poke: Callable[[], None]
-    console: Console
-    details: DetailsFile | None
-    loss: Loss | None = None
-    #: Since when the server has not answered, on the monotonic clock; None while it does.
-    away_since: float | None = None
-    _letters: deque[Letter] = field(default_factory=deque)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _is_over: bool = False
-    #: The subjob is closed by our own doing, or the lease given up: nothing is left to renew.
-    _is_resting: bool = False
-    _failures: int = 0
-    _retry_at: float = 0.0
-    _renew_at: float = 0.0
-    _details_at: float = 0.0
-    _errand: Callable[[], object] | None = None
+    def __init__(
+        self,
+        connect: Callable[[], LeaseClient],
+        lease: Lease,
+        clock: Clock,
+        poke: Callable[[], None],
+        console: Console,
+        details: DetailsFile | None,
+    ) -> None:
+        """Prepare to hold a lease.
+
+        `connect` makes a client with the token as it is then: HTCondor refreshes the tokens of
+        long jobs. `poke` makes the main thread look at the verdict again.
+        """
+        self.lease = lease
+        #: Why this attempt has to end, once it has to.
+        self.loss: Loss | None = None
+        #: Since when the server has not answered; None while it does.
+        self.away_since: float | None = None
+        self._connect = connect
+        self._clock = clock
+        self._poke = poke
+        self._console = console
+        self._details = details
+        self._client = connect()
+        self._letters: deque[Letter] = deque()
+        self._changed = threading.Condition()
+        self._errand: Callable[[], object] | None = None
+        self._is_over = False
+        #: The subjob is closed by our own doing, or the lease given up: nothing is left to renew.
+        self._is_resting = False
+        self._failures = 0
+        self._retry_at = 0.0
+        self._details_at = 0.0
+        self._renew_at = clock.monotonic() + self._renew_seconds()
 
     def start(self) -> None:
         """Start keeping the lease."""
-        self._renew_at = self.monotonic() + self._renew_seconds()
-        self._client = self.connect()
         threading.Thread(target=self._run, name="keeper", daemon=True).start()
 
     def post(self, command: m.Command) -> Letter:
@@ -132,13 +136,15 @@ class Keeper:
 
     def notice_details(self) -> None:
         """Post details that the payload has saved and that were not noticed yet."""
-        if self.details is None:
+        if self._details is None:
             return
         with self._changed:  # the main thread looks too, before a phase ends
             try:
-                details = self.details.take_new()
+                details = self._details.take_new()
             except UnusableDetails as error:
-                self.console.say(f"the new details are not saved: {error}; the last good ones stay")
+                self._console.say(
+                    f"the new details are not saved: {error}; the last good ones stay"
+                )
                 return
             if details is None:
                 return
@@ -176,14 +182,14 @@ class Keeper:
     def seconds_to_stillness(self) -> float:
         """Return in how many seconds an exclusive payload has to stand still."""
         margin = min(STILL_MAX_SECONDS, self.lease.ttl_seconds * STILL_PART)
-        return self.lease.deadline - margin - self.monotonic()
+        return self.lease.deadline - margin - self._clock.monotonic()
 
     # -------------------------------------------------------- the thread
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                seconds = self._next_at() - self.monotonic()
+                seconds = self._next_at() - self._clock.monotonic()
                 if seconds > 0 and not self._is_over:
                     self._changed.wait(seconds)
                 if self._is_over:
@@ -191,7 +197,7 @@ class Keeper:
             try:
                 self._step()
             except Exception as error:  # the lease may be lost for it, but not the payload
-                self.console.say_once("keeper", f"the lease cannot be kept: {error!r}")
+                self._console.say_once("keeper", f"the lease cannot be kept: {error!r}")
                 self._failed()
 
     def _next_at(self) -> float:
@@ -205,7 +211,7 @@ class Keeper:
         return min(due)
 
     def _step(self) -> None:
-        now = self.monotonic()
+        now = self._clock.monotonic()
         if now >= self._details_at:
             self._details_at = now + DETAILS_SECONDS
             self.notice_details()
@@ -216,7 +222,7 @@ class Keeper:
             elif self._letters and self._deliver(self._letters[0]):
                 with self._changed:
                     self._letters.popleft()
-                self.poke()
+                self._poke()
         errand, self._errand = self._errand, None
         if errand is not None:
             errand()
@@ -226,7 +232,7 @@ class Keeper:
         with self._changed:
             letter.was_tried = True
             command = letter.command
-        sent_at = self.monotonic()
+        sent_at = self._clock.monotonic()
         try:
             letter.answer = self._client.call(command)
         except ServerUnavailable as error:
@@ -234,7 +240,7 @@ class Keeper:
             return False
         except Refused as refused:
             if refused.code in _CREDENTIAL_CODES:
-                self._client = self.connect()
+                self._client = self._connect()
                 self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
                 return False
             letter.refused = refused
@@ -251,7 +257,7 @@ class Keeper:
     def _renewed(self, answer: dict[str, Any], sent_at: float) -> None:
         renewal = m.Renewal(answer["expires_in_seconds"], answer["order"], answer.get("outcome"))
         with self._changed:
-            self._renew_at = self.monotonic() + self._renew_seconds()
+            self._renew_at = self._clock.monotonic() + self._renew_seconds()
             if renewal.order == "continue":
                 self.lease = self.lease.renewed(renewal.expires_in_seconds, sent_at)
         if renewal.order == "cancel":
@@ -262,7 +268,7 @@ class Keeper:
             self._lose(
                 Loss("a newer attempt waits for the lease; the payload is ended", may_abandon=True)
             )
-        self.poke()
+        self._poke()
 
     def _weigh(self, command: m.Command, refused: Refused) -> None:
         """Decide what a refusal means for the attempt as a whole."""
@@ -270,7 +276,7 @@ class Keeper:
             if not (self._is_resting and refused.code == "subjob-closed"):
                 self._lose(Loss(f"the lease is lost: {refused}; the payload is ended"))
         elif isinstance(command, m.Renew) and command.details is not None:
-            self.console.say(f"the server does not save the details: {refused}")
+            self._console.say(f"the server does not save the details: {refused}")
         else:
             self._lose(
                 Loss(
@@ -283,30 +289,31 @@ class Keeper:
     def _lose(self, loss: Loss) -> None:
         if self.loss is None:
             self.loss = loss
-            self.console.say(loss.text)
-        self.poke()
+            self._console.say(loss.text)
+        self._poke()
 
     def _is_away(self, text: str) -> None:
         if self.away_since is None:
-            self.away_since = self.monotonic()
-            self.console.say_once("away", f"{text}; updates are kept and sent later")
+            self.away_since = self._clock.monotonic()
+            self._console.say_once("away", f"{text}; updates are kept and sent later")
         self._failed()
-        self.poke()
+        self._poke()
 
     def _failed(self) -> None:
         self._failures += 1
         most = min(BACKOFF_MAX_SECONDS, self.lease.ttl_seconds / 8)
         step = min(most, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 10))
-        self._retry_at = self.monotonic() + step * random.uniform(0.5, 1.0)
+        self._retry_at = self._clock.monotonic() + step * (0.5 + self._clock.chance() / 2)
 
     def _is_back(self) -> None:
         self._failures = 0
         self._retry_at = 0.0
         if self.away_since is not None:
-            seconds = self.monotonic() - self.away_since
+            seconds = self._clock.monotonic() - self.away_since
             self.away_since = None
-            self.console.say(f"the server answers again after {seconds:.0f} s")
-            self.console.forget("away")
+            self._console.say(f"the server answers again after {seconds:.0f} s")
+            self._console.forget("away")
 
     def _renew_seconds(self) -> float:
-        return self.lease.ttl_seconds * RENEW_PART * random.uniform(1 - JITTER, 1 + JITTER)
+        jitter = 1 + JITTER * (2 * self._clock.chance() - 1)
+        return self.lease.ttl_seconds * RENEW_PART * jitter

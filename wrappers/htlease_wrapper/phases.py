@@ -52,7 +52,7 @@ class _PhaseWatch:
         self.keeper.hurry()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Walk:
     """One attempt at the phases of a subjob."""
 

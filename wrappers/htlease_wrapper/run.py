@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -73,7 +72,7 @@ class _Attempt:
         console.subjob = str(self._key)
         self._before = inherited(read_state(job.sandbox), job.start_id)
         self._state = next_state(
-            self._before, job.start_id, secrets.token_urlsafe(24), str(self._key), settings.server
+            self._before, job.start_id, os.urandom(24).hex(), str(self._key), settings.server
         )
         self._signals = Signals(eviction_signals(job.ad))
         self.nonce = self._state.nonce
@@ -125,7 +124,7 @@ class _Attempt:
                 "no details and enter no phases itself"
             )
         keeper = Keeper(
-            self._connect, lease, since_boot, self._signals.poke, self._console, details
+            self._connect, lease, self._clock, self._signals.poke, self._console, details
         )
         keeper.start()
         adopt_orphans()

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from htlease.errors import BadConfig, InvalidField
 from htlease.plan import TTL_DEFAULT_SECONDS, Plan, check_ttl
-from htlease.profiles import plan_of
-from htlease_wrapper.plan_file import read_plan_file
 
 WAIT_LEASE_SECONDS = 600.0
 WAIT_SERVER_SECONDS = 300.0
@@ -122,6 +120,8 @@ def _plan(
             "leave them out"
         )
     if options.plan is not None:
+        from htlease_wrapper.plan_file import read_plan_file
+
         file = read_plan_file(Path(options.plan))
         if file.commands and options.command:
             raise BadConfig(
@@ -133,6 +133,8 @@ def _plan(
         return file.plan, file.commands, file.ttl_seconds
     _need_command(options, "there is no plan")
     if options.profile is not None:
+        from htlease.profiles import plan_of
+
         return plan_of(options.profile), {}, None
     plan = Plan.single(options.phase_name or "run", options.restart or "redo")
     return plan, {plan.phases[0].name: options.command}, None

@@ -1,0 +1,198 @@
+"""What the state of the lease means for a payload, by a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.client import Clock, Lease, LeaseClient
+from htlease.transport import Answer, NoAnswer
+from htlease_wrapper.console import Console
+from htlease_wrapper.details import DetailsFile
+from htlease_wrapper.keeper import Keeper, Verdict
+
+GRANT = m.Grant(7, 1, "ap1#1.0#1@1.1", 1, 100.0, "run", (), False, None, None)
+
+
+class Server:
+    """A transport that answers what the test says and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = Answer(200, {"expires_in_seconds": 100.0, "order": "continue"})
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.is_asked: Callable[[], None] = lambda: None
+
+    def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
+        assert body is not None
+        self.is_asked()
+        self.calls.append((path.rpartition("/")[2], body))
+        if self.answer is None:
+            raise NoAnswer("cut off")
+        return self.answer
+
+
+class Stage:
+    """A keeper whose thread is not started: `step` does what the thread would do next."""
+
+    def __init__(self, sandbox: Path) -> None:
+        self.now = 1000.0
+        self.server = Server()
+        self.pokes = 0
+        self.details = DetailsFile(sandbox)
+        clock = Clock(monotonic=lambda: self.now, chance=lambda: 0.5)
+        client = LeaseClient(self.server, SubjobKey("w", "s"), clock)
+        lease = Lease(GRANT, "n" * 32, 100.0, self.now + 98.0)
+        self.keeper = Keeper(lambda: client, lease, clock, self._poke, Console(), self.details)
+
+    def _poke(self) -> None:
+        self.pokes += 1
+
+    def step(self) -> None:
+        self.keeper._step()
+
+    def save(self, text: str) -> None:
+        new = self.details.path.with_name("new")
+        new.write_text(text)
+        new.replace(self.details.path)
+
+    @property
+    def sent(self) -> list[str]:
+        return [call for call, _ in self.server.calls]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """A lease of 100 s, granted just now and relied on for 98 of them."""
+    return Stage(tmp_path)
+
+
+def test_an_exclusive_payload_stands_still_before_the_deadline(stage: Stage) -> None:
+    assert stage.keeper.seconds_to_change(is_exclusive=True) == 96.0
+    stage.now += 95.9
+    assert stage.keeper.verdict(is_exclusive=True) is Verdict.GO_ON
+    stage.now += 0.2
+    assert stage.keeper.verdict(is_exclusive=True) is Verdict.STAND_STILL
+    assert stage.keeper.seconds_to_change(is_exclusive=True) is None
+
+
+def test_another_payload_goes_on_past_the_deadline(stage: Stage) -> None:
+    stage.now += 10_000
+    assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
+    assert stage.keeper.seconds_to_change(is_exclusive=False) is None
+
+
+def test_renewal_comes_after_a_quarter_and_moves_the_deadline(stage: Stage) -> None:
+    stage.now += 24.0
+    stage.step()
+    assert stage.sent == []
+    stage.now += 1.0
+    stage.step()
+    assert stage.sent == ["renew"]
+    assert stage.keeper.lease.deadline == 1025.0 + 98.0
+
+
+def test_the_deadline_counts_from_before_the_request_was_sent(stage: Stage) -> None:
+    def slow() -> None:
+        stage.now += 9.0
+
+    stage.server.is_asked = slow
+    stage.now += 25.0
+    stage.step()
+    assert stage.keeper.lease.deadline == 1025.0 + 98.0
+
+
+def test_updates_stay_in_order_while_the_server_is_away(stage: Stage) -> None:
+    stage.server.answer = None
+    letters = [
+        stage.keeper.post(m.Complete(7, "n" * 32, "one")),
+        stage.keeper.post(m.Enter(7, "n" * 32, "two")),
+    ]
+    for _ in range(5):
+        stage.now += 20.0
+        stage.step()
+    assert stage.keeper.away_since is not None
+    assert not any(letter.is_settled for letter in letters)
+    stage.server.answer = Answer(200, {"expires_in_seconds": 100.0, "order": "continue"})
+    stage.server.calls.clear()
+    stage.now += 20.0
+    for _ in range(3):
+        stage.step()
+    assert [call for call in stage.sent if call != "renew"] == ["complete", "enter"]
+    assert stage.sent[0] == "renew"  # first of all, the lease
+    assert stage.keeper.away_since is None and stage.keeper.unsent() == 0
+
+
+def test_only_the_newest_of_unsent_details_is_sent(stage: Stage) -> None:
+    for text in ("one", "two", "three"):
+        stage.save(text)
+        stage.keeper.notice_details()
+    assert stage.keeper.unsent() == 1
+    stage.step()
+    assert [body.get("details") for _, body in stage.server.calls] == ["three"]
+
+
+def test_details_do_not_overtake_the_phase_that_they_belong_to(stage: Stage) -> None:
+    stage.save("of one")
+    stage.keeper.notice_details()
+    stage.keeper.post(m.Enter(7, "n" * 32, "two"))
+    stage.save("of two")
+    stage.keeper.notice_details()
+    for _ in range(3):
+        stage.step()
+    assert stage.sent == ["renew", "enter", "renew"]
+    assert [body.get("details") for _, body in stage.server.calls] == ["of one", None, "of two"]
+
+
+@pytest.mark.parametrize(
+    ("document", "verdict", "may_abandon"),
+    [
+        ({"order": "stop"}, Verdict.END, True),
+        ({"order": "cancel", "outcome": "cancelled"}, Verdict.END, False),
+        ({"order": "stop", "outcome": "complete"}, Verdict.GO_ON, None),
+    ],
+)
+def test_orders_are_obeyed(
+    stage: Stage, document: dict[str, Any], verdict: Verdict, may_abandon: bool | None
+) -> None:
+    stage.server.answer = Answer(200, {"expires_in_seconds": 50.0, **document})
+    stage.now += 30.0
+    stage.step()
+    assert stage.keeper.verdict(is_exclusive=False) is verdict
+    assert (stage.keeper.loss.may_abandon if stage.keeper.loss else None) is may_abandon
+    assert stage.pokes > 0
+    stage.now += 1000.0
+    stage.step()
+    assert stage.sent == ["renew"]  # in each case there is nothing more to renew
+
+
+@pytest.mark.parametrize("code", ["superseded-attempt", "stale-fence", "unknown-subjob"])
+def test_a_lease_that_is_lost_ends_the_payload_without_a_word_to_its_new_holder(
+    stage: Stage, code: str
+) -> None:
+    stage.server.answer = Answer(410, {"code": code, "detail": "no"})
+    stage.now += 30.0
+    stage.step()
+    loss = stage.keeper.loss
+    assert loss is not None and not loss.may_abandon and loss.exit_code == 76
+
+
+def test_a_refused_token_is_no_reason_to_end_a_payload(stage: Stage) -> None:
+    stage.server.answer = Answer(401, {"code": "unauthorized", "detail": "expired"})
+    stage.now += 30.0
+    stage.step()
+    assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
+    assert stage.keeper.away_since is not None
+
+
+def test_details_that_the_server_refuses_are_dropped(stage: Stage) -> None:
+    stage.save("odd")
+    stage.keeper.notice_details()
+    stage.server.answer = Answer(400, {"code": "invalid", "detail": "details: no"})
+    stage.step()
+    assert stage.keeper.unsent() == 0
+    assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
