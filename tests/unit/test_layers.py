@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "wrappers/htlease_wrapper": ({"htlease"}, {"tomli"}),
     "server_stub/htlease_server": (
         {"htlease"},
-        {"starlette", "uvicorn", "uvloop", "msgspec", "jwt"},
+        {"uvicorn", "uvloop", "msgspec", "jwt"},
     ),
     "admin/htlease_admin": (
         {"htlease", "htlease_server"},
