@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from htlease_minipool import Pool
 
+from htlease_minipool import Pool
 from tests.pool.lab import Lab, Server, Witness
 
 PROJECT = Path(__file__).resolve().parents[1]

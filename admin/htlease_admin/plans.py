@@ -1,4 +1,4 @@
-"""Plan files on the access point, read by the wrapper's own reader so that both always agree."""
+"""Plan files on the access point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from htlease.plan import Plan
-from htlease_wrapper.plan_file import read_plan_file
+from htlease.plan_file import read_plan_file
 
 
 def read_plan(path: Path) -> tuple[Plan, bool]:

@@ -1,7 +1,7 @@
 """Plans: the phases of a subjob, what a restart does to each, and which are left to run.
 
 `PhaseSpec` and `Plan` travel on the wire and are stored. The commands that a wrapper runs for
-each phase stay in the wrapper (`htlease_wrapper.plan_file`): argv may hold secrets.
+each phase stay in the wrapper (`htlease.plan_file`): argv may hold secrets.
 """
 
 from __future__ import annotations

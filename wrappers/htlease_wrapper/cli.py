@@ -139,7 +139,7 @@ def _add_wait_server(parser: _Parser) -> None:
 
 
 def _version(arguments: Sequence[str], console: Console) -> int:
-    from htlease_wrapper.version import VERSION
+    from htlease.version import VERSION
 
     _print(f"htlease-ep {VERSION}, Python {sys.version.split()[0]}\n")
     return 0

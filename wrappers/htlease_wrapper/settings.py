@@ -120,7 +120,7 @@ def _plan(
             "leave them out"
         )
     if options.plan is not None:
-        from htlease_wrapper.plan_file import read_plan_file
+        from htlease.plan_file import read_plan_file
 
         file = read_plan_file(Path(options.plan))
         if file.commands and options.command:

@@ -263,7 +263,9 @@ WRITES = [
 
 
 @pytest.mark.parametrize(("kind", "args"), WRITES, ids=lambda part: getattr(part, "__name__", ""))
-def test_a_superseded_attempt_can_write_nothing(world: World, kind: type, args: tuple) -> None:
+def test_a_superseded_attempt_can_write_nothing(
+    world: World, kind: type, args: tuple[object, ...]
+) -> None:
     world.grant("first", 1)
     world.write("first", m.Enter, "stage-in")
     world.now += 121
@@ -275,7 +277,7 @@ def test_a_superseded_attempt_can_write_nothing(world: World, kind: type, args: 
 
 @pytest.mark.parametrize(("kind", "args"), WRITES, ids=lambda part: getattr(part, "__name__", ""))
 def test_a_pair_that_never_was_granted_can_write_nothing(
-    world: World, kind: type, args: tuple
+    world: World, kind: type, args: tuple[object, ...]
 ) -> None:
     world.grant("first", 1)
     before = world.state

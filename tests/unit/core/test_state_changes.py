@@ -24,7 +24,9 @@ _DURATIONS = st.floats(1, 1e5)
         (SubjobState(), {}),
     ],
 )
-def test_replace_does_as_the_one_of_dataclasses(value: SubjobState, changes: dict[str, Any]) -> None:
+def test_replace_does_as_the_one_of_dataclasses(
+    value: SubjobState, changes: dict[str, Any]
+) -> None:
     before = dataclasses.replace(value)
     assert replace(value, **changes) == dataclasses.replace(value, **changes)
     assert value == before

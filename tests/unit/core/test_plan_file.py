@@ -9,8 +9,8 @@ import pytest
 
 from htlease.errors import BadConfig
 from htlease.plan import PhaseSpec, Plan
-from htlease_wrapper.plan_file import plan_from_text, read_plan_file
-from htlease_wrapper.version import VERSION
+from htlease.plan_file import plan_from_text, read_plan_file
+from htlease.version import VERSION
 
 TOML = """
 ttl_seconds = 90
