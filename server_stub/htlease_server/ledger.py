@@ -108,6 +108,7 @@ class Ledger:
         self._book = WorkflowBook(store, self._new_workflow_id)
         self._queue: deque[Waiting] = deque()
         self._wake = threading.Event()
+        self._is_wake_due = False
         self._is_stopping = False
         self._flushed_at = self._alive_at = started_at
         self._thread = threading.Thread(target=self._run, name="htlease-writer", daemon=True)
@@ -143,8 +144,15 @@ class Ledger:
         if len(self._queue) >= self._queue_max:
             raise QueueFull(f"{len(self._queue)} requests are waiting already")
         self._queue.append(waiting)
-        if not self._wake.is_set():
-            self._wake.set()
+        if not self._is_wake_due:
+            # Once all requests that have arrived by now are in the queue: the writer then takes
+            # them together, and does not contend for Python's global lock while they are read.
+            self._is_wake_due = True
+            waiting.future.get_loop().call_soon(self._wake_writer)
+
+    def _wake_writer(self) -> None:
+        self._is_wake_due = False
+        self._wake.set()
 
     # ------------------------------------------------------------ the writer thread
 
@@ -186,18 +194,22 @@ class Ledger:
 
     def _commit(self, turn: _Turn, is_last: bool) -> None:
         batch = turn.batch
-        for key, (entry, _, _) in turn.changed.items():
+        unflushed = self.cache.unflushed
+        for key, (entry, before, _) in turn.changed.items():
             row = entry.row(key.subjob, turn.now)
             self.cache.resize(entry, len(row.snapshot))
             batch.subjobs.append(row)
+            if (
+                before is None
+                or before.fence != row.fence
+                or before.deadline_at != row.deadline_at
+                or row.id in unflushed
+            ):
+                batch.leases.append((row.id, row.deadline_at, row.ttl_seconds))
         is_flush = is_last or turn.now >= self._flushed_at + FLUSH_SECONDS
-        if is_flush and (
-            self.cache.unflushed or is_last or turn.now >= self._alive_at + ALIVE_SECONDS
-        ):
-            saved = {row.id for row in batch.subjobs}
-            batch.deadlines = [
-                (id, *renewed) for id, renewed in self.cache.unflushed.items() if id not in saved
-            ]
+        if is_flush and (unflushed or is_last or turn.now >= self._alive_at + ALIVE_SECONDS):
+            saved = {id for id, _, _ in batch.leases}
+            batch.leases += [(id, *renewed) for id, renewed in unflushed.items() if id not in saved]
             batch.alive = self.uptime.run._replace(alive_at=turn.now)
         if not (batch.subjobs or batch.workflows or batch.alive):
             self._answer(turn.late)
@@ -210,8 +222,8 @@ class Ledger:
         if batch.alive:
             self._flushed_at = self._alive_at = turn.now
             self.cache.unflushed = {}
-        for row in batch.subjobs:
-            self.cache.unflushed.pop(row.id, None)
+        for id, _, _ in batch.leases:
+            self.cache.unflushed.pop(id, None)
         for requests, _ in turn.remembered:
             while len(requests) > REQUESTS_KEPT:
                 del requests[next(iter(requests))]

@@ -35,6 +35,7 @@ RUNS_KEPT = 100
 #: Pages in the write-ahead log before they are moved to the main file, 4 KiB each.
 _CHECKPOINT_PAGES = 4000
 
+_HISTORY = ", ".join(HistoryRow._fields)
 _SUBJOB = ", ".join(SubjobRow._fields)
 _WORKFLOW = ", ".join(WorkflowRow._fields)
 _LISTED = (
@@ -147,14 +148,14 @@ class SqliteReader:
 
     def history(self, subjob_id: int, after: int, limit: int) -> Sequence[HistoryRow]:
         rows = self._db.execute(
-            "SELECT * FROM history WHERE subjob_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            f"SELECT {_HISTORY} FROM history WHERE subjob_id = ? AND seq > ? ORDER BY seq LIMIT ?",
             (subjob_id, after, limit),
         )
         return [HistoryRow(*row) for row in rows]
 
     def history_of(self, subjob_id: int, events: Sequence[str]) -> Sequence[HistoryRow]:
         rows = self._db.execute(
-            "SELECT * FROM history WHERE subjob_id = ?"
+            f"SELECT {_HISTORY} FROM history WHERE subjob_id = ?"
             f" AND event IN ({', '.join('?' * len(events))}) ORDER BY seq",
             (subjob_id, *events),
         )
@@ -245,11 +246,7 @@ class SqliteStore(SqliteReader):
             db.execute("BEGIN IMMEDIATE")
             _PUT_WORKFLOWS.run(db, batch.workflows)
             _PUT_SUBJOBS.run(db, [row[:-2] for row in batch.subjobs])
-            _PUT_LEASES.run(
-                db,
-                [(row.id, row.deadline_at, row.ttl_seconds) for row in batch.subjobs]
-                + batch.deadlines,
-            )
+            _PUT_LEASES.run(db, batch.leases)
             _ADD_HISTORY.run(db, batch.history)
             _ADD_KNOWN_IDS.run(db, batch.known_ids)
             if batch.alive:

@@ -101,9 +101,9 @@ class Batch:
     history: list[HistoryRow] = field(default_factory=list)
     #: (ID text, subjob's row ID)
     known_ids: list[tuple[str, int]] = field(default_factory=list)
-    #: (subjob's row ID, deadline_at, ttl_seconds) of leases renewed since the last flush.
-    deadlines: list[tuple[int, float, float]] = field(default_factory=list)
-    #: Present when `deadlines` holds every renewal up to this instant.
+    #: (subjob's row ID, deadline_at, ttl_seconds) of leases whose deadline has moved.
+    leases: list[tuple[int, float, float]] = field(default_factory=list)
+    #: Present when `leases` holds every renewal up to this instant.
     alive: Run | None = None
 
 

@@ -45,8 +45,10 @@ CREATE TABLE lease (
 );
 CREATE INDEX subjob_by_status ON subjob (workflow_id, status);
 
--- What happened, in order; the source of the snapshots and of every explanation.
+-- What happened, in order; the source of the snapshots and of every explanation. Rows lie in the
+-- order of their arrival, so that the events of many subjobs in one transaction share few pages.
 CREATE TABLE history (
+    id         INTEGER PRIMARY KEY,
     subjob_id  INTEGER NOT NULL REFERENCES subjob (id),
     seq        INTEGER NOT NULL,
     at         REAL NOT NULL,
@@ -57,9 +59,9 @@ CREATE TABLE history (
     -- Of call and body, on the first event of an accepted request only.
     digest     BLOB,
     client_at  TEXT,
-    data       TEXT NOT NULL,
-    PRIMARY KEY (subjob_id, seq)
-) WITHOUT ROWID;
+    data       TEXT NOT NULL
+);
+CREATE UNIQUE INDEX history_of_subjob ON history (subjob_id, seq);
 
 -- A history that can be edited explains nothing. Whoever has to delete (a retention rule, a legal
 -- duty) drops these two triggers in the same transaction, and so does it knowingly.
