@@ -1,99 +1,138 @@
-"""The built pyz under every Python that an execution point may have.
-
-Interpreters come from HTLEASE_TEST_PYTHONS (paths, colon between), from PATH and from pyenv; one that
-is missing shows up as a skipped test that says so.
-"""
+"""The built pyz on the Pythons of execution points, each from the Debian that ships it."""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.process.execution import Sandbox
 from tests.process.serving import ServerProcess
 
-VERSIONS = ("3.9", "3.11", "3.13", "3.14")
-CODES = (0, 1, 2, 75, 76, 78, 85, 126, 127, 128, 130, 137, 255)
+from htlease_minipool.debian import unpacked
+from htlease_minipool.instance import base_directory
+
+PYTHON_OF = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "sid": "3."}
+CHROOT = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or "chroot"
+PLAN = """\
+[[phase]]
+name = "fetch"
+run = ["sh", "-c", "echo fetched > input"]
+restart = "once"
+[[phase]]
+name = "compute"
+run = ["./compute.sh"]
+restart = "resume"
+"""
+COMPUTE = """\
+#!/bin/sh
+cat "$HTLEASE_DETAILS" > seen 2>/dev/null
+echo "step 1" > "$HTLEASE_DETAILS.new" && mv "$HTLEASE_DETAILS.new" "$HTLEASE_DETAILS"
+[ "$HTLEASE_ATTEMPT_NUMBER" = 2 ] || exit 9
+"""
 
 
-def _find(version: str) -> str | None:
-    given = os.environ.get("HTLEASE_TEST_PYTHONS", "").split(":")
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    candidates = [
-        *(path for path in given if path.endswith(f"python{version}")),
-        *(str(path) for path in pyenv.glob(f"{version}.*/bin/python{version}")),
-        shutil.which(f"python{version}"),
-    ]
-    return next((path for path in candidates if path and Path(path).exists()), None)
+@pytest.fixture(scope="module", params=PYTHON_OF)
+def debian(request: pytest.FixtureRequest) -> Path:
+    """The root of a Debian with its own Python."""
+    roots = base_directory() / "roots"
+    root = unpacked(request.param, "python3", roots / f"python-{request.param}", print)
+    version = subprocess.run(
+        [CHROOT, root, "python3", "-V"], capture_output=True, text=True, check=True
+    ).stdout
+    assert version.startswith(f"Python {PYTHON_OF[request.param]}."), version
+    return root
 
 
-@pytest.fixture(params=VERSIONS)
-def on_python(
-    request: pytest.FixtureRequest, new_sandbox: Callable[..., Sandbox], server: ServerProcess
-) -> Callable[[], Sandbox]:
-    """Make sandboxes in which the pyz runs under one version of Python."""
-    python = _find(request.param)
-    if python is None:
-        pytest.skip(f"no python{request.param} here; name one in HTLEASE_TEST_PYTHONS")
+@pytest.fixture
+def inside(debian: Path, pyz: Path, server: ServerProcess) -> Iterator[Callable[..., Sandbox]]:
+    """Make sandboxes whose wrapper runs in the root, with the root's Python."""
+    top = debian / "tmp" / "htlease-test"
+    shutil.rmtree(top, ignore_errors=True)
+    top.mkdir()
+    shutil.copy(pyz, top / "htlease-ep.pyz")
+    made: list[Sandbox] = []
 
-    def new() -> Sandbox:
-        box = new_sandbox(server)
-        box.python = python
-        # `"$HTLEASE" phase ...` finds its python3 in PATH.
-        (box.path / "bin").mkdir()
-        (box.path / "bin" / "python3").symlink_to(python)
-        box.environ["PATH"] = f"{box.path}/bin:/usr/bin:/bin"
+    def new(name: str, key: str, **start: int) -> Sandbox:
+        box = Sandbox(top / name, pyz, server, key, **start)
+        path = f"/tmp/htlease-test/{name}"
+        box.environ.update(
+            {
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "HOME": path,
+                "_CONDOR_SCRATCH_DIR": path,
+                "_CONDOR_JOB_AD": f"{path}/.job.ad",
+                "_CONDOR_MACHINE_AD": f"{path}/.machine.ad",
+            }
+        )
+        enter = f'cd {path} && exec python3 /tmp/htlease-test/htlease-ep.pyz "$@"'
+        box.argv = lambda *rest: [CHROOT, str(debian), "sh", "-c", enter, "sh", *rest]  # type: ignore[method-assign]
+        made.append(box)
         return box
 
-    return new
+    yield new
+    for box in made:
+        box.kill_all()
+    shutil.rmtree(top)
 
 
-def test_exit_codes_and_death_by_signal(on_python: Callable[[], Sandbox]) -> None:
-    boxes = [on_python() for _ in CODES]
-    with ThreadPoolExecutor(2) as pool:
-        seen = pool.map(
-            lambda pair: pair[0].run("--", "sh", "-c", f"exit {pair[1]}"),
-            zip(boxes, CODES, strict=True),
-        )
-        assert tuple(seen) == CODES
-    assert on_python().run("--", "sh", "-c", "kill -TERM $$") == -15
+def test_a_restarted_job_reclaims_its_phase_on_every_python(
+    inside: Callable[..., Sandbox], server: ServerProcess, debian: Path
+) -> None:
+    key = f"pythons/{debian.name}"
+    first = inside("first", key)
+    first.write("plan.toml", PLAN)
+    first.write("compute.sh", COMPUTE, 0o755)
+    assert first.run("--plan", "plan.toml") == 9, first.messages
+    second = inside("second", key, job_starts=1, shadow_starts=2)
+    second.write("plan.toml", PLAN)
+    second.write("compute.sh", COMPUTE, 0o755)
+    assert second.run("--plan", "plan.toml") == 0, second.messages
+    assert second.read("seen") == "step 1\n"
+    document = server.subjob(key)
+    assert [one["exit_code"] for one in document["attempts"]] == [9, 0]
+    fetch, compute = document["phases"]
+    assert (fetch["entries"], compute["entries"]) == (1, 2)
 
 
-def test_a_plan_is_walked_and_details_are_saved(on_python: Callable[[], Sandbox]) -> None:
-    box = on_python()
-    save = "echo saved > $HTLEASE_DETAILS.new; mv $HTLEASE_DETAILS.new $HTLEASE_DETAILS"
-    box.write(
-        "plan.toml",
-        f'[[phase]]\nname = "one"\nrun = ["sh", "-c", "{save}"]\nrestart = "resume"\n'
-        '[[phase]]\nname = "two"\nrun = ["sh", "-c", "echo $HTLEASE_PHASE"]\nrestart = "once"\n',
-    )
-    assert box.run("--plan", "plan.toml") == 0
-    assert box.output == b"two\n"
-    subjob = box.server.subjob(box.key)
-    assert (subjob["outcome"], subjob["details"]) == ("complete", "saved\n")
+@pytest.mark.parametrize("ending", ["exit 0", "exit 1", "exit 75", "exit 255", "kill -9 $$"])
+def test_the_status_passes_through_on_every_python(
+    inside: Callable[..., Sandbox], debian: Path, ending: str
+) -> None:
+    name = f"{debian.name}-{''.join(filter(str.isalnum, ending))}"
+    box = inside(name, f"pythons/{name}")
+    expected = -9 if "kill" in ending else int(ending.split()[1])
+    assert box.run("--", "sh", "-c", ending) == expected, box.messages
 
 
-def test_a_payload_manages_its_phases(on_python: Callable[[], Sandbox]) -> None:
-    box = on_python()
+def test_a_payload_manages_its_phases_on_every_python(
+    inside: Callable[..., Sandbox], server: ServerProcess, debian: Path
+) -> None:
+    key = f"pythons/{debian.name}-self-managed"
+    box = inside("self-managed", key)
     walk = '"$HTLEASE" phase enter running && "$HTLEASE" phase enter complete'
-    assert box.run("--profile", "simple", "--", "sh", "-c", walk) == 0
-    assert box.server.subjob(box.key)["outcome"] == "complete"
+    assert box.run("--profile", "simple", "--", "sh", "-c", walk) == 0, box.messages
+    assert server.subjob(key)["outcome"] == "complete"
 
 
-def test_a_server_that_is_away_is_waited_for(on_python: Callable[[], Sandbox]) -> None:
+def test_a_server_that_is_away_is_waited_for_on_every_python(
+    inside: Callable[..., Sandbox], debian: Path
+) -> None:
     """The retries come from the tenacity that is inside the file."""
-    box = on_python()
+    box = inside("away", f"pythons/{debian.name}-away")
     box.environ["HTLEASE_URL"] = "http://127.0.0.1:9"
     assert box.run("--wait-server", "1", "--", "touch", "ran") == 75
     assert "the server does not answer" in box.messages
 
 
-def test_bad_input_shows_no_traceback(on_python: Callable[[], Sandbox]) -> None:
-    box = on_python()
+def test_a_broken_plan_is_one_clear_line_on_every_python(
+    inside: Callable[..., Sandbox], debian: Path
+) -> None:
+    box = inside("broken", f"pythons/{debian.name}-broken")
+    box.write("plan.toml", "[[phase]]\nname = 'a'\nrestart = 'sometimes'\nrun = ['true']\n")
+    assert box.run("--plan", "plan.toml") == 78
     assert box.run("--key", "a b/c", "--", "true") == 78
-    assert box.run("--frob") == 78
+    assert "sometimes" in box.messages
     assert "Traceback" not in box.messages
