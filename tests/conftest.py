@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from htlease_minipool import Pool
-from tests.pool.lab import Lab, Server, Witness
+from tests.pool.lab import Lab, Witness
+from tests.serving import ServerProcess
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +29,7 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lab(pool: Pool, tmp_path_factory: pytest.TempPathFactory, pyz: Path) -> Iterator[Lab]:
     """A lease server that both execution points can reach, and a witness for the payloads."""
-    server = Server(pool.ap_address, tmp_path_factory.mktemp("server"))
+    server = ServerProcess(tmp_path_factory.mktemp("server"), pool.ap_address)
     server.start()
     witness = Witness(pool.ap_address)
     yield Lab(pool, server, witness, pyz)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.serving import ServerProcess
 
 from htlease_minipool import Pool
 
@@ -83,86 +82,6 @@ class Witness:
         self._server.server_close()
 
 
-class Server:
-    """A lease server process on the pool's access point address."""
-
-    def __init__(self, address: str, state_directory: Path) -> None:
-        self.address = address
-        self.state_directory = state_directory
-        self.port = 0
-        self.log = state_directory / "server.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}:{self.port}"
-
-    @property
-    def admin_token_file(self) -> Path:
-        return self.state_directory / "admin.token"
-
-    def start(self) -> None:
-        """Start, on the port of the last start if there was one, and wait until it answers."""
-        if self.port == 0:
-            import socket
-
-            with socket.socket() as probe:
-                probe.bind((self.address, 0))
-                self.port = probe.getsockname()[1]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "htlease_server",
-                    "--listen",
-                    f"{self.address}:{self.port}",
-                    "--store",
-                    f"sqlite:///{self.state_directory / 'store.sqlite3'}",
-                    "--admin-token-file",
-                    str(self.admin_token_file),
-                ],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-            )
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"{self.url}/healthz", timeout=2).close()
-                return
-            except OSError:
-                if self.process.poll() is not None:
-                    break
-                time.sleep(0.1)
-        raise AssertionError(f"the lease server did not come up:\n{self.log.read_text()}")
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(20)
-
-    def get(self, path: str) -> dict[str, Any]:
-        return self.ask("GET", path)
-
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(
-            self.url + path,
-            None if body is None else json.dumps(body).encode(),
-            {"Authorization": f"Bearer {self.admin_token_file.read_text().strip()}"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            document: dict[str, Any] = json.load(answer)
-        return document
-
-
 @dataclass
 class TestJob:
     """A submitted job and the subjob it works on."""
@@ -179,17 +98,13 @@ class TestJob:
 
     def is_known(self) -> bool:
         """Tell whether the server has heard of the subjob."""
-        return bool(self.lab.server.get(f"/v1/subjobs?id={self.key.split('/')[1]}")["subjobs"])
+        return bool(self.lab.server.ask("GET", f"subjobs?id={self.key.split('/')[1]}")["subjobs"])
 
     def subjob(self) -> dict[str, Any]:
-        workflow, subjob = self.key.split("/")
-        return self.lab.server.get(f"/v1/workflows/{workflow}/subjobs/{subjob}")
+        return self.lab.server.subjob(self.key)
 
     def history(self) -> list[dict[str, Any]]:
-        workflow, subjob = self.key.split("/")
-        path = f"/v1/workflows/{workflow}/subjobs/{subjob}/history?limit=1000"
-        events: list[dict[str, Any]] = self.lab.server.get(path)["events"]
-        return events
+        return self.lab.server.history(self.key)
 
     def grants(self) -> list[dict[str, Any]]:
         return [event for event in self.history() if event["event"] == "lease-acquired"]
@@ -250,7 +165,7 @@ class Lab:
     """What a pool test works with."""
 
     pool: Pool
-    server: Server
+    server: ServerProcess
     witness: Witness
     pyz: Path
     submitted: int = 0
@@ -261,8 +176,7 @@ class Lab:
 
     def token(self, workflow: str) -> str:
         if workflow not in self.tokens:
-            body = {"workflow": workflow, "ttl_seconds": 7200}
-            self.tokens[workflow] = self.server.ask("POST", "/v1/tokens", body)["token"]
+            self.tokens[workflow] = self.server.token(workflow, ttl_seconds=7200)
         return self.tokens[workflow]
 
     def shared_directory(self, name: str) -> Path:

@@ -53,6 +53,6 @@ def test_no_secret_is_in_the_ad_the_log_or_the_output(lab: Lab) -> None:
     for path in job.directory.iterdir():
         if path.name != "htlease.token":
             seen += path.read_text(errors="replace")
-    seen += lab.server.log.read_text()
+    seen += lab.server.log_text
     assert token not in seen
     assert ".htlease.json" not in [path.name for path in job.directory.iterdir()]

@@ -74,7 +74,7 @@ class Desk:
 
     def subjob(self, key: str) -> dict[str, Any]:
         workflow, subjob = key.split("/")
-        return self.lab.server.get(f"/v1/workflows/{workflow}/subjobs/{subjob}")
+        return self.lab.server.ask("GET", f"workflows/{workflow}/subjobs/{subjob}")
 
     def wait_ended(self, keys: list[str]) -> None:
         def have_ended() -> bool:
@@ -99,7 +99,7 @@ def desk(lab: Lab, request: pytest.FixtureRequest) -> Desk:
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60]
     desk = Desk(lab, lab.pool.job_directory(name))
     write_for_job(desk.directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
-    desk.write("admin.token", lab.server.admin_token_file.read_text(), 0o600)
+    desk.write("admin.token", lab.server.admin_token, 0o600)
     desk.write("run.sh", RUN, 0o755)
     desk.write("input.txt", "data\n")
     library = desk.directory / "lib"
@@ -212,11 +212,11 @@ def test_plain_condor_submit_needs_two_changed_lines_only(desk: Desk) -> None:
         "transfer_input_files = plan.toml, run.sh, input.txt, htlease.token\n"
         f'{SMALL}My.HTLeaseKey = "plain/$(sample)-$(Step)"\nqueue 2 sample from (\n  x\n  y\n)\n',
     )
-    desk.lab.server.ask("PUT", "/v1/workflows/plain", {"request_id": "made by the test"})
+    desk.lab.server.ask("PUT", "workflows/plain", {"request_id": "made by the test"})
     desk.lab.pool.run(["condor_submit", "a.sub"], cwd=desk.directory)
     keys = ["plain/x-0", "plain/x-1", "plain/y-0", "plain/y-1"]
     desk.lab.wait_for(
-        lambda: len(desk.lab.server.get("/v1/workflows/plain")["subjobs"]) == 4, "4 subjobs", 60
+        lambda: len(desk.lab.server.ask("GET", "workflows/plain")["subjobs"]) == 4, "4 subjobs", 60
     )
     desk.wait_ended(keys)
     for process, key in enumerate(keys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.process.execution import Sandbox
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 _NUMBERS = itertools.count(1)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 T = TypeVar("T")
 WAIT_SECONDS = 60.0

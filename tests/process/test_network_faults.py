@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.process.execution import Sandbox
 from tests.process.faulty_proxy import FAULTS, FaultyProxy
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 PLAN = """\
 ttl_seconds = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.process.execution import Sandbox
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 from htlease_minipool.debian import unpacked
 from htlease_minipool.instance import base_directory

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.serving import ServerProcess
 from tests.process.wire_call import Called, Caller
+from tests.serving import ServerProcess
 
 KILLS = 50
 WRITERS = 8

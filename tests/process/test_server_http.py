@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.process.serving import ServerProcess
 from tests.process.wire_call import Called, Caller
+from tests.serving import ServerProcess
 
 from htlease.messages import STATUS_OF_CODE
 from htlease.protocol import BODY_MAX_BYTES, PHASE_CALLS, SUBJOB_CALLS

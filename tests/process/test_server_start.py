@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.serving import ServerProcess
 from tests.process.wire_call import Caller
+from tests.serving import ServerProcess
 
 NONCE = "nonce-of-a-test-0123456789"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.process.execution import Sandbox
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 BAD_CONFIG = 78
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.process.execution import Sandbox
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 DEADLY = sorted(
     signal.valid_signals()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.process.execution import Sandbox, below, marked, wait_for
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 _WAITS_FOR_TERM = "trap 'echo term > heard; exit 5' TERM; echo > on; sleep 600 & wait"
 NewSandbox = Callable[..., Sandbox]

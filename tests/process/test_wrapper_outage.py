@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.process.execution import Sandbox, below, process_state, wait_for
 from tests.process.line import CuttableLine
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 NewSandbox = Callable[..., Sandbox]
 

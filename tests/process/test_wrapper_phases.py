@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.process.execution import Sandbox, below, wait_for
-from tests.process.serving import ServerProcess
+from tests.serving import ServerProcess
 
 NewSandbox = Callable[..., Sandbox]
 

@@ -10,7 +10,6 @@ import pytest
 from htlease.errors import BadConfig
 from htlease.plan import PhaseSpec, Plan
 from htlease.plan_file import plan_from_text, read_plan_file
-from htlease.version import VERSION
 
 TOML = """
 ttl_seconds = 90
@@ -62,8 +61,3 @@ def test_what_is_no_text_or_too_long_is_refused(tmp_path: Path, data: bytes) -> 
     path.write_bytes(data)
     with pytest.raises(BadConfig, match=r"plan\.toml"):
         read_plan_file(path)
-
-
-def test_the_wrapper_has_the_version_of_the_project() -> None:
-    project = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text()
-    assert f'version = "{VERSION}"' in project

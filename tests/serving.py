@@ -17,12 +17,12 @@ START_SECONDS = 30.0
 
 
 class ServerProcess:
-    """`python -m htlease_server` on loopback, with its state in a folder."""
+    """`python -m htlease_server` with its state in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self._listen = "127.0.0.1:0"
+        self._listen = f"{address}:0"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,6 +52,11 @@ class ServerProcess:
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.05)
         self._listen = found[1]
+
+    @property
+    def log_text(self) -> str:
+        """What the server has written."""
+        return (self._folder / "server.log").read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process; its address and state stay for the next start."""
