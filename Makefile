@@ -15,7 +15,7 @@ venv: $(VENV) ## Make .venv with all that is needed
 demo: $(VENV) ## Evict a job, kill its shadow, watch it reclaim its phase (POOL=local: without HTCondor)
 	@$(PY) -m demo $(if $(filter local,$(POOL)),--local)
 
-test: lint test-unit test-process test-pool ## Run everything CI runs
+test: lint docs test-unit test-process test-pool ## Run everything CI runs
 
 test-unit: $(VENV) ## Rules, stores and pure code; no HTCondor
 	$(PY) -m pytest -n 2 tests/unit tests/contract

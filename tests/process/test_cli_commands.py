@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -21,6 +22,8 @@ from htlease.attempt import Evidence, SubjobKey
 from htlease.client import LeaseClient
 from htlease.errors import Refused
 from htlease.transport import HttpTransport
+from htlease_minipool.debian import unpacked
+from htlease_minipool.instance import base_directory
 
 NOTHING: Mapping[str, str] = {}
 Done = subprocess.CompletedProcess[str]
@@ -333,12 +336,19 @@ def test_svg_without_graphviz_says_what_to_install(lab: Lab, tmp_path: Path) -> 
     assert "install the package graphviz" in refusal
 
 
-def test_svg_is_drawn_by_dot(lab: Lab, tmp_path: Path) -> None:
+def test_svg_is_drawn_by_graphviz(lab: Lab, tmp_path: Path) -> None:
+    """Debian's graphviz, from a root of its own, so that the machine need not have it."""
+    root = unpacked("bookworm", "graphviz", base_directory() / "roots" / "graphviz", print)
     dot = tmp_path / "dot"
-    dot.write_text("#!/bin/sh\necho '<svg/>'; exec cat >/dev/null\n")
+    dot.write_text(f'#!/bin/sh\nexec /usr/sbin/chroot {root} dot "$@"\n')
     dot.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    assert lab.ok("graph", "--format", "svg", more={"PATH": path}) == "<svg/>\n"
+    for name in ("lifecycle", "cts"):
+        drawn = lab.ok("graph", name, "--full", "--format", "svg", more={"PATH": path})
+        picture = ElementTree.fromstring(drawn)
+        assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+        shown = {text.strip() for text in picture.itertext()}
+        assert {"lifecycle": "abandoned", "cts": "upload_submitted"}[name] in shown
 
 
 def test_help_groups_the_commands_and_version_prints_one(lab: Lab) -> None:
