@@ -14,7 +14,7 @@ from tests.serving import ServerProcess
 from htlease_minipool.debian import unpacked
 from htlease_minipool.instance import base_directory
 
-PYTHON_OF = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "sid": "3."}
+PYTHON_OF = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "sid": "3"}
 CHROOT = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or "chroot"
 PLAN = """\
 [[phase]]
