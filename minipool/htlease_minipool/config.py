@@ -71,6 +71,11 @@ class PoolFacts:
     loopback: bool
 
 
+def site_directory(directory: Path) -> Path:
+    """Return where a daemon's own directory keeps files that `Pool.configure` adds."""
+    return directory / "config.d"
+
+
 def _base(facts: PoolFacts, host: str, address: str, directory: Path) -> str:
     program = facts.program
     trusted = ", ".join(f"{user}@*" for user in ("condor", "root", facts.job_user))
@@ -82,6 +87,7 @@ def _base(facts: PoolFacts, host: str, address: str, directory: Path) -> str:
         f"LIBEXEC = {program.libexec}",
         f"SHARE = {program.share}",
         f"LOCAL_DIR = {directory}",
+        f"LOCAL_CONFIG_DIR = {site_directory(directory)}",
         f"LOG = {directory}/log",
         f"SPOOL = {directory}/spool",
         f"LOCK = {directory}/lock",

@@ -13,7 +13,9 @@ from .software import Software
 
 JOB_USER = "jobuser"
 JOB_USER_ID = 20777
-_DAEMON_DIRECTORIES = ("log", "spool", "lock", "run", "execute", "local_execute", "tokens.d")
+_DAEMON_DIRECTORIES = (
+    *("log", "spool", "lock", "run", "execute", "local_execute", "tokens.d", "config.d"),
+)
 
 
 def host_name(host: str, pool: str) -> str:

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import signal
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import network, processes
+from . import config, network, processes
 from .errors import PoolError
 from .instance import Instance
 from .network import EXECUTION_POINTS
@@ -119,6 +120,34 @@ class Pool(Instance):
             timeout_seconds,
             interval_seconds=0.05,
         )[0]
+
+    # Configuration
+
+    def configure(self, host: str, name: str, text: str | None) -> None:
+        """Give the daemons of `ap`, `ep1` or `ep2` a further configuration file, or take it away.
+
+        Returns when they have read it; one that `text` puts into DAEMON_LIST is started by then
+        or soon after.
+        """
+        folder = config.site_directory(self.directory / host)
+        file = folder / f"{name}.conf"
+        if text is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_text(text)
+        serial = str(time.monotonic_ns())
+        (folder / "zz-serial.conf").write_text(f"MINIPOOL_CONFIG_SERIAL = {serial}\n")
+        master = self.daemon("condor_master", host)
+        master.send(signal.SIGHUP)
+        names = {"ap": [("-schedd", self.schedd_name), ("-master", self.ap_host)]}
+        asked = names.get(host, [("-startd", self.ep_host(host)), ("-master", self.ep_host(host))])
+        for daemon, daemon_name in asked:
+            ask = ["condor_config_val", daemon, "-name", daemon_name, "MINIPOOL_CONFIG_SERIAL"]
+
+            def has_read(ask: list[str] = ask) -> bool:
+                return self.run(ask, check=False).stdout.strip() == serial
+
+            self.wait_for(has_read, f"{daemon_name}{daemon} to read {file.name}", 60)
 
     # Faults that HTCondor is asked for
 
