@@ -1,4 +1,4 @@
-"""Builds htlease-ep.pyz: core, wrapper and what they bundle, in one file that runs anywhere.
+"""Builds htlease-ep.pyz: core, wrapper, hooks and what they bundle, in one file that runs anywhere.
 
 The same sources give the same bytes, so that a site can check what it deployed: entries are
 sorted, carry one fixed date and are stored uncompressed. Runs on a developer's machine.
@@ -53,7 +53,11 @@ def build(target: Path) -> None:
 def _own_sources() -> Iterator[tuple[str, bytes]]:
     wrapper = ROOT / "wrappers"
     yield "__main__.py", (wrapper / "htlease_wrapper" / "__main__.py").read_bytes()
-    for root, package in ((ROOT / "core", "htlease"), (wrapper, "htlease_wrapper")):
+    for root, package in (
+        (ROOT / "core", "htlease"),
+        (wrapper, "htlease_wrapper"),
+        (ROOT / "hooks", "htlease_hooks"),
+    ):
         for path in (root / package).rglob("*"):
             name = path.relative_to(root).as_posix()
             if path.suffix in (".py", ".json") and name not in NOT_FOR_THE_EP:

@@ -9,6 +9,19 @@ import os
 import sys
 
 OLDEST = (3, 9)
+#: Called by one of these names this file is a hook (`htlease_hooks.cli.HOOKS`); HTCondor may give a
+#: job's executable any other.
+HOOK_LINKS = (
+    "prepare_job_before_transfer",
+    "prepare_job",
+    "update_job_info",
+    "job_exit",
+    "shadow_prepare_job",
+    "router_translate_job",
+    "router_update_job_info",
+    "router_job_finalize",
+    "router_job_cleanup",
+)
 
 
 def run_untracked(arguments):  # type: ignore[no-untyped-def]
@@ -43,7 +56,10 @@ if not sys.flags.isolated and any(name.startswith("PYTHON") for name in os.envir
         os.execv(sys.executable, [sys.executable, "-I", "-S"] + sys.argv)  # noqa: RUF005
 
 gc.disable()  # nothing that the start makes is garbage
-from htlease_wrapper.cli import main  # noqa: E402
+if sys.argv[1:2] == ["hook"] or os.path.basename(sys.argv[0]) in HOOK_LINKS:  # noqa: PTH119
+    from htlease_hooks.cli import main
+else:
+    from htlease_wrapper.cli import main
 
 gc.enable()
 os._exit(main(sys.argv))  # nothing is left that would have to be torn down in order

@@ -27,7 +27,6 @@ def main(argv: Sequence[str]) -> int:
     """Run a command line and return the exit status; shows no traceback."""
     console = Console()
     try:
-        # Called under another name (a starter hook's, say), argv[0] will choose the command.
         return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _no_command)(argv[1:], console)
     except Leave as leave:
         console.say(str(leave))

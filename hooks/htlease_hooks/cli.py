@@ -1,0 +1,34 @@
+"""Which hook is being called: by the name of the link to htlease-ep.pyz, or as `hook NAME`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Name of a hook's link -> the module whose `main(arguments)` returns the exit status.
+HOOKS = {
+    "prepare_job_before_transfer": "htlease_hooks.prepare",
+    "prepare_job": "htlease_hooks.prepare",
+    "update_job_info": "htlease_hooks.update",
+    "job_exit": "htlease_hooks.job_exit",
+    "shadow_prepare_job": "htlease_hooks.shadow",
+    "router_translate_job": "htlease_hooks.router",
+    "router_update_job_info": "htlease_hooks.router",
+    "router_job_finalize": "htlease_hooks.router",
+    "router_job_cleanup": "htlease_hooks.router",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a hook and return its exit status; `argv[0]` is the link, or `argv[1:3]` names it."""
+    name, arguments = Path(argv[0]).name, argv[1:]
+    if name not in HOOKS:
+        name, arguments = (argv[2] if len(argv) > 2 else ""), argv[3:]
+    module = HOOKS.get(name)
+    if module is None:
+        sys.stderr.write(f"htlease: there is no hook {name!r}; there are {', '.join(HOOKS)}\n")
+        return 78
+    status: int = importlib.import_module(module).main(name, arguments)
+    return status
