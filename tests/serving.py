@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,28 @@ class ServerProcess:
         body["request_id"] = os.urandom(8).hex()
         return self.ask("POST", f"workflows/{workflow}/subjobs/{subjob}/{call}", body)
 
+    def ask_as(self, token: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Post with a job's token and return status and document."""
+        return exchange(f"{self.url}/v1/{path}", token, body)
+
     def token(self, workflow: str, **wanted: Any) -> str:
         """Mint a job token."""
         answer = self.ask("POST", "tokens", {"workflow": workflow, **wanted})
         token: str = answer["token"]
         return token
+
+
+def exchange(
+    url: str, token: str | None, body: dict[str, Any] | None = None, method: str | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Send one request and return status and document, of a refusal too."""
+    headers = {"Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, method=method, data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)

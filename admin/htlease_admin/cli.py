@@ -15,6 +15,7 @@ from htlease_admin.graph import graph
 from htlease_admin.operating import cancel, commit, settle
 from htlease_admin.pools import pool
 from htlease_admin.reading import explain_command, find, history, list_command, show
+from htlease_admin.relay.command import relay
 from htlease_admin.serving import serve
 from htlease_admin.session import Session, connection_options
 from htlease_admin.submit import submit
@@ -67,7 +68,7 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 assert isinstance(htlease, SectionedGroup)
 htlease.add_section("Look", [list_command, show, history, explain_command, find, graph])
 htlease.add_section("Act", [submit, cancel, commit, settle])
-htlease.add_section("Set up", [serve, doctor, token, workflow, pool])
+htlease.add_section("Set up", [serve, relay, doctor, token, workflow, pool])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from htlease import messages as m
 from htlease import protocol
 from htlease.attempt import SubjobKey
 from htlease.client import Clock, send
-from htlease.errors import BadConfig, ServerUnavailable
+from htlease.errors import BadConfig, Refused, ServerUnavailable
 from htlease.transport import HttpTransport, Transport
 from htlease_admin.settings import Connection
 
@@ -62,6 +62,17 @@ class LeaseServer:
         """Return the subjobs that know an ID: {"subjobs": [...]}."""
         path = f"/{protocol.VERSION}/subjobs?id={quote(identifier, safe='')}"
         return self._send("GET", path, "subjobs")
+
+    def workflow_labels(self, name: str) -> dict[str, str]:
+        """Return the labels of a workflow; {} when there is no such workflow yet."""
+        try:
+            path = f"{protocol.workflow_path(name)}?limit=1"
+            labels: dict[str, str] = self._send("GET", path, "labels")["labels"]
+        except Refused as refused:
+            if refused.code != "not-found":
+                raise
+            return {}
+        return labels
 
     def put_workflow(self, name: str, fields: Mapping[str, Any]) -> Document:
         """Make or change a workflow and return it."""

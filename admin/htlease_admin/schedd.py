@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField
 from htlease_admin.queue_statement import read_queue, split_item
 from htlease_admin.submit_file import Commands, Description
+
+#: What an attribute of an ad can be here.
+Plain = str | int | float | bool
 
 
 class ScheddUnavailable(HTLeaseError):
@@ -180,6 +183,30 @@ def jobs_of_submission(submission_id: str, name: str | None = None) -> list[Queu
         for ad in ads
     ]
     return sorted(jobs, key=lambda job: (job.cluster, job.proc))
+
+
+def read_jobs(
+    constraint: str, attributes: Sequence[str], name: str | None = None
+) -> list[dict[str, Plain]]:
+    """Return these attributes of the queued jobs that match; raises ScheddUnavailable.
+
+    An attribute that is undefined, or no number, text or truth value, is left out.
+    """
+    try:
+        ads = _open(name)[0].query(constraint=constraint, projection=list(attributes))
+        return [_plain(ad, attributes) for ad in ads]
+    except Exception as error:
+        raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error
+
+
+def _plain(ad: Any, attributes: Sequence[str]) -> dict[str, Plain]:
+    found: dict[str, Plain] = {}
+    for name in attributes:
+        if name in ad:
+            value = ad.eval(name)
+            if isinstance(value, (str, bool, float)) or type(value) is int:
+                found[name] = value
+    return found
 
 
 def read_knobs(names: tuple[str, ...]) -> dict[str, str]:

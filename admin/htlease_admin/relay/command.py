@@ -1,0 +1,70 @@
+"""`htlease relay`: the options, and starting the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from htlease.errors import BadConfig
+from htlease_admin.parameters import DURATION
+from htlease_admin.session import Session, pass_session
+
+SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
+
+
+@click.command()
+@click.option("--listen", metavar="ADDRESS:PORT", help="Pass on requests that come here.")
+@click.option(
+    "--socket",
+    "socket_path",
+    type=click.Path(path_type=Path),
+    default=SOCKET_DEFAULT,
+    show_default=True,
+    help="Where the shadow's hook asks for tokens.",
+)
+@click.option("--schedd", "schedd_name", metavar="NAME", help="The schedd [this machine's].")
+@click.option(
+    "--token-ttl",
+    "token_ttl_seconds",
+    type=DURATION,
+    default="7d",
+    show_default=True,
+    help="How long a job's token is good for.",
+)
+@pass_session
+def relay(
+    session: Session,
+    listen: str | None,
+    socket_path: Path,
+    schedd_name: str | None,
+    token_ttl_seconds: float,
+) -> None:
+    """Run the daemon that speaks to the lease server for this access point's jobs."""
+    try:
+        from htlease_admin.relay.daemon import RelayOptions, run
+    except ImportError as error:
+        raise BadConfig(
+            f"the relay's packages are not installed ({error.name}); install them with "
+            "`pip install 'htlease[relay]'`"
+        ) from None
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    options = RelayOptions(
+        None if listen is None else _address(listen), socket_path, schedd_name, token_ttl_seconds
+    )
+    asyncio.run(run(options, session.server(), click.echo))
+
+
+def _address(text: str) -> tuple[str, int]:
+    match = re.fullmatch(
+        r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\s]+)):(?P<port>\d{1,5})", text
+    )
+    if match is None or int(match["port"]) > 65535:
+        raise click.UsageError(f"--listen {text!r} is not ADDRESS:PORT")
+    return match["six"] or match["host"], int(match["port"])

@@ -1,0 +1,73 @@
+"""The relay's unix socket, at which the shadow's hook asks on behalf of a job that starts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+
+from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused
+from htlease_admin.relay.peers import Peer
+from htlease_admin.relay.starts import Starts
+
+START_PATH = "/v1/starts"
+BODY_MAX_BYTES = 64 * 1024
+READ_SECONDS = 5.0
+#: Starts that wait for the schedd or the server; whoever comes then is told to follow its policy.
+WAITING_MAX = 500
+
+log = logging.getLogger("htlease_relay")
+
+
+class Desk:
+    """The application behind the socket."""
+
+    def __init__(self, starts: Starts) -> None:
+        self._starts = starts
+        # The bindings are not made for threads, and the schedd answers one at a time anyway.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-desk")
+        self._waiting = 0
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(client_max_size=BODY_MAX_BYTES)
+        app.router.add_post(START_PATH, self._start)
+        app.on_cleanup.append(self._close)
+        return app
+
+    async def _close(self, app: web.Application) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        connection: socket.socket = request.get_extra_info("socket")
+        if self._waiting >= WAITING_MAX:
+            return _problem(503, "overloaded", f"{WAITING_MAX} jobs wait for a token already")
+        self._waiting += 1
+        try:
+            peer = Peer.of(connection)
+            body = json.loads(await asyncio.wait_for(request.read(), READ_SECONDS))
+            job = body["job"] if isinstance(body, dict) else None
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(self._thread, self._starts.answer, peer, str(job))
+        except Refused as refused:
+            return _problem(403, refused.code, refused.detail)
+        except (InvalidField, ValueError, KeyError) as error:
+            return _problem(400, "invalid", str(error))
+        except BadConfig as error:
+            log.error("a start was not answered: %s", error)
+            return _problem(500, "internal", str(error))
+        except (HTLeaseError, asyncio.TimeoutError, OSError) as error:
+            return _problem(503, "overloaded", str(error) or "the request did not arrive in time")
+        finally:
+            self._waiting -= 1
+        return web.json_response(answer)
+
+
+def _problem(status: int, code: str, detail: str) -> web.Response:
+    document: dict[str, Any] = {"status": status, "code": code, "detail": detail}
+    return web.json_response(document, status=status, content_type="application/problem+json")

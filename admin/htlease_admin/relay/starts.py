@@ -1,0 +1,52 @@
+"""What a starting job gets: a token for its own subjob, after a look into the queue.
+
+The shadow's hook names the job and nothing else that is believed: who owns it and which subjob it
+works on is read from the schedd, who asks is told by the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from htlease.attempt import SubjobKey
+from htlease.errors import InvalidField, Refused
+from htlease_admin import schedd
+from htlease_admin.lease_server import Document, LeaseServer
+from htlease_admin.relay.owners import WorkflowOwners
+from htlease_admin.relay.peers import Peer
+
+_JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
+_ATTRIBUTES = ("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease")
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Answers the shadow's hook; every call may wait for schedd and server."""
+
+    server: LeaseServer
+    owners: WorkflowOwners
+    #: None: the schedd of this machine.
+    schedd_name: str | None
+    token_ttl_seconds: float
+
+    def answer(self, peer: Peer, job: str) -> Document:
+        """Return what the job named `CLUSTER.PROC` is given; {} when it has no lease.
+
+        Raises Refused, ServerUnavailable or ScheddUnavailable.
+        """
+        found = _JOB.fullmatch(job)
+        if found is None:
+            raise InvalidField("job", f"{job!r} is not CLUSTER.PROC")
+        constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
+        ads = schedd.read_jobs(constraint, _ATTRIBUTES, self.schedd_name)
+        if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
+            # One answer for both: who may not ask learns nothing about other people's jobs.
+            raise Refused("forbidden", f"user {peer.uid} has no job {job} in this queue")
+        ad = ads[0]
+        if ad.get("HTLease") is False or "HTLeaseKey" not in ad:
+            return {}
+        key = SubjobKey.parse(str(ad["HTLeaseKey"]))
+        self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
+        minted = self.server.mint_token(key.workflow, key.subjob, self.token_ttl_seconds)
+        return {"token": minted["token"]}

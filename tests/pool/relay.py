@@ -1,0 +1,123 @@
+"""`htlease relay` on the access point of a pool, and the configuration that calls its hook."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import aiohappyeyeballs
+import aiohttp
+import aiosignal
+import attr
+import attrs
+import click
+import frozenlist
+import idna
+import multidict
+import propcache
+import tenacity
+import typing_extensions
+import yarl
+from tests.pool.lab import PROJECT, Lab
+
+#: Pure Python as installed here runs under the access point's own Python as well.
+_PACKAGES = (
+    *(aiohappyeyeballs, aiohttp, aiosignal, attr, attrs, click, frozenlist, idna, multidict),
+    *(propcache, tenacity, typing_extensions, yarl),
+)
+_PURE = {f"{name}_NO_EXTENSIONS": "1" for name in ("AIOHTTP", "FROZENLIST", "MULTIDICT", "YARL")}
+_PURE["PROPCACHE_NO_EXTENSIONS"] = "1"
+
+
+def site_directory(lab: Lab) -> Path:
+    """Return the directory of hook programs, which all machines of the pool see."""
+    directory = lab.pool.directory / "site"
+    directory.mkdir(mode=0o755, exist_ok=True)
+    return directory
+
+
+class RelayProcess:
+    """A relay that runs as root, as condor_master would run it."""
+
+    def __init__(self, lab: Lab, *options: str) -> None:
+        self.lab = lab
+        self.directory = site_directory(lab)
+        self.socket = self.directory / "relay.sock"
+        self.log = self.directory / "relay.log"
+        self.state = self.directory / "relay-state"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, or start again with the same state."""
+        library = self.directory / "lib"
+        library.mkdir(exist_ok=True)
+        for package in _PACKAGES:
+            place = Path(str(package.__file__))
+            place = place.parent if place.name == "__init__.py" else place
+            if not (library / place.name).exists():
+                (library / place.name).symlink_to(place)
+        token = self.directory / "admin.token"
+        token.touch(mode=0o600)
+        token.write_text(self.lab.server.admin_token)
+        command = self.lab.pool.command(
+            [
+                *("python3", "-m", "htlease_admin.cli", "relay", "--socket", str(self.socket)),
+                *("--server", self.lab.server.url, "--admin-token-file", str(token)),
+                *self._options,
+            ],
+            as_root=True,
+            env={
+                "PYTHONPATH": ":".join(
+                    [*(str(PROJECT / root) for root in ("core", "wrappers", "admin")), str(library)]
+                ),
+                **_PURE,
+            },
+        )
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self.lab.pool.wait_for(self._is_ready, f"the relay to be ready (see {self.log})", 30)
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        return self.socket.exists()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the process, with SIGKILL as a crash would."""
+        if self._process is not None:
+            os.killpg(self._process.pid, number)
+            self._process.wait(20)
+            self._process = None
+
+
+def install_shadow_hook(lab: Lab, relay: RelayProcess, **options: str) -> None:
+    """Let the shadow ask the relay, and stamp what its hook needs on every job."""
+    directory = site_directory(lab)
+    pyz = directory / "htlease-ep.pyz"
+    pyz.write_bytes(lab.pyz.read_bytes())
+    pyz.chmod(0o755)
+    link = directory / "shadow_prepare_job"
+    if not link.is_symlink():
+        link.symlink_to(pyz.name)
+    given = {"socket": str(relay.socket), "url": lab.server.url, **options}
+    arguments = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in given.items())
+    lab.pool.configure(
+        "ap",
+        "relay-test",
+        f"""
+SHADOW_DEFAULT_JOB_HOOK_KEYWORD = HTLEASE
+HTLEASE_HOOK_SHADOW_PREPARE_JOB = {link}
+HTLEASE_HOOK_SHADOW_PREPARE_JOB_ARGS = {arguments}
+JOB_TRANSFORM_NAMES = HTLEASE
+JOB_TRANSFORM_HTLEASE @=end
+    DEFAULT WantIOProxy true
+    EVALSET HTLeaseKey HTLeaseKey ?: strcat(split(GlobalJobId, "#")[0], "-", ClusterId, "-", \
+        QDate, "/", ProcId)
+@end
+""",
+    )
