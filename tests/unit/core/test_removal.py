@@ -1,0 +1,62 @@
+"""The words of HTCondor and HTCondor-CE for a removal, and what each one settles."""
+
+import pytest
+
+from htlease.removal import reason_of
+
+CE_REMOVED = "CE job removed by SYSTEM_PERIODIC_REMOVE due to "
+
+# (text as the ad has it, code, outcome)
+TEXTS = [
+    (CE_REMOVED + "disabled job retries", "removed-by-policy", "cancelled"),
+    (CE_REMOVED + "being in the hold state for 24 hours.", "held-too-long", "failed"),
+    (
+        CE_REMOVED + "job exceeded allowed walltime: 259200 minutes.",
+        "wall-time-exceeded",
+        "failed",
+    ),
+    (CE_REMOVED + "job completed over 30 days ago.", "completed-long-ago", "complete"),
+    (CE_REMOVED + "input files missing.", "input-files-missing", "failed"),
+    (
+        "HTCondor-CE held job due to no matching routes, route job limit, or route failure "
+        "threshold; see 'HTCondor-CE Troubleshooting Guide'",
+        "no-route",
+        None,
+    ),
+    ("HTCondor-CE held job due to invalid job universe.", "invalid-universe", None),
+    (
+        "The job's wall clock time is less than the minimum specified by the job (5) min",
+        "too-short",
+        None,
+    ),
+    (
+        "The system macro SYSTEM_PERIODIC_REMOVE expression 'NumJobStarts > 3' evaluated to TRUE",
+        "removed-by-policy",
+        "cancelled",
+    ),
+    (
+        "The job attribute PeriodicRemove expression 'NumJobStarts > 3' evaluated to TRUE",
+        "removed-by-own-policy",
+        "failed",
+    ),
+    ("JobRouter aborted job (by user condor)", "route-withdrawn", None),
+    ("Node Error: DAG node A (7.0.0) got an abort event. (by user alice)", "removed-by-dagman",
+     "cancelled"),
+    ("Spooling is taking too long", "spooling-failed", "failed"),
+    ("via condor_rm (by user alice)", "removed-by-user", "cancelled"),
+    ("via condor_rm -forcex (by user root)", "removed-by-user", "cancelled"),
+    ("Python-initiated action (by user alice)", "removed-by-user", "cancelled"),
+    ("my own words (by user alice)", "removed-by-user", "cancelled"),
+    ("", "removed", "cancelled"),
+    ("words of a later version", "removed", "cancelled"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "code", "outcome"), TEXTS, ids=[text for text, _, _ in TEXTS])
+def test_a_text_has_a_code_and_an_outcome(text: str, code: str, outcome: "str | None") -> None:
+    assert reason_of(text) == (code, outcome)
+
+
+@pytest.mark.parametrize("text", [text for text, _, _ in TEXTS])
+def test_the_removal_of_a_routed_copy_settles_nothing(text: str) -> None:
+    assert reason_of(text, is_routed_copy=True) == (reason_of(text).code, None)
