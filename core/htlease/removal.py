@@ -7,7 +7,7 @@ schedd, the Job Router, DAGMan and HTCondor-CE's default policy; rows are tried 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from htlease.messages import OUTCOMES
 
@@ -18,7 +18,7 @@ class RemovalReason(NamedTuple):
     #: Stable word for programs, e.g. `removed-by-policy`.
     code: str
     #: How that settles the subjob, one of OUTCOMES; None when it does not.
-    outcome: Optional[str]
+    outcome: str | None
 
 
 _FAILED, _CANCELLED, _COMPLETE = "failed", "cancelled", "complete"

@@ -5,6 +5,10 @@ import pytest
 from htlease.removal import reason_of
 
 CE_REMOVED = "CE job removed by SYSTEM_PERIODIC_REMOVE due to "
+NO_ROUTE = (
+    "HTCondor-CE held job due to no matching routes, route job limit, or route failure threshold; "
+    "see 'HTCondor-CE Troubleshooting Guide'"
+)
 
 # (text as the ad has it, code, outcome)
 TEXTS = [
@@ -17,12 +21,7 @@ TEXTS = [
     ),
     (CE_REMOVED + "job completed over 30 days ago.", "completed-long-ago", "complete"),
     (CE_REMOVED + "input files missing.", "input-files-missing", "failed"),
-    (
-        "HTCondor-CE held job due to no matching routes, route job limit, or route failure "
-        "threshold; see 'HTCondor-CE Troubleshooting Guide'",
-        "no-route",
-        None,
-    ),
+    (NO_ROUTE, "no-route", None),
     ("HTCondor-CE held job due to invalid job universe.", "invalid-universe", None),
     (
         "The job's wall clock time is less than the minimum specified by the job (5) min",
@@ -40,8 +39,7 @@ TEXTS = [
         "failed",
     ),
     ("JobRouter aborted job (by user condor)", "route-withdrawn", None),
-    ("Node Error: DAG node A (7.0.0) got an abort event. (by user alice)", "removed-by-dagman",
-     "cancelled"),
+    ("Node Error: DAG node A (7.0.0) got an abort event.", "removed-by-dagman", "cancelled"),
     ("Spooling is taking too long", "spooling-failed", "failed"),
     ("via condor_rm (by user alice)", "removed-by-user", "cancelled"),
     ("via condor_rm -forcex (by user root)", "removed-by-user", "cancelled"),
@@ -49,11 +47,11 @@ TEXTS = [
     ("my own words (by user alice)", "removed-by-user", "cancelled"),
     ("", "removed", "cancelled"),
     ("words of a later version", "removed", "cancelled"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "code", "outcome"), TEXTS, ids=[text for text, _, _ in TEXTS])
-def test_a_text_has_a_code_and_an_outcome(text: str, code: str, outcome: "str | None") -> None:
+def test_a_text_has_a_code_and_an_outcome(text: str, code: str, outcome: str | None) -> None:
     assert reason_of(text) == (code, outcome)
 
 
