@@ -47,6 +47,8 @@ class Sandbox:
         self.server = server
         self.key = key
         self.python: str | None = None
+        #: What follows the pyz on its command line; nothing where a site puts it before a job.
+        self.call: tuple[str, ...] = ("run",)
         self.running: list[subprocess.Popen[bytes]] = []
         self.job_ad: dict[str, object] = {
             "GlobalJobId": "ap1.test#42.0#1795225431",
@@ -101,7 +103,7 @@ class Sandbox:
         stderr: int | None = None,
         pass_fds: tuple[int, ...] = (),
     ) -> subprocess.Popen[bytes]:
-        """Start `htlease-ep.pyz run ARGUMENTS`; stderr goes to a file of that name."""
+        """Start `htlease-ep.pyz CALL ARGUMENTS`; stderr goes to a file of that name."""
         for name, ad in ((".job.ad", self.job_ad), (".machine.ad", self.machine_ad)):
             lines = [
                 f'{attribute} = "{value}"' if isinstance(value, str) else f"{attribute} = {value}"
@@ -109,7 +111,7 @@ class Sandbox:
             ]
             self.write(name, "\n".join(lines) + "\n")
         process = subprocess.Popen(
-            self.argv("run", *arguments),
+            self.argv(*self.call, *arguments),
             cwd=self.path,
             env=self.environ,
             stdin=stdin,
@@ -127,7 +129,7 @@ class Sandbox:
         stdout: int = subprocess.PIPE,
         stderr: int | None = None,
     ) -> int:
-        """Run `htlease-ep.pyz run ARGUMENTS` to its end and return its status."""
+        """Run `htlease-ep.pyz CALL ARGUMENTS` to its end and return its status."""
         process = self.start(*arguments, stdin=stdin, stdout=stdout, stderr=stderr)
         self.output, _ = process.communicate(timeout=WAIT_SECONDS)
         return process.returncode

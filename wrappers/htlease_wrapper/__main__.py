@@ -26,6 +26,10 @@ HOOK_LINKS = (
 
 def run_untracked(arguments):  # type: ignore[no-untyped-def]
     """Become the payload; it exits as it would have without a wrapper."""
+    from htlease_wrapper.untracked import become
+
+    if os.path.isabs(arguments[0] if arguments else ""):  # noqa: PTH117
+        return become(arguments)  # a site put us in front of a job that knows nothing of us
     version = "%d.%d" % tuple(sys.version_info[:2])  # noqa: UP031
     if arguments[:1] != ["run"] or "--" not in arguments:
         sys.stderr.write(
@@ -33,27 +37,26 @@ def run_untracked(arguments):  # type: ignore[no-untyped-def]
             "to run without a lease; ask the site for a newer python3\n" % version
         )
         return 78
-    command = arguments[arguments.index("--") + 1 :]
     sys.stderr.write(
         "htlease: Python %s is too old (3.9 is needed): the payload runs untracked, without a "  # noqa: UP031
         "lease; nothing of it is recorded\n" % version
     )
     sys.stderr.flush()
-    try:
-        os.execvp(command[0], command)
-    except (IndexError, OSError) as error:
-        sys.stderr.write("htlease: cannot run the payload: %s\n" % error)  # noqa: UP031
-        return 126 if isinstance(error, PermissionError) else 127
+    return become(arguments[arguments.index("--") + 1 :])
 
 
 if sys.version_info < OLDEST:
     raise SystemExit(run_untracked(sys.argv[1:]))  # type: ignore[no-untyped-call]
 
-if not sys.flags.isolated and any(name.startswith("PYTHON") for name in os.environ):
+HARMLESS = "PYTHON_CPU_COUNT"  # HTCondor sets it for every job
+if not sys.flags.isolated and any(n.startswith("PYTHON") and n != HARMLESS for n in os.environ):
     # A job's PYTHONPATH is meant for its payload, and may shadow what the wrapper imports.
     pyz = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     if sys.executable and os.path.isfile(pyz):  # noqa: PTH113
-        os.execv(sys.executable, [sys.executable, "-I", "-S"] + sys.argv)  # noqa: RUF005
+        from htlease_wrapper.untracked import given_environment
+
+        argv = [sys.executable, "-I", "-S"] + sys.argv  # noqa: RUF005
+        os.execve(sys.executable, argv, given_environment())
 
 gc.disable()  # nothing that the start makes is garbage
 if sys.argv[1:2] == ["hook"] or os.path.basename(sys.argv[0]) in HOOK_LINKS:  # noqa: PTH119

@@ -8,7 +8,7 @@ from htlease import messages as m
 from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_wrapper.console import Console
-from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
+from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave, NoLease
 
 #: Asked again after at least this long, whatever the server says.
 _ASK_AGAIN_MIN_SECONDS = 0.2
@@ -24,7 +24,7 @@ def admit(
     console: Console,
     token_found_at: str | None,
 ) -> Lease:
-    """Return the lease; raises Leave with an exit code and what to do next."""
+    """Return the lease; raises Leave, or NoLease, with an exit code and what to do next."""
     started_at = client.clock.monotonic()
     while True:
         try:
@@ -62,10 +62,9 @@ def _ask(
     try:
         return client.acquire(command, give_up_after_seconds=wait_server_seconds)
     except ServerUnavailable as error:
-        raise Leave(
-            TRY_LATER,
-            f"no lease, so the payload was not started: the server does not answer ({error}); try "
-            "again later",
+        why = f"the server does not answer ({error})"
+        raise NoLease(
+            TRY_LATER, f"no lease, so the payload was not started: {why}; try again later", why
         ) from None
 
 
@@ -82,5 +81,7 @@ def _leave(refused: Refused, token_found_at: str | None) -> Leave:
         return Leave(SUPERSEDED, f"the payload was not started: {refused.detail}")
     if refused.code in ("unauthorized", "forbidden"):
         token = f"the token found in {token_found_at}" if token_found_at else "a call without token"
-        return Leave(BAD_CONFIG, f"the server refuses {token} ({refused.code}: {refused.detail})")
-    return Leave(BAD_CONFIG, f"the server refuses the request: {refused}")
+        why = f"the server refuses {token} ({refused.code}: {refused.detail})"
+    else:
+        why = f"the server refuses the request: {refused}"
+    return NoLease(BAD_CONFIG, why, why)

@@ -13,13 +13,14 @@ from typing import NoReturn
 from htlease.errors import BadConfig, HTLeaseError
 from htlease.plan import RESTARTS, TAKEOVERS
 from htlease_wrapper.console import Console
-from htlease_wrapper.ending import BAD_CONFIG, Leave
+from htlease_wrapper.ending import BAD_CONFIG, Leave, internal_error
 
 USAGE = """usage: htlease-ep.pyz run [options] [--] COMMAND...       run a job under its lease
        htlease-ep.pyz run --plan FILE [options]           run a plan of phases
        htlease-ep.pyz phase enter|complete|fail NAME      within a payload that manages its phases
        htlease-ep.pyz details FILE                        within a payload: save details
        htlease-ep.pyz version
+       htlease-ep.pyz /FULL/PATH ARGUMENTS...             run a job as USER_JOB_WRAPPER
 """
 
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """Run a command line and return the exit status; shows no traceback."""
     console = Console()
     try:
-        return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _no_command)(argv[1:], console)
+        return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _job)(argv[1:], console)
     except Leave as leave:
         console.say(str(leave))
         return leave.exit_code
@@ -37,11 +38,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        at = f" in {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else ""
-        console.say(f"internal error{at}, please report it: {error!r}")
+        console.say(internal_error(error))
         return BAD_CONFIG
 
 
@@ -149,7 +146,11 @@ def _help(arguments: Sequence[str], console: Console) -> int:
     return 0
 
 
-def _no_command(arguments: Sequence[str], console: Console) -> int:
+def _job(arguments: Sequence[str], console: Console) -> int:
+    from htlease_wrapper import site_wrapper
+
+    if arguments and site_wrapper.is_job(arguments[0], os.environ):
+        return site_wrapper.run_job(arguments, dict(os.environ), console)
     named = f"{arguments[0]!r} is not a command" if arguments else "no command is given"
     raise BadConfig(f"{named}; the commands are run, phase, details, version")
 

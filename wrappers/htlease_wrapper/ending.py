@@ -6,6 +6,8 @@ import os
 import signal
 from dataclasses import dataclass
 
+from htlease.errors import HTLeaseError
+
 #: Own exit codes, from sysexits.h: EX_TEMPFAIL, EX_PROTOCOL, EX_CONFIG.
 TRY_LATER = 75
 SUPERSEDED = 76
@@ -18,6 +20,29 @@ class Leave(Exception):
     def __init__(self, exit_code: int, text: str) -> None:
         super().__init__(text)
         self.exit_code = exit_code
+
+
+class NoLease(Leave):
+    """The payload was not started since no lease can be had, through no fault of its own."""
+
+    def __init__(self, exit_code: int, text: str, why: str) -> None:
+        super().__init__(exit_code, text)
+        self.why = why
+
+
+def no_lease_for(error: Exception) -> NoLease:
+    """Return what an error comes to that happens before the payload is started."""
+    text = str(error) if isinstance(error, HTLeaseError) else internal_error(error)
+    return NoLease(BAD_CONFIG, text, text)
+
+
+def internal_error(error: Exception) -> str:
+    """Return one line about an error of ours, with the place where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    at = f" in {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else ""
+    return f"internal error{at}, please report it: {error!r}"
 
 
 @dataclass(frozen=True)

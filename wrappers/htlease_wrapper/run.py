@@ -17,7 +17,7 @@ from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import find_token
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import Ended, Leave, end_as
+from htlease_wrapper.ending import Ended, Leave, NoLease, end_as, no_lease_for
 from htlease_wrapper.job import Job, choose_key, find_job, own_environment
 from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
 from htlease_wrapper.keeper import Keeper
@@ -41,20 +41,34 @@ def since_boot() -> float:
 
 
 def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> int:
-    """Run a job under its lease and return the exit status; raises Leave and BadConfig."""
-    attempt = _Attempt(settle(options, environ), find_job(environ), environ, console)
+    """Run a job under its lease and return the exit status.
+
+    Raises Leave; it is a NoLease only if the payload was not started.
+    """
+    attempt = _prepared(options, environ, console)
     is_kept = False
     try:
         lease = attempt.acquire()
         walk = attempt.prepare(lease)
         ended = attempt.do(walk)
         is_kept = walk.is_kept
+    except NoLease:
+        is_kept = True  # what a hook left there goes on without this wrapper
+        attempt.signals.give_back()
+        raise
     except Interrupted as interrupted:
         ended = Ended(signal=interrupted.number)
     finally:
         if not is_kept:
             remove_state(attempt.home, attempt.nonce)
     return end_as(ended)
+
+
+def _prepared(options: RunOptions, environ: Mapping[str, str], console: Console) -> _Attempt:
+    try:
+        return _Attempt(settle(options, environ), find_job(environ), environ, console)
+    except Exception as error:
+        raise no_lease_for(error) from error
 
 
 class _Attempt:
@@ -74,11 +88,11 @@ class _Attempt:
         self._state = next_state(
             self._before, job.start_id, os.urandom(24).hex(), str(self._key), settings.server
         )
-        self._signals = Signals(eviction_signals(job.ad))
+        self.signals = Signals(eviction_signals(job.ad))
         self.nonce = self._state.nonce
         #: Where `.htlease.json` is.
         self.home = job.sandbox
-        self._clock = Clock(monotonic=since_boot, sleep=self._signals.pause)
+        self._clock = Clock(monotonic=since_boot, sleep=self.signals.pause)
 
     def acquire(self) -> Lease:
         """Get the lease, before any work; raises Leave."""
@@ -94,16 +108,20 @@ class _Attempt:
             ttl_seconds=self.settings.ttl_seconds,
             plan=self.settings.plan,
         )
-        client = self._connect()
-        lease = admit(
-            client,
-            command,
-            wait_lease_seconds=self.settings.wait_lease_seconds,
-            wait_server_seconds=self.settings.wait_server_seconds,
-            pause=self._signals.pause,
-            console=self._console,
-            token_found_at=self._token.found_at if self._token else None,
-        )
+        try:
+            lease = admit(
+                self._connect(),
+                command,
+                wait_lease_seconds=self.settings.wait_lease_seconds,
+                wait_server_seconds=self.settings.wait_server_seconds,
+                pause=self.signals.pause,
+                console=self._console,
+                token_found_at=self._token.found_at if self._token else None,
+            )
+        except (Leave, Interrupted):
+            raise
+        except Exception as error:
+            raise no_lease_for(error) from error
         self._console.attempt_number = lease.grant.attempt_number
         return lease
 
@@ -124,7 +142,7 @@ class _Attempt:
                 "no details and enter no phases itself"
             )
         keeper = Keeper(
-            self._connect, lease, self._clock, self._signals.poke, self._console, details
+            self._connect, lease, self._clock, self.signals.poke, self._console, details
         )
         keeper.start()
         adopt_orphans()
@@ -132,7 +150,7 @@ class _Attempt:
             settings=self.settings,
             lease=lease,
             keeper=keeper,
-            signals=self._signals,
+            signals=self.signals,
             console=self._console,
             environ=self._payload_environment(lease, details),
             details=details,

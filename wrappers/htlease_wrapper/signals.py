@@ -42,7 +42,7 @@ class Signals:
         self._all = signal.valid_signals()
         self.mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._all)
         # An ignored SIGCHLD, inherited from a careless parent, would lose exit statuses.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._on_child_before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._main_thread = threading.main_thread().ident
         #: Signals by which HTCondor asks a job to end.
         self.evict_on = frozenset(evict_on)
@@ -69,6 +69,11 @@ class Signals:
         number = self.wait(seconds)
         if number is not None and number not in _HARMLESS:
             raise Interrupted(number)
+
+    def give_back(self) -> None:
+        """Let this process have its signals as before; those that came meanwhile take effect."""
+        signal.signal(signal.SIGCHLD, self._on_child_before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask_before)
 
     def poke(self) -> None:
         """Make `wait` return in the main thread; callable from any thread."""
