@@ -119,6 +119,10 @@ def _saved(event: Event, attempt: Attempt | None) -> tuple[str, str]:
     return f"saved details ({event['details_bytes']} bytes)", ""
 
 
+def _replanned(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return "brought its plan", ", ".join(phase["name"] for phase in event["plan"]["phases"])
+
+
 def _recalled(event: Event, attempt: Attempt | None) -> tuple[str, str]:
     return "lease recalled", f"{event['by_attempt_id']} is newer and waits"
 
@@ -182,6 +186,7 @@ _TELLERS: dict[str, Callable[[Event, Attempt | None], tuple[str, str]]] = {
     "submission-seen": _seen,
     "lease-acquired": _acquired,
     "details-saved": _saved,
+    "plan-changed": _replanned,
     "lease-recalled": _recalled,
     "attempt-refused": _refused,
     "write-refused": _write_refused,

@@ -5,11 +5,13 @@
 One subjob has at most one holder. Each change of holder raises the fence by one, and every write
 names fence and nonce, so that whoever held the lease before is shut out by arithmetic:
 
-1.  Replay      the same nonce on a live lease gets the same grant again, deadline moved.
+1.  Replay      the same nonce on a live lease gets the same grant again, deadline moved; it may
+                bring another plan until it has entered a phase.
 2.  Free        nobody holds the lease and the caller is not older: granted, fence + 1.
 3.  Newer       on a live lease: granted at once only with proof that the older attempt is over
-                (it gave the lease up, or the caller runs in its very slot); else the holder is
-                recalled: it may finish by its deadline but not renew, and the caller waits.
+                (it gave the lease up, the access point saw its end, or the caller runs in its
+                very slot); else the holder is recalled: it may finish by its deadline but not
+                renew, and the caller waits.
 4.  Older       refused for ever.
 5.  Same, unclear   with another nonce: waits for the end of the lease, recalls nobody.
 6.  Writes      under a pair that once was the holder's: superseded; that never was: stale.
@@ -79,11 +81,8 @@ def _acquire(state: SubjobState, command: m.Acquire, now: float) -> m.Decision:
         )
 
     if state.holder and state.holder.nonce_digest == digest and state.status in HELD:
-        if state.status is Status.ACTIVE:  # rules 1 and 8
-            renewed = m.LeaseRenewed(state.fence, now + state.holder.ttl_seconds)
-            return m.Accepted((renewed,), grant_of(evolve(state, renewed, now), now))
-        if state.is_live(now):
-            return m.Accepted((), grant_of(state, now))
+        if state.status is Status.ACTIVE or state.is_live(now):  # rules 1 and 8
+            return _granted_again(state, command, now)
     if any(digest == past for _, past in state.grants):
         return refuse(
             "superseded-attempt", "the lease under this nonce has ended; it is not reused"
@@ -164,6 +163,23 @@ def _same_slot_proof(state: SubjobState, command: m.Acquire, epoch: int) -> bool
         or command.evidence.counters_compared_to(holder.evidence) is Order.NEWER
     )
     return later_start and command.place.is_same_slot_as(holder.place)
+
+
+def _granted_again(state: SubjobState, command: m.Acquire, now: float) -> m.Accepted:
+    """Answer the holder that asks again, which may bring its plan as long as it did no work.
+
+    A hook acquires before the wrapper, which knows the plan, is there.
+    """
+    assert state.holder is not None
+    is_recalled = state.status is Status.RECALLED
+    deadline_at = state.deadline_at if is_recalled else now + state.holder.ttl_seconds
+    events: tuple[m.Event, ...] = ()
+    if command.plan not in (None, state.plan) and state.current_fence != state.fence:
+        assert command.plan is not None
+        events = (m.PlanChanged(state.fence, command.plan, deadline_at),)
+    elif not is_recalled:
+        events = (m.LeaseRenewed(state.fence, deadline_at),)
+    return m.Accepted(events, grant_of(apply(state, events, now), now))
 
 
 def _why_free(state: SubjobState) -> str:
@@ -263,6 +279,7 @@ _DECIDERS: dict[type, Callable[[SubjobState, Any, float], m.Decision]] = {
     m.Fail: writes.fail,
     m.Exited: writes.exited,
     m.Abandon: writes.abandon,
+    m.Ended: writes.ended,
     m.Commit: writes.commit,
     m.Settle: writes.settle,
     m.Cancel: writes.cancel,

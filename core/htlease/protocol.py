@@ -29,6 +29,7 @@ SUBJOB_CALLS: Mapping[str, type[m.Command]] = {
     "renew": m.Renew,
     "exited": m.Exited,
     "abandon": m.Abandon,
+    "ended": m.Ended,
     "commit": m.Commit,
     "settle": m.Settle,
     "cancel": m.Cancel,

@@ -56,6 +56,7 @@ TRANSITIONS: Mapping[tuple[Status, type[m.Event]], tuple[Status, ...]] = {
     **{(status, m.SubmissionEnrolled): (Status.WAITING,) for status in CLOSED},
     **{(status, m.LeaseAcquired): (Status.ACTIVE,) for status in OPEN},
     **{(status, event): (status,) for status in HELD for event in _WORK},
+    **{(status, m.PlanChanged): (status,) for status in HELD},
     (Status.ACTIVE, m.LeaseRecalled): (Status.RECALLED,),
     **{(status, m.AttemptExited): (Status.EXITED,) for status in HELD},
     # The payload of a subjob that its last phase has closed ends a moment later.
@@ -163,6 +164,8 @@ def evolve(state: SubjobState, event: m.Event, now: float) -> SubjobState:
         return _details_saved(state, event)
     if isinstance(event, (m.SubmissionEnrolled, m.SubmissionSeen)):
         return _submission(state, event, targets[0])
+    if isinstance(event, m.PlanChanged):
+        return replace(state, plan=event.plan, deadline_at=event.deadline_at)
     if isinstance(event, m.LeaseRecalled):
         return replace(state, status=targets[0], recalled_by=event.by_attempt_id)
     if isinstance(event, m.AttemptExited):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from htlease import messages as m
+from htlease.attempt import AttemptId, Evidence
 from htlease.plan import Plan, is_done, phases_left
 from htlease.profiles import flow_of
 from htlease.replies import renewal_of, short_of
@@ -139,6 +140,29 @@ def abandon(state: SubjobState, command: m.Abandon, now: float) -> m.Decision:
         return m.Accepted((), short_of(state))
     events = (m.LeaseAbandoned(state.fence, command.reason),)
     return m.Accepted(events, short_of(apply(state, events, now)))
+
+
+def ended(state: SubjobState, command: m.Ended, now: float) -> m.Decision:
+    """Record the end of a job's attempt that the access point has seen; others are untouched.
+
+    Fenced by nothing, since the holder is gone: the report has to name the very start.
+    """
+    holder = state.holder
+    if (
+        holder is None
+        or holder.kind != "job"
+        or state.status not in HELD
+        or AttemptId.parse(holder.attempt_id).global_job_id != command.global_job_id
+        or not _names(command, holder.evidence)
+    ):
+        return m.Accepted((), short_of(state))
+    events = (m.AttemptExited(state.fence, command.exit_code, command.exit_signal, command.reason),)
+    return m.Accepted(events, short_of(apply(state, events, now)))
+
+
+def _names(command: m.Ended, evidence: Evidence) -> bool:
+    start = (evidence.job_starts, evidence.shadow_starts)
+    return start != (None, None) and start == (command.job_starts, command.shadow_starts)
 
 
 def commit(state: SubjobState, command: m.Commit, now: float) -> m.Decision:

@@ -51,6 +51,7 @@ from htlease_server.workflow import PutWorkflow
 log = logging.getLogger("htlease_server")
 
 _INTERNAL = m.Rejection("internal", "the server made a mistake; its log says more")
+VIA_MAX_CHARS = 200
 _HOME = b"""htlease: state leases for HTCondor jobs that restart.
 
 /v1/workflows   workflows and their subjobs (needs a token)
@@ -139,7 +140,8 @@ class App:
         if forbidden:
             raise Refusal("forbidden", forbidden)
         future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
-        outcome = await self._submit(Waiting(key, sent, caller.actor, future))
+        via = _via(_header(scope, b"via"))
+        outcome = await self._submit(Waiting(key, sent, caller.actor, future, via))
         if isinstance(outcome, m.Rejection):
             return problem(outcome, key)
         assert not isinstance(outcome, WorkflowRow)
@@ -247,6 +249,10 @@ def _header(scope: Scope, wanted: bytes) -> bytes | None:
             found: bytes = value
             return found
     return None
+
+
+def _via(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("ascii", "replace")[:VIA_MAX_CHARS]
 
 
 def _admitted(caller: Caller | str) -> Caller:

@@ -28,7 +28,7 @@ TOKEN_TTL_MAX_SECONDS = 366 * 86400.0
 _VERIFIED_MAX = 20_000
 
 _FENCED_BY_JOB = (m.Renew, m.Enter, m.Complete, m.Fail, m.Exited, m.Abandon)
-_BY_WORKFLOW = (*_FENCED_BY_JOB, m.Enroll, m.Commit, m.Settle)
+_BY_WORKFLOW = (*_FENCED_BY_JOB, m.Enroll, m.Ended, m.Commit, m.Settle)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def event_document(row: HistoryRow) -> dict[str, Any]:
         "actor": row.actor,
         "request_id": row.request_id,
         "client_at": row.client_at,
+        "via": row.via,
         **fields,
     }
 

@@ -56,7 +56,7 @@ Answer = Union[m.Reply, m.Rejection, WorkflowRow, Crashed]  # noqa: UP007
 class Waiting:
     """One request in the queue: a command for a subjob, or the PUT of a workflow."""
 
-    __slots__ = ("actor", "future", "key", "sent")
+    __slots__ = ("actor", "future", "key", "sent", "via")
 
     def __init__(
         self,
@@ -64,7 +64,9 @@ class Waiting:
         sent: Sent | PutWorkflow,
         actor: str,
         future: asyncio.Future[Answer],
+        via: str | None = None,
     ) -> None:
+        self.via = via
         self.key = key
         self.sent = sent
         self.actor = actor
@@ -350,6 +352,7 @@ class Ledger:
                     sent.request_id,
                     digest,
                     sent.client_at,
+                    waiting.via,
                     data_of(event),
                 )
             )

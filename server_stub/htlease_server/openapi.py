@@ -39,6 +39,7 @@ _REPLIES: dict[str, type] = {
     "fail": m.PhaseRecord,
     "exited": m.SubjobReply,
     "abandon": m.SubjobReply,
+    "ended": m.SubjobReply,
     "commit": m.SubjobReply,
     "settle": m.SubjobReply,
     "cancel": m.SubjobReply,

@@ -28,7 +28,7 @@ from htlease_server.store import (
 )
 
 #: Migrations in order; `PRAGMA user_version` counts how many of them a file has seen.
-MIGRATIONS = ("0001_first.sql",)
+MIGRATIONS = ("0001_first.sql", "0002_via.sql")
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
 RUNS_KEPT = 100

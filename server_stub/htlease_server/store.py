@@ -67,6 +67,8 @@ class HistoryRow(NamedTuple):
     #: Of call and body; only on the first event of an accepted request.
     digest: bytes | None
     client_at: str | None
+    #: The relays that passed the request on, as HTTP's Via names them.
+    via: str | None
     #: The event's fields as JSON.
     data: str
 

@@ -383,7 +383,7 @@ def test_a_store_of_a_newer_version_is_refused(
     drill.acquire()
     drill.stop()
     kind.tamper(tmp_path, kind.make_newer)
-    with pytest.raises(BadConfig, match="version 2.*knows version 1.*upgrade") as refusal:
+    with pytest.raises(BadConfig, match="version 3.*knows version 2.*upgrade") as refusal:
         kind.open(tmp_path)
     assert drill.store.name in str(refusal.value)
 

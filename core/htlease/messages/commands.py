@@ -197,6 +197,30 @@ class Settle(FencedCommand):
 
 
 @dataclass(frozen=True)
+class Ended:
+    """Report from the access point that one start is over, as its job's end shows.
+
+    Nobody on the execution point may be left to say so: a starter hook does not run when the
+    starter is killed. The report names the start exactly, for an earlier one may still be alive
+    somewhere and believe in its lease; a report that matches no holder changes nothing.
+    """
+
+    global_job_id: str
+    #: `NumJobStarts` and `NumShadowStarts` as the queue or the history had them after the end.
+    #: After a reconnect the latter is ahead of the start: then its lease has to run out.
+    job_starts: int | None = None
+    shadow_starts: int | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("global_job_id", self.global_job_id, 400)
+        Evidence(job_starts=self.job_starts, shadow_starts=self.shadow_starts)
+        _check_text("reason", self.reason)
+
+
+@dataclass(frozen=True)
 class Cancel:
     """Close the subjob as cancelled whoever holds it; the holder is told at its next call."""
 
@@ -207,5 +231,5 @@ class Cancel:
 
 
 Command = Union[
-    Enroll, Acquire, Renew, Enter, Complete, Fail, Exited, Abandon, Commit, Settle, Cancel
+    Enroll, Acquire, Renew, Enter, Complete, Fail, Exited, Abandon, Ended, Commit, Settle, Cancel
 ]

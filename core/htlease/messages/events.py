@@ -72,6 +72,15 @@ class DetailsSaved:
 
 
 @dataclass(frozen=True)
+class PlanChanged:
+    """The holder brought another plan before it entered a phase, as a wrapper does after a hook."""
+
+    fence: int
+    plan: Plan
+    deadline_at: float
+
+
+@dataclass(frozen=True)
 class LeaseRecalled:
     """A newer attempt waits; the holder may finish within its deadline but not renew."""
 
@@ -161,6 +170,7 @@ Event = Union[
     LeaseAcquired,
     LeaseRenewed,
     DetailsSaved,
+    PlanChanged,
     LeaseRecalled,
     AttemptRefused,
     WriteRefused,

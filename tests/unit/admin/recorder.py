@@ -34,7 +34,7 @@ class Recorder(World):
             seq = len(self.documents) + 1
             row = HistoryRow(
                 1, seq, self.now, EVENT_NAMES[type(event)], getattr(event, "fence", None),
-                "admin", f"r{seq}", None, None, data_of(event),
+                "admin", f"r{seq}", None, None, None, data_of(event),
             )  # fmt: skip
             self.documents.append(event_document(row))
         self.now += 1

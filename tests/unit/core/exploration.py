@@ -181,6 +181,8 @@ class Explorer:
                     )
                     yield f"{attempt} sends {PROGRAM[client.answered]}", sent
             yield from self.arrivals(node, attempt, client)
+            if client.is_dead and self.setting.is_ordered and attempt == node.latest:
+                yield f"the access point reports the end of {attempt}", self.report(node, attempt)
         state = self.states[node.state]
         if state.is_live(NOW):
             yield "the lease runs out", self.time_passes(node)
@@ -229,6 +231,15 @@ class Explorer:
             if any(isinstance(event, m.LeaseAcquired) for event in decision.events):
                 latest = attempt
         return Node(number, accepted, node.clients, latest), decision
+
+    def report(self, node: Node, attempt: int) -> Node:
+        state, evidence = self.states[node.state], self.setting.evidence[attempt]
+        command = m.Ended(GJID, evidence.job_starts, evidence.shadow_starts)
+        decision = self.rules(state, command, NOW)
+        is_believed = any(client.believes for client in node.clients)
+        if is_believed and decision.events and self.setting.plan.takeover == "wait":
+            raise Broken(self.way(node, f"the report on {attempt} took a living one's lease"))
+        return node._replace(state=self.number(apply(state, decision.events, NOW)))
 
     def answer(self, node: Node, attempt: int, decision: m.Decision) -> Node:
         client = node.clients[attempt]

@@ -62,6 +62,9 @@ commands = st.one_of(
     fenced(m.Abandon),
     fenced(m.Commit),
     fenced(m.Settle, st.sampled_from(m.OUTCOMES)),
+    st.builds(
+        m.Ended, st.just("ap1#1.0#1"), st.none() | st.integers(0, 3), st.none() | st.integers(0, 3)
+    ),
     st.builds(m.Cancel),
 )
 steps = st.lists(st.tuples(st.sampled_from([0.0, 1.0, 60.0, 121.0]), commands), max_size=25)
