@@ -40,6 +40,8 @@ def timeline(events: Sequence[Event]) -> Table:
         what, why = tell(event, attempt)
         if times > 1:
             what += f", {times} times"
+        if event.get("via"):
+            what += f" (by way of {event['via']})"
         rows.append(
             (
                 moment_text(event.get("at")),

@@ -171,6 +171,28 @@ def test_every_other_refusal_of_a_write(admin: Caller, subjob: str) -> None:
     assert closed.code == "subjob-closed" and closed.document["outcome"] == "cancelled"
 
 
+def test_an_end_seen_from_the_access_point_frees_the_lease(admin: Caller, subjob: str) -> None:
+    evidence = {"job_starts": 1, "shadow_starts": 1}
+    acquire(admin, subjob, evidence=evidence, global_job_id="ap1#7.0#1795225431")
+    named = {"global_job_id": "ap1#7.0#1795225431", "shadow_starts": 1, "exit_code": 3}
+    assert admin.post(f"{subjob}/ended", **named, job_starts=2).document["status"] == "active"
+    assert admin.post(f"{subjob}/ended", **named, job_starts=1).document["status"] == "exited"
+    assert admin.get(subjob).document["attempts"][0]["exit_code"] == 3
+
+
+def test_the_history_names_the_relays_that_a_request_came_through(
+    admin: Caller, subjob: str
+) -> None:
+    direct = acquire(admin, subjob)
+    pair = {"fence": direct.document["fence"], "nonce": NONCE, "request_id": "r-via"}
+    via = "1.1 ap1.example.org (htlease-relay)"
+    body = json.dumps(pair).encode()
+    assert admin.raw("POST", f"{subjob}/phases/run/enter", body, via=via).status == 200
+    events = admin.get(f"{subjob}/history").document["events"]
+    assert [event["via"] for event in events if event["event"] == "phase-entered"] == [via]
+    assert {event["via"] for event in events if event["event"] == "lease-acquired"} == {None}
+
+
 def test_statuses_are_those_of_the_table(admin: Caller, subjob: str) -> None:
     acquire(admin, subjob)
     for called in (
