@@ -375,6 +375,7 @@ def _matrix() -> list[tuple[str, str, dict[str, Any], str]]:
     rows += [("POST", f"{ours}/phases/p/{call}", dict(pair), "aws") for call in PHASE_CALLS]
     rows += [
         ("POST", f"{ours}/enroll", {}, "aw"),
+        ("POST", f"{ours}/ended", {"global_job_id": "a#1.0#1"}, "aw"),
         ("POST", f"{ours}/commit", dict(pair), "aw"),
         ("POST", f"{ours}/settle", {**pair, "outcome": "failed"}, "aw"),
         ("POST", f"{ours}/cancel", {}, "a"),
