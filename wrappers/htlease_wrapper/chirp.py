@@ -1,8 +1,9 @@
-"""Delayed chirp updates, by which `condor_q -af ChirpHTLeasePhase` shows where a job is.
+"""Chirp: what a job and its starter tell each other through a socket of the starter's.
 
-A comfort and nothing else: whatever goes wrong here is not even worth a message.
-Source: the Chirp protocol as in HTCondor's `htchirp`; delayed updates need no `+WantIOProxy`, and
-the attribute's name must begin with `Chirp`.
+Delayed updates, by which `condor_q -af ChirpHTLeasePhase` shows where a job is, are a comfort:
+whatever goes wrong is not even worth a message. They need no `+WantIOProxy`, but the attribute's
+name must begin with `Chirp`; reading an attribute needs it. Source: the Chirp protocol as in
+HTCondor's `htchirp`; measured on 23.9.6 and 25.14.1.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 EXCHANGE_SECONDS = 2.0
+_VALUE_MAX_BYTES = 64 * 1024
 _SPECIAL = re.compile(r"([\\\s])")
 
 
@@ -25,21 +27,57 @@ def config_path(environ: Mapping[str, str], sandbox: Path) -> Path | None:
 
 def set_delayed(config: Path, attributes: Mapping[str, str | int]) -> bool:
     """Set job attributes with the starter's next update; tell whether the starter took them."""
+    lines = []
+    for name, value in attributes.items():
+        literal = str(value) if isinstance(value, int) else f'"{value}"'
+        lines.append(f"set_job_attr_delayed {name} {_quoted(literal)}")
     try:
-        host, port, cookie = config.read_text().split()[:3]
-        lines = [f"cookie {_quoted(cookie)}"]
-        for name, value in attributes.items():
-            literal = str(value) if isinstance(value, int) else f'"{value}"'
-            lines.append(f"set_job_attr_delayed {name} {_quoted(literal)}")
-        with socket.create_connection((host, int(port)), EXCHANGE_SECONDS) as connection:
-            answers = connection.makefile("rb")
-            for line in lines:
-                connection.sendall(line.encode() + b"\n")
-                if int(answers.readline()) < 0:
-                    return False
-        return True
+        with _Conversation(config) as conversation:
+            return all(conversation.say(line) >= 0 for line in lines)
     except (OSError, ValueError):
         return False
+
+
+def get_string(config: Path, name: str) -> str | None:
+    """Return a string attribute of the job as its shadow has it; None if there is none.
+
+    The answer to a shadow that may not be asked is success with `(null)` or nothing.
+    """
+    try:
+        with _Conversation(config) as conversation:
+            size_bytes = conversation.say(f"get_job_attr {name}")
+            value = conversation.read(size_bytes) if size_bytes > 0 else ""
+    except (OSError, ValueError):
+        return None
+    is_string = len(value) >= 2 and value[0] == value[-1] == '"'
+    return value[1:-1] if is_string else None
+
+
+class _Conversation:
+    """One connection to the starter's proxy; raises OSError and ValueError."""
+
+    def __init__(self, config: Path) -> None:
+        host, port, cookie = config.read_text().split()[:3]
+        self._socket = socket.create_connection((host, int(port)), EXCHANGE_SECONDS)
+        self._answers = self._socket.makefile("rb")
+        if self.say(f"cookie {_quoted(cookie)}") < 0:
+            raise ValueError("the starter refuses the cookie")
+
+    def __enter__(self) -> _Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._answers.close()
+        self._socket.close()
+
+    def say(self, line: str) -> int:
+        """Send a request and return its answer, negative for a refusal."""
+        self._socket.sendall(line.encode() + b"\n")
+        return int(self._answers.readline())
+
+    def read(self, size_bytes: int) -> str:
+        """Read what follows an answer."""
+        return self._answers.read(min(size_bytes, _VALUE_MAX_BYTES)).decode(errors="replace")
 
 
 def _quoted(text: str) -> str:

@@ -19,6 +19,8 @@ from htlease_wrapper.processes import start_ticks
 STATE_FILE = ".htlease.json"
 #: A private folder for the details file; HTCondor does not transfer folders back on its own.
 FOLDER = ".htlease"
+#: Where starter hooks keep theirs, `.htlease.json` included: they cannot take it away in the end.
+HOOKS_FOLDER = ".htlease-hooks"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -70,9 +72,19 @@ def boot_id() -> str | None:
 
 
 def read_state(sandbox: Path) -> SandboxState | None:
-    """Read `.htlease.json`; None when it is absent or is not ours."""
+    """Read `.htlease.json`, or the one that starter hooks left; None when there is none of ours.
+
+    The hooks' folder cannot have come from another sandbox; in a container its path is another.
+    """
+    state = _read(sandbox)
+    if state is None and (of_hooks := _read(sandbox / HOOKS_FOLDER)) is not None:
+        state = replace(of_hooks, start=replace(of_hooks.start, sandbox=str(sandbox)))
+    return state
+
+
+def _read(folder: Path) -> SandboxState | None:
     try:
-        document = json.loads((sandbox / STATE_FILE).read_text(encoding="utf-8"))
+        document = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         start = StartId(**_known(StartId, document.pop("start")))
         return SandboxState(start=start, **_known(SandboxState, document))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -143,7 +155,8 @@ def remove_state(home: Path, nonce: str) -> None:
         return
     folder = home / FOLDER
     try:
-        (home / STATE_FILE).unlink()
+        (home / HOOKS_FOLDER / STATE_FILE).unlink(missing_ok=True)
+        (home / STATE_FILE).unlink(missing_ok=True)
         for entry in os.scandir(folder):
             Path(entry.path).unlink()
         folder.rmdir()

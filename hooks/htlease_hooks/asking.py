@@ -1,0 +1,100 @@
+"""Asking for a lease within a slot's patience, and what a refusal means for the job."""
+
+from __future__ import annotations
+
+from htlease import messages as m
+from htlease.client import Clock, Lease, LeaseClient
+from htlease.errors import Refused, ServerUnavailable
+from htlease_hooks import answer
+from htlease_hooks.answer import NOTHING_TO_DO, Answer
+from htlease_hooks.site import Site
+
+_ASK_AGAIN_MIN_SECONDS = 0.2
+_BACKOFF_FIRST_SECONDS = 0.25
+_BACKOFF_MAX_SECONDS = 2.0
+#: Universes whose jobs are a command with files: vanilla (containers too) and local.
+_COMMAND_UNIVERSES = (5, 12)
+
+
+def ask(client: LeaseClient, command: m.Acquire, site: Site) -> Lease:
+    """Return the lease; raises Refused or ServerUnavailable when the slot's patience is over."""
+    clock = client.clock
+    began_at = clock.monotonic()
+    away_since: float | None = None
+    backoff_seconds = _BACKOFF_FIRST_SECONDS
+    while True:
+        asked_at = clock.monotonic()
+        try:
+            return client.acquire(command)
+        except Refused as refused:
+            if refused.code != "lease-still-live":
+                raise
+            away_since = None
+            left_seconds = began_at + site.wait_lease - clock.monotonic()
+            if left_seconds <= 0:
+                raise
+            seconds = max(_ASK_AGAIN_MIN_SECONDS, refused.retry_after_seconds or 1.0)
+        except ServerUnavailable:
+            away_since = asked_at if away_since is None else away_since
+            left_seconds = away_since + site.wait_server - clock.monotonic()
+            if left_seconds <= 0:
+                raise
+            seconds = backoff_seconds
+            backoff_seconds = min(2 * backoff_seconds, _BACKOFF_MAX_SECONDS)
+        clock.sleep(min(left_seconds, _with_jitter(seconds, clock)))
+
+
+def _with_jitter(seconds: float, clock: Clock) -> float:
+    return seconds * (1 + clock.chance() / 5)
+
+
+def answer_to(refused: Refused, about: str, token_found_at: str | None, universe: int) -> Answer:
+    """Return what a refusal by the server means for the job; pure."""
+    code, why = refused.code, refused.detail
+    if code == "lease-still-live":
+        return Answer(
+            answer.LEASE_STILL_LIVE,
+            f"{about}: {why}, so this start went back to Idle before it did anything; it starts "
+            "by itself when that lease has ended",
+        )
+    if code in ("superseded-attempt", "stale-fence"):
+        return Answer(
+            answer.SUPERSEDED,
+            f"{about}: {why}, so this start must not run; if nothing else works on it any more, "
+            "submit it again",
+        )
+    if code == "subjob-closed" and refused.outcome == "complete":
+        if universe in _COMMAND_UNIVERSES:
+            done = f"{about}: complete already, so the job ends with 0 and leaves its outputs alone"
+            return Answer(message=done, attributes=NOTHING_TO_DO)
+        return Answer(answer.COMPLETE, f"{about}: complete already; remove this job")
+    if code == "subjob-closed":
+        return Answer(
+            answer.CLOSED,
+            f"{about}: {why}, so this start must not run; enroll the subjob again, then release "
+            "this job",
+        )
+    if code in ("unauthorized", "forbidden"):
+        token = f"the token found in {token_found_at}" if token_found_at else "a call without token"
+        return Answer(
+            answer.BAD_CREDENTIAL,
+            f"{about}: the server refuses {token} ({code}: {why}); give the job a new one, then "
+            "release it",
+        )
+    return Answer(answer.BAD_CONFIG, f"{about}: the server refuses the request: {refused}")
+
+
+def answer_without_server(site: Site, about: str, why: str) -> Answer:
+    """Return what the site's policy says to a start that got no lease; pure."""
+    if site.on_no_server == "run":
+        return Answer(message=f"{about}: {why}; the job starts without a lease")
+    if site.on_no_server == "hold":
+        return Answer(
+            answer.NO_SERVER_HOLD,
+            f"{about}: {why}, and this site starts no job without a lease; release it later",
+        )
+    is_overloaded = "answered 503" in why or "answered 429" in why
+    return Answer(
+        answer.OVERLOADED if is_overloaded else answer.NO_SERVER_IDLE,
+        f"{about}: {why}, so this start went back to Idle; it is tried again by itself",
+    )

@@ -1,0 +1,66 @@
+"""Calls the hook that a site had before: an execution point has one keyword at a time.
+
+It gets what HTCondor gave us: the same input, and the environment as it was. Its stderr is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from htlease_hooks import answer
+from htlease_hooks.answer import Answer
+from htlease_wrapper.job_ad import parse_ad
+from htlease_wrapper.untracked import given_environment
+
+
+@dataclass(frozen=True)
+class Chained:
+    """What the site's hook did."""
+
+    stdout: str
+    exit_status: int
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether HTCondor would keep the job from starting.
+
+        A `HookStatusCode` overrides the exit status. Source: `HookPrepareJobClient::hookExited`.
+        """
+        code = parse_ad(self.stdout).get("hookstatuscode")
+        return bool(code) if isinstance(code, int) else self.exit_status != 0
+
+
+def run_chained(path: str, arguments: Sequence[str], stdin: str, limit_seconds: float) -> Chained:
+    """Run the site's hook; one that does not end in time is killed and counts as failed.
+
+    One that cannot be run, or that is killed by a signal, is a fault of this execution point.
+    """
+    try:
+        process = subprocess.Popen(
+            [path, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=given_environment(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        return _failed(f"the site's hook {path} cannot be run: {error.strerror}")
+    try:
+        output, _ = process.communicate(stdin.encode(errors="surrogateescape"), limit_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return _failed(f"the site's hook {path} did not end in {limit_seconds:g} s")
+    if process.returncode < 0:
+        return _failed(f"the site's hook {path} died of signal {-process.returncode}")
+    return Chained(output.decode(errors="surrogateescape"), process.returncode)
+
+
+def _failed(message: str) -> Chained:
+    failed = Answer(answer.CHAIN_FAILED, message)
+    answer.say(message)
+    return Chained(failed.text(), failed.exit_status)

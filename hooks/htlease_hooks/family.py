@@ -1,0 +1,83 @@
+"""A job's processes as its starter's hooks can find and stop them, with the job user's rights.
+
+HTCondor marks each child of a daemon, and all below it, with the environment variable
+`_CONDOR_ANCESTOR_<pid of the daemon>=<pid of the child>:...`; so the job is told from the hooks of
+the same starter, and is found where its processes have left their parents. Source: measured on
+23.9.6 and 25.14.1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_POLL_SECONDS = 0.1
+_KILL_SECONDS = 2.0
+_MARK = "_CONDOR_ANCESTOR_"
+
+
+def job_mark(environ: Mapping[str, str], hook_pid: int, job_pid: int) -> bytes | None:
+    """Return how the environment of a job's processes names them, read off a hook's own mark."""
+    for name, value in environ.items():
+        if name.startswith(_MARK) and value.startswith(f"{hook_pid}:"):
+            return f"{name}={job_pid}:".encode()
+    return None
+
+
+def family(job_pid: int, mark: bytes | None) -> list[int]:
+    """Return the living processes of a job."""
+    children: dict[int, list[int]] = {}
+    found: set[int] = set()
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        try:
+            stat = Path(entry.path, "stat").read_text(errors="replace")
+            state, parent = stat[stat.rindex(")") + 2 :].split()[:2]
+            if state in "ZX":
+                continue
+            children.setdefault(int(parent), []).append(pid)
+            if pid == job_pid or (mark and mark in Path(entry.path, "environ").read_bytes()):
+                found.add(pid)
+        except (OSError, ValueError):
+            continue  # it has just ended, or is another user's
+    unseen = list(found)
+    while unseen:
+        below = [pid for pid in children.get(unseen.pop(), []) if pid not in found]
+        found.update(below)
+        unseen += below
+    return sorted(found - {os.getpid()})
+
+
+def stop(
+    job_pid: int,
+    mark: bytes | None,
+    grace_seconds: float,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """End a job: SIGTERM, a grace, SIGKILL; tell whether nothing of it is left."""
+    for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _KILL_SECONDS)):
+        until = monotonic() + seconds
+        signalled: set[int] = set()
+        while left := family(job_pid, mark):
+            for pid in left:
+                if pid not in signalled:  # SIGTERM once; what was forked since gets its own
+                    _send(pid, number)
+                    _send(pid, signal.SIGCONT)
+                    signalled.add(pid)
+            if monotonic() >= until:
+                break
+            sleep(_POLL_SECONDS)
+    return not family(job_pid, mark)
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # gone, or it has changed its user and HTCondor will see to it

@@ -1,0 +1,95 @@
+"""JOB_EXIT: records how a job ended, where this hook runs; nothing depends on it.
+
+It is not called when the starter is killed. From HTCondor 25.4 on it must not be configured with
+file transfer: the starter leaves in the middle of the transfer and the job runs again for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from htlease import messages as m
+from htlease.errors import Refused
+from htlease_hooks.answer import say
+from htlease_hooks.notes import Notes
+from htlease_hooks.start import Start
+from htlease_hooks.time_limit import within
+from htlease_wrapper.job import sandbox_of
+from htlease_wrapper.job_ad import Ad
+from htlease_wrapper.sandbox import SandboxState, remove_state
+
+_OWN_SECONDS = 2.0
+#: HTCondor kills the hook after 30 s unless told otherwise.
+_CHAIN_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended."""
+
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    #: It was made to end (evicted, held, removed), so it will have to be started again.
+    is_evicted: bool = False
+
+
+def how_it_ended(arguments: Sequence[str], ad: Ad, environ: Mapping[str, str]) -> JobEnd:
+    """Return how the job of this start ended; pure.
+
+    An `ExitCode` in the ad may be that of an earlier start. What is new is
+    `_CONDOR_MAINJOB_EXIT_CODE`, which is not there when a signal ended the job. The argument is
+    `exit`, or `evict` for evictions, holds and removals alike. Source: measured on 23.9.6 and
+    25.14.1.
+    """
+    is_evicted = arguments[:1] != ["exit"]
+    code = environ.get("_CONDOR_MAINJOB_EXIT_CODE", "")
+    if code.isdigit():
+        return JobEnd(exit_code=int(code), is_evicted=is_evicted)
+    return JobEnd(exit_signal=ad.count("ExitSignal"), is_evicted=is_evicted)
+
+
+def main(name: str, arguments: Sequence[str]) -> int:
+    """Record the end; always returns 0, which HTCondor does not look at."""
+    ad_text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    environ = dict(os.environ)
+    site = Notes(sandbox_of(environ)).site()
+    if site is None:
+        return 0
+    try:
+        start = Start(ad_text, environ, site)
+        state = start.state()
+        is_ours = state is not None and state.fence is not None and not state.is_in_use
+        if state is not None and is_ours and start.is_readable and not start.is_left_alone:
+            end = how_it_ended(arguments, start.ad, environ)
+            within(site.wait_server + _OWN_SECONDS, lambda: _record(start, state, end))
+    except Exception as error:  # the access point finds out how the job ended, or the lease lapses
+        say(f"job {start.job.global_job_id}: its end is not recorded: {error!r}")
+    if site.chain_exit:
+        from htlease_hooks.chain import run_chained
+
+        run_chained(site.chain_exit, arguments, ad_text, _CHAIN_SECONDS)
+    return 0
+
+
+def _record(start: Start, state: SandboxState, end: JobEnd) -> None:
+    assert state.fence is not None
+    client = start.connect()
+    pair = (state.fence, state.nonce)
+    remove_state(start.notes.folder, state.nonce)  # an UPDATE_JOB_INFO may still come
+    if end.is_evicted:
+        client.call(m.Abandon(*pair, "the job was made to end: evicted, held or removed"))
+        return
+    phase = start.notes.phase()
+    try:
+        if phase is not None:
+            client.call(m.Enter(*pair, phase))
+            if end.exit_code == 0:
+                client.call(m.Complete(*pair, phase))
+            else:
+                client.call(m.Fail(*pair, phase, "the job failed", end.exit_code))
+    except Refused as refused:
+        say(f"{start.key}: {phase} is not recorded: {refused}")
+    client.call(m.Exited(*pair, end.exit_code, end.exit_signal))

@@ -1,0 +1,145 @@
+"""PREPARE_JOB_BEFORE_TRANSFER and PREPARE_JOB: the lease, before the job costs anything.
+
+Runs in the starter as the job's user, which waits for it for ever; so it has a limit of its own
+and then follows the site's policy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from htlease import messages as m
+from htlease.errors import BadConfig, Refused, ServerUnavailable
+from htlease_hooks import answer
+from htlease_hooks.answer import Answer, say
+from htlease_hooks.asking import answer_to, answer_without_server, ask
+from htlease_hooks.environment import merged_attribute
+from htlease_hooks.site import Site, parse_site
+from htlease_hooks.start import Start
+from htlease_hooks.time_limit import within
+from htlease_wrapper.sandbox import SandboxState, write_state
+
+#: For all that is not waiting: files, chirp, the start of the thread.
+_OWN_SECONDS = 2.0
+_VANILLA = 5
+
+
+def main(name: str, arguments: Sequence[str]) -> int:
+    """Answer HTCondor for one of the two hooks and return the exit status."""
+    ad_text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    try:
+        site = parse_site(arguments)
+    except BadConfig as error:
+        return Answer(answer.BAD_CONFIG, f"the hook {name} is set up wrong: {error}").give()
+    chained_output = ""
+    if site.chain_of(name):
+        from htlease_hooks.chain import run_chained  # costs as much as all the rest
+        from htlease_hooks.environment import split_v2
+
+        chain_arguments = split_v2(site.chain_args)
+        chained = run_chained(site.chain_of(name), chain_arguments, ad_text, site.chain_limit)
+        if chained.has_failed:
+            answer.pass_on(chained.stdout)
+            return chained.exit_status
+        chained_output = chained.stdout
+    given = prepare(name, f"{ad_text}\n{chained_output}", dict(os.environ), site)
+    answer.pass_on(chained_output)
+    return given.give()
+
+
+def prepare(name: str, ad_text: str, environ: Mapping[str, str], site: Site) -> Answer:
+    """Return the answer; raises nothing, and takes no longer than the site allows."""
+    limit_seconds = site.wait_lease + site.wait_server + _OWN_SECONDS
+    about = "htlease"
+    try:
+        start = Start(ad_text, environ, site)
+        if not start.is_readable:
+            return Answer(
+                answer.UNREADABLE_INPUT,
+                f"the hook {name} cannot read the job's ad: there is no GlobalJobId in it",
+            )
+        about = start.ad.text("HTLeaseKey") or f"job {start.job.global_job_id}"
+        return within(limit_seconds, lambda: _prepared(name, start))
+    except BadConfig as error:
+        return Answer(answer.BAD_CONFIG, f"{about}: {error}")
+    except TimeoutError:
+        return answer_without_server(site, about, f"no answer in {limit_seconds:g} s")
+    except Exception as error:  # ours, and no reason for a job to suffer more than the site wants
+        return answer_without_server(site, about, f"internal error, please report it: {error!r}")
+
+
+def _prepared(name: str, start: Start) -> Answer:
+    start.notes.make()
+    start.notes.write_site(start.site)
+    if start.is_left_alone:
+        return Answer()
+    if start.token is None:
+        if name == "prepare_job_before_transfer":
+            return Answer()  # it may come with the input files
+        about = f"job {start.job.global_job_id}"
+        return answer_without_server(start.site, about, "the job has no token for the lease server")
+    start.notes.write_token(start.token.text)
+    state = start.state()
+    if state is None or state.fence is None:
+        if state is not None:
+            return Answer()  # asked in vain before the transfer; UPDATE_JOB_INFO catches up
+        return _acquired(start)
+    return _confirmed(start, state)
+
+
+def _acquired(start: Start) -> Answer:
+    state = start.new_state()
+    write_state(start.notes.folder, state)  # a lost reply is found again by this nonce
+    try:
+        lease = ask(start.connect(), start.acquire_command(state), start.site)
+    except Refused as refused:
+        return _refusal(start, refused)
+    except ServerUnavailable as error:
+        return answer_without_server(start.site, str(start.key), str(error))
+    keep(start, state, lease.grant)
+    number = lease.grant.attempt_number
+    say(f"{start.key} attempt {number}: has the lease, fence {lease.fence}")
+    start.show({"ChirpHTLeaseAttempt": number, "ChirpHTLeaseState": "live"})
+    if start.environment is None:
+        say(f"{start.key}: the job's environment cannot be read, so nothing is added to it")
+        return Answer()
+    added = start.variables(lease.grant)
+    return Answer(attributes={"Environment": merged_attribute(start.environment, added)})
+
+
+def keep(start: Start, state: SandboxState, grant: m.Grant) -> None:
+    """Leave a granted lease to the hooks that follow, or to a wrapper."""
+    write_state(
+        start.notes.folder,
+        replace(state, fence=grant.fence, attempt_number=grant.attempt_number),
+    )
+    if len(grant.phases) == 1:
+        start.notes.write_phase(grant.phases[0].name)
+
+
+def _confirmed(start: Start, state: SandboxState) -> Answer:
+    """Make sure that a lease outlasted the transfer of the input."""
+    assert state.fence is not None
+    client = start.connect()
+    try:
+        answered = client.call(m.Renew(state.fence, state.nonce))
+        order = answered.get("order")
+        if order == "continue":
+            return Answer()
+        if order == "cancel":
+            raise Refused("subjob-closed", "the subjob is cancelled", outcome="cancelled")
+        client.call(m.Abandon(state.fence, state.nonce, "recalled before the job began"))
+        raise Refused("lease-still-live", "a later attempt has asked for the lease")
+    except Refused as refused:
+        return _refusal(start, refused)
+    except ServerUnavailable:
+        return Answer()  # the lease is ours as far as we know
+
+
+def _refusal(start: Start, refused: Refused) -> Answer:
+    token = start.token
+    universe = start.ad.count("JobUniverse") or _VANILLA
+    return answer_to(refused, str(start.key), token.found_at if token else None, universe)

@@ -1,0 +1,147 @@
+"""The start of a job for which a starter hook is called: its ad, sandbox, key, server and token.
+
+A hook's own environment holds secrets of the daemons, so nothing but names that are listed here
+is ever read from it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.client import Clock, LeaseClient
+from htlease.errors import BadConfig
+from htlease.transport import HttpTransport
+from htlease_hooks.environment import Unreadable, job_environment
+from htlease_hooks.notes import Notes
+from htlease_hooks.site import Site
+from htlease_wrapper import chirp
+from htlease_wrapper.credentials import Token, find_token
+from htlease_wrapper.job import Job, choose_key, find_job
+from htlease_wrapper.job_ad import Ad, evidence_of, parse_ad, place_of
+from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
+
+#: Of a job's environment and of the hook's; daemons may have a BEARER_TOKEN of their own.
+_FROM_HOOK = ("_CONDOR_CREDS", "_CONDOR_CHIRP_CONFIG")
+_TOKEN_ATTRIBUTE = "_condor_priv_HTLeaseToken"
+#: An exchange must fit into the time for the server more than once.
+_EXCHANGE_PART = 1 / 2
+_EXCHANGE_MIN_SECONDS = 1.0
+
+
+class Start:
+    """One start; what it says is read once."""
+
+    def __init__(self, ad_text: str, environ: Mapping[str, str], site: Site) -> None:
+        self.ad_text = ad_text
+        self.ad = Ad("the hook's input", parse_ad(ad_text))
+        self.site = site
+        self.clock = Clock()
+        self._environ = environ
+        job = find_job(environ)
+        self.job = job if job.ad else Job(job.sandbox, self.ad, job.machine_ad)
+        self.notes = Notes(job.sandbox)
+
+    @property
+    def is_readable(self) -> bool:
+        """Tell whether the input names a job."""
+        return self.ad.text("GlobalJobId") is not None
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Tell whether the job opted out, or is a person's session on the execution point."""
+        attributes = self.ad.attributes
+        return attributes.get("htlease") is False or attributes.get("interactivejob") is True
+
+    @cached_property
+    def environment(self) -> dict[str, str] | None:
+        """The job's own environment; None when the ad's form of it cannot be read."""
+        try:
+            return job_environment(self.ad_text)
+        except Unreadable:
+            return None
+
+    @cached_property
+    def token(self) -> Token | None:
+        """The job's token; raises BadConfig for one that cannot travel."""
+        sandbox = self.job.sandbox
+        hook = {name: self._environ[name] for name in _FROM_HOOK if name in self._environ}
+        own = {**(self.environment or {}), **hook}
+        found = find_token(own, sandbox, os.getuid())
+        if found is None and (noted := self.notes.token()):
+            return Token(noted, "what PREPARE_JOB kept of it")
+        if found is None and (config := chirp.config_path(own, sandbox)):
+            text = chirp.get_string(config, _TOKEN_ATTRIBUTE)
+            return Token(text, f"{_TOKEN_ATTRIBUTE} of the job") if text else None
+        return found
+
+    @cached_property
+    def key(self) -> SubjobKey:
+        """The subjob; raises BadConfig."""
+        return choose_key((self.environment or {}).get("HTLEASE_KEY"), self.job.ad, self.token)
+
+    @cached_property
+    def server(self) -> str:
+        """The server's URL: of the job, else of its access point, else of this site."""
+        named = (self.environment or {}).get("HTLEASE_URL") or self.ad.text("HTLeaseURL")
+        server = named or self.site.server
+        if not server:
+            raise BadConfig("no server is named; set HTLEASE_URL in the configuration")
+        return server
+
+    def connect(self) -> LeaseClient:
+        """Return a client for the subjob; raises BadConfig."""
+        exchange_seconds = max(_EXCHANGE_MIN_SECONDS, self.site.wait_server * _EXCHANGE_PART)
+        token = self.token.text if self.token else None
+        transport = HttpTransport(self.server, token, exchange_seconds=exchange_seconds)
+        return LeaseClient(transport, self.key, self.clock)
+
+    def state(self) -> SandboxState | None:
+        """Return what this start's processes have left: its nonce, and its fence if it has one."""
+        state = read_state(self.job.sandbox)
+        return state if state is not None and state.start == self.job.start_id else None
+
+    def new_state(self) -> SandboxState:
+        """Return a fresh state, or that of an earlier hook of this start."""
+        before = inherited(self.state(), self.job.start_id)
+        if before is not None:
+            return before
+        fresh = os.urandom(24).hex()
+        return next_state(None, self.job.start_id, fresh, str(self.key), self.server)
+
+    def acquire_command(self, state: SandboxState) -> m.Acquire:
+        """Return what asks for the lease; it brings no plan, a wrapper may bring one later."""
+        return m.Acquire(
+            nonce=state.nonce,
+            evidence=evidence_of(self.job.ad, state.sandbox_seq)[0],
+            place=place_of(self.job.ad, self.job.machine_ad),
+            global_job_id=self.job.global_job_id,
+            host=os.uname().nodename,
+            ttl_seconds=self.site.ttl,
+        )
+
+    def show(self, attributes: Mapping[str, str | int]) -> None:
+        """Let `condor_q` show something; a comfort that may fail."""
+        config = chirp.config_path(
+            {name: self._environ[name] for name in _FROM_HOOK if name in self._environ},
+            self.job.sandbox,
+        )
+        if config is not None:
+            chirp.set_delayed(config, attributes)
+
+    def variables(self, grant: m.Grant) -> dict[str, str]:
+        """Return what the job finds in its environment."""
+        return {
+            "HTLEASE": str(Path(sys.argv[0]).absolute().with_name("htlease-ep.pyz")),
+            "HTLEASE_ATTEMPT": grant.attempt_id,
+            "HTLEASE_ATTEMPT_NUMBER": str(grant.attempt_number),
+            "HTLEASE_FENCE": str(grant.fence),
+            "HTLEASE_OUTPUT_PREFIX": f"attempt-{grant.attempt_number}-fence-{grant.fence}",
+            "HTLEASE_KEY": str(self.key),
+            "HTLEASE_URL": self.server,
+        }

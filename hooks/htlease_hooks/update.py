@@ -1,0 +1,138 @@
+"""UPDATE_JOB_INFO: renews the lease of a running job, and stops a job that has lost it.
+
+Runs in the starter as the job's user; HTCondor neither waits for it nor heeds how it ends, may
+call it before the job starts, after it ended, while the shadow is away, and while an earlier call
+still runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from htlease import messages as m
+from htlease.client import LeaseClient
+from htlease.errors import Refused, ServerUnavailable
+from htlease_hooks.answer import say
+from htlease_hooks.family import job_mark, stop
+from htlease_hooks.notes import Notes
+from htlease_hooks.prepare import keep
+from htlease_hooks.start import Start
+from htlease_hooks.time_limit import within
+from htlease_wrapper.job import sandbox_of
+from htlease_wrapper.processes import start_ticks
+from htlease_wrapper.sandbox import STATE_FILE, SandboxState
+
+KILL_GRACE_SECONDS = 10.0
+_OWN_SECONDS = 5.0
+_CHAIN_SECONDS = 60.0
+_LOST_CODES = ("superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed")
+
+
+class Task(enum.Enum):
+    """What a call has to do."""
+
+    NOTHING = "nothing"
+    #: The server did not answer before the job began.
+    ACQUIRE = "acquire"
+    RENEW = "renew"
+
+
+def task_for(
+    job_state: str | None, has_process: bool, state: SandboxState | None, is_wrapped: bool
+) -> Task:
+    """Decide what a call has to do; pure.
+
+    A call that comes late, when the job has ended, must not keep or revive the lease: what tells
+    is whether the job's process is there, not `JobState`, which may be stale.
+    """
+    if state is None or is_wrapped or job_state == "Exited":
+        return Task.NOTHING
+    if job_state is not None and not has_process:
+        return Task.NOTHING
+    if state.fence is not None:
+        return Task.RENEW
+    return Task.ACQUIRE if job_state is not None else Task.NOTHING
+
+
+def main(name: str, arguments: Sequence[str]) -> int:
+    """Do what one call has to do; always returns 0, which HTCondor does not look at."""
+    ad_text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    environ = dict(os.environ)
+    notes = Notes(sandbox_of(environ))
+    site = notes.site()
+    if site is None:
+        return 0
+    limit_seconds = site.wait_server + KILL_GRACE_SECONDS + _OWN_SECONDS
+    try:
+        start = Start(ad_text, environ, site)
+        if start.is_readable and not start.is_left_alone and notes.lock():
+            within(limit_seconds, lambda: _keep_or_stop(start, environ))
+    except Exception as error:  # the lease may be lost for it, but not the job
+        say(f"job {start.job.global_job_id}: the lease cannot be kept: {error!r}")
+    if site.chain_update:
+        from htlease_hooks.chain import run_chained
+
+        run_chained(site.chain_update, [], ad_text, _CHAIN_SECONDS)
+    return 0
+
+
+def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
+    job_state, job_pid = start.ad.text("JobState"), start.ad.count("JobPid")
+    state = start.state()
+    has_process = job_pid is not None and start_ticks(job_pid) is not None
+    task = task_for(job_state, has_process, state, state is not None and state.is_in_use)
+    if task is Task.NOTHING or state is None:
+        return
+    client = start.connect()
+    try:
+        if task is Task.ACQUIRE:
+            lease = client.acquire(start.acquire_command(state))
+            keep(start, state, lease.grant)
+            say(f"{start.key} attempt {lease.grant.attempt_number}: has the lease at last")
+            return
+        why = _renew(start, client, state, has_process)
+    except ServerUnavailable as error:
+        say(f"{start.key}: the server does not answer ({error}); the job goes on")
+        start.show({"ChirpHTLeaseState": "server-away"})
+        return
+    except Refused as refused:
+        if refused.code not in _LOST_CODES:
+            say(f"{start.key}: the lease was not renewed: {refused}")
+            return
+        if refused.code == "subjob-closed" and refused.outcome == "complete":
+            return
+        why = refused.detail
+    if why is None or job_pid is None:
+        return
+    say(f"{start.key}: {why}; the job is stopped")
+    start.show({"ChirpHTLeaseState": "lost"})
+    is_gone = stop(job_pid, job_mark(environ, os.getpid(), job_pid), KILL_GRACE_SECONDS)
+    if is_gone and state.fence is not None:
+        client.call(m.Abandon(state.fence, state.nonce, why))
+
+
+def _renew(start: Start, client: LeaseClient, state: SandboxState, has_process: bool) -> str | None:
+    """Renew; return why the job has to stop, or None. Raises Refused, ServerUnavailable."""
+    assert state.fence is not None
+    answered = client.call(m.Renew(state.fence, state.nonce))
+    order = answered.get("order")
+    if order != "continue":
+        if answered.get("outcome") == "complete":
+            return None
+        return f"the server orders it to {order}"
+    phase = start.notes.phase()
+    is_ours = not (start.job.sandbox / STATE_FILE).exists()
+    if has_process and is_ours and phase and not start.notes.has_entered:
+        client.call(m.Enter(state.fence, state.nonce, phase))
+        start.notes.write_entered()
+    start.show(
+        {
+            "ChirpHTLeaseAttempt": state.attempt_number or 0,
+            "ChirpHTLeaseState": "live",
+            **({"ChirpHTLeasePhase": phase} if phase and is_ours else {}),
+        }
+    )
+    return None
