@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "core/htlease": (set(), {"tenacity", "tomli"}),
     "wrappers/htlease_wrapper": ({"htlease"}, set()),
     "hooks/htlease_hooks": ({"htlease", "htlease_wrapper"}, set()),
+    "dagman/htlease_dagman": ({"htlease"}, set()),
     "server_stub/htlease_server": (
         {"htlease"},
         {"uvicorn", "uvloop", "msgspec", "jwt"},

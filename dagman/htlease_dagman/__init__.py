@@ -1,0 +1,1 @@
+"""What DAGMan calls: PRE, POST and HOLD scripts, and the transfers that a DAG waits for."""
