@@ -169,7 +169,7 @@ class App:
         return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
 
     async def _mint(self, request: Request) -> Answer:
-        _admin(request.caller, "minting a token")
+        caller = _admitted(request.caller)
         body = decode(TOKEN_DECODER, await read_body(request.scope, request.receive))
         check_name("workflow", body.workflow)
         if body.subjob is not None:
@@ -178,7 +178,12 @@ class App:
             raise InvalidField(
                 "ttl_seconds", f"{body.ttl_seconds:g} is not 1 to {TOKEN_TTL_MAX_SECONDS:g}"
             )
-        token, expires_at = self._gate.mint(body.workflow, body.subjob, body.ttl_seconds)
+        forbidden = caller.why_no_token(body.workflow, body.subjob)
+        if forbidden:
+            raise Refusal("forbidden", forbidden)
+        token, expires_at = self._gate.mint(
+            body.workflow, body.subjob, body.ttl_seconds, caller.expires_at
+        )
         return document({"token": token, "expires_at": rfc3339(expires_at)})
 
     # ------------------------------------------------------------ documents

@@ -1,7 +1,7 @@
 """Who may do what: one admin token, and job tokens for one workflow or one subjob.
 
 Job tokens are JWTs (HS256) under a key that only the server has. They grant nothing on the access
-point: no tokens, no cancel, no workflow changes. Neither tokens nor keys reach a log or an answer.
+point (no cancel, no workflow changes) but narrower tokens that expire no later. Neither tokens nor keys reach a log or an answer.
 """
 
 from __future__ import annotations
@@ -64,6 +64,18 @@ class Caller:
         if isinstance(command, allowed):
             return None
         return f"this token is for {self.scope}; {type(command).__name__.lower()} needs a wider one"
+
+    def why_no_token(self, workflow: str, subjob: str | None) -> str | None:
+        """Say why this caller may not mint a token, or None: a wider token makes narrower ones."""
+        if self.is_admin or (
+            subjob is not None and self.subjob is None and workflow == self.workflow
+        ):
+            return None
+        what = f"{workflow}/{subjob}" if subjob else f"all of {workflow}"
+        return (
+            f"minting a token for {what} needs the admin token, or one for the whole workflow to"
+            f" mint for its subjobs; this one is for {self.scope}"
+        )
 
     @property
     def scope(self) -> str:
@@ -133,10 +145,16 @@ class Gate:
             return "the token has expired; mint a new one"
         return Caller(f"token:{claims['jti']}", False, workflow, subjob, expires_at)
 
-    def mint(self, workflow: str, subjob: str | None, ttl_seconds: float) -> tuple[str, float]:
-        """Return a new job token and the instant at which it expires."""
+    def mint(
+        self,
+        workflow: str,
+        subjob: str | None,
+        ttl_seconds: float,
+        not_after: float = float("inf"),
+    ) -> tuple[str, float]:
+        """Return a new job token and the instant at which it expires, `not_after` at the latest."""
         issued_at = self._clock()
-        expires_at = float(int(issued_at + ttl_seconds))
+        expires_at = float(int(min(issued_at + ttl_seconds, not_after)))
         claims = {
             "iss": _ISSUER,
             "aud": _ISSUER,

@@ -385,6 +385,8 @@ def _matrix() -> list[tuple[str, str, dict[str, Any], str]]:
         ("PUT", "/v1/workflows/{w}", {}, "a"),
         ("GET", "/v1/workflows", {}, "a"),
         ("POST", "/v1/tokens", {"workflow": "{w}"}, "a"),
+        ("POST", "/v1/tokens", {"workflow": "{w}", "subjob": "s"}, "aw"),
+        ("POST", "/v1/tokens", {"workflow": _OTHER, "subjob": "s"}, "a"),
         ("GET", "/v1/subjobs?id=x", {}, "aws"),
         ("POST", "/v1/workflows/{w}/subjobs/other/acquire", {"nonce": NONCE}, "aw"),
         ("GET", "/v1/workflows/{w}/subjobs/other", {}, "aw"),
@@ -426,6 +428,18 @@ def test_a_token_reaches_as_far_as_it_should(
     nobody = Caller(server.url, None).raw(method, path.format(w=workflow), b"{}")
     assert nobody.code == "unauthorized"
     assert nobody.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_a_narrower_token_expires_no_later_than_the_one_that_made_it(
+    server: ServerProcess, admin: Caller, workflow: str
+) -> None:
+    asked = json.dumps({"workflow": workflow, "ttl_seconds": 60}).encode()
+    wide = admin.raw("POST", "/v1/tokens", asked)
+    caller = Caller(server.url, wide.document["token"])
+    body = json.dumps({"workflow": workflow, "subjob": "s", "ttl_seconds": 3600}).encode()
+    narrow = caller.raw("POST", "/v1/tokens", body)
+    assert narrow.status == 200
+    assert narrow.document["expires_at"] <= wide.document["expires_at"]
 
 
 def test_what_a_job_token_did_is_recorded_under_its_id(
