@@ -199,6 +199,37 @@ def read_jobs(
         raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error
 
 
+def read_history(
+    constraint: str,
+    attributes: Sequence[str],
+    until: str | None,
+    most: int,
+    name: str | None = None,
+) -> list[dict[str, Plain]]:
+    """Return these attributes of the jobs that left the queue, the last one first.
+
+    Stops before the first record for which `until` is true, and after `most` matches (-1: no
+    limit). Raises ScheddUnavailable.
+    """
+    try:
+        since = None if until is None else _expression(until)
+        ads = _open(name)[0].history(constraint, list(attributes), match=most, since=since)
+        return [_plain(ad, attributes) for ad in ads]
+    except Exception as error:
+        raise ScheddUnavailable(f"the history cannot be read: {_one_line(error)}") from error
+
+
+def _expression(text: str) -> Any:
+    """Return a ClassAd expression of the same generation as the bindings."""
+    if bindings().__name__ == "htcondor2":
+        import classad2
+
+        return classad2.ExprTree(text)
+    import classad
+
+    return classad.ExprTree(text)
+
+
 def _plain(ad: Any, attributes: Sequence[str]) -> dict[str, Plain]:
     found: dict[str, Plain] = {}
     for name in attributes:

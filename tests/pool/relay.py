@@ -66,6 +66,7 @@ class RelayProcess:
             [
                 *("python3", "-m", "htlease_admin.cli", "relay", "--socket", str(self.socket)),
                 *("--server", self.lab.server.url, "--admin-token-file", str(token)),
+                *("--state-dir", str(self.state)),
                 *self._options,
             ],
             as_root=True,

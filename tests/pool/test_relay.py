@@ -1,14 +1,55 @@
-"""`htlease relay` on a real pool: tokens for jobs that mention nothing, and nobody else's."""
+"""`htlease relay` on a real pool: tokens for jobs that mention nothing, and how jobs ended."""
 
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.pool.lab import Lab, write_for_job
 from tests.pool.relay import RelayProcess, install_shadow_hook
+from tests.serving import exchange
+
+#: Acquires as a hook does that is the only one to speak for a job, and ends as it is told.
+BARE = r"""#!/usr/bin/env python3
+import json, os, re, socket, sys, time, urllib.request
+host, port, cookie = open(os.environ["_CONDOR_CHIRP_CONFIG"]).read().split()[:3]
+with socket.create_connection((host, int(port))) as connection:
+    answers = connection.makefile("rb")
+    connection.sendall(f"cookie {cookie}\nget_job_attr _condor_priv_HTLeaseToken\n".encode())
+    answers.readline()
+    token = answers.read(int(answers.readline())).decode().strip('"')
+ad = dict(line.strip().split(" = ", 1) for line in open(os.environ["_CONDOR_JOB_AD"]))
+machine = dict(line.strip().split(" = ", 1) for line in open(os.environ["_CONDOR_MACHINE_AD"]))
+text = {name: ad[name].strip('"') for name in ("HTLeaseKey", "HTLeaseURL", "GlobalJobId")}
+workflow, subjob = text["HTLeaseKey"].split("/")
+body = {
+    "request_id": os.urandom(8).hex(), "nonce": os.urandom(16).hex(), "ttl_seconds": 300,
+    "global_job_id": text["GlobalJobId"],
+    "place": {
+        "slot": machine["Name"].strip('"'),
+        "startd": "#".join(ad["PublicClaimId"].strip('"').split("#")[:2]),
+    },
+    "evidence": {
+        "job_starts": int(ad.get("NumJobStarts", 0)) + 1,
+        "shadow_starts": int(ad["NumShadowStarts"]),
+    },
+}
+if len(sys.argv) > 3:
+    body["plan"] = {"phases": [{"name": name} for name in sys.argv[3:]]}
+request = urllib.request.Request(
+    f"{text['HTLeaseURL']}/v1/workflows/{workflow}/subjobs/{subjob}/acquire",
+    data=json.dumps(body).encode(),
+    headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+)
+print(urllib.request.urlopen(request).read())
+time.sleep(float(sys.argv[1]))
+sys.exit(int(sys.argv[2]))
+"""
 
 #: Prints what chirp says of the token, as the execution point's hook will ask for it.
 READ_TOKEN = r"""#!/usr/bin/env python3
@@ -26,8 +67,8 @@ time.sleep(float(sys.argv[1]))
 """
 
 SMALL = """\
-executable = read_token.py
-arguments = {seconds}
+executable = {program}
+arguments = {arguments}
 should_transfer_files = YES
 request_cpus = 1
 request_memory = 64
@@ -43,7 +84,7 @@ queue
 @pytest.fixture(scope="module")
 def relay(lab: Lab) -> Iterator[RelayProcess]:
     """A relay that every starting job of the pool asks."""
-    relay = RelayProcess(lab)
+    relay = RelayProcess(lab, "--poll", "1")
     relay.start()
     install_shadow_hook(lab, relay)
     yield relay
@@ -53,10 +94,46 @@ def relay(lab: Lab) -> Iterator[RelayProcess]:
 
 def submit(lab: Lab, name: str, *lines: str, seconds: float = 0) -> tuple[str, Path]:
     """Submit a job that says which token it sees."""
+    return submit_program(lab, name, READ_TOKEN, f"{seconds}", *lines)
+
+
+def submit_program(
+    lab: Lab, name: str, program: str, arguments: str, *lines: str
+) -> tuple[str, Path]:
+    """Submit a job of one script."""
     directory = lab.pool.job_directory(name)
-    write_for_job(directory / "read_token.py", READ_TOKEN.encode(), 0o755)
-    text = SMALL.format(lines="\n".join(lines), seconds=seconds)
+    write_for_job(directory / "program.py", program.encode(), 0o755)
+    text = SMALL.format(lines="\n".join(lines), program="program.py", arguments=arguments)
     return f"{lab.pool.submit(text, cwd=directory)}.0", directory
+
+
+def history(lab: Lab, key: str) -> list[dict[str, Any]]:
+    """Return a subjob's events; none when the server has not heard of it."""
+    workflow, subjob = key.split("/")
+    path = f"{lab.server.url}/v1/workflows/{workflow}/subjobs/{subjob}/history?limit=1000"
+    status, document = exchange(path, lab.server.admin_token)
+    events: list[dict[str, Any]] = document["events"] if status == 200 else []
+    return events
+
+
+def wait_granted(lab: Lab, key: str) -> None:
+    """Wait until a job holds the lease."""
+    lab.wait_for(lambda: history(lab, key), f"the lease of {key}", 60)
+
+
+def closed(lab: Lab, key: str, outcome: str) -> dict[str, Any]:
+    """Wait until a subjob is closed, and return the event that closed it."""
+
+    def found() -> list[dict[str, Any]]:
+        return [event for event in history(lab, key) if event["event"] == "subjob-closed"]
+
+    event: dict[str, Any] = lab.wait_for(found, f"{key} to be closed", 60)[-1]
+    assert event["outcome"] == outcome, event
+    return event
+
+
+def names_of(lab: Lab, key: str) -> list[str]:
+    return [event["event"] for event in history(lab, key)]
 
 
 def token_seen(lab: Lab, directory: Path) -> str | None:
@@ -164,3 +241,101 @@ def test_with_the_relay_away_the_job_follows_the_policy(
     finally:
         relay.start()
         install_shadow_hook(lab, relay)
+
+
+# ------------------------------------------------------------ how jobs ended
+
+
+def test_a_bare_job_that_ended_well_is_complete(lab: Lab, relay: RelayProcess) -> None:
+    submit_program(lab, "end-well", BARE, "1 0", 'My.HTLeaseKey = "ends/well"')
+    lab.pool.wait_event(lab.pool.work_dir / "end-well/log", 5)
+    event = closed(lab, "ends/well", "complete")
+    assert "exit code 0" in event["reason"]
+    exited = lab.server.events("ends/well", "attempt-exited")
+    assert [end["exit_code"] for end in exited] == [0]
+    assert lab.server.subjob("ends/well")["phases"][0]["completed_at"]
+
+
+def test_a_failed_job_is_settled_with_its_exit_code_and_opens_again(
+    lab: Lab, relay: RelayProcess
+) -> None:
+    line = 'My.HTLeaseKey = "ends/badly"'
+    submit_program(lab, "end-badly", BARE, "0 3", line)
+    event = closed(lab, "ends/badly", "failed")
+    assert "exit code 3" in event["reason"]
+    submit_program(lab, "end-badly-again", BARE, "0 0", line)
+    lab.wait_for(
+        lambda: lab.server.subjob("ends/badly")["outcome"] == "complete", "the second job", 60
+    )
+
+
+def test_a_job_that_is_run_again_by_htcondor_is_not_settled(lab: Lab, relay: RelayProcess) -> None:
+    """`max_retries` keeps the job in the queue; only its last end counts."""
+    program = BARE.replace(
+        "sys.exit(int(sys.argv[2]))", "sys.exit(body['evidence']['job_starts'] < 2)"
+    )
+    line = 'My.HTLeaseKey = "ends/retried"'
+    submit_program(lab, "end-retried", program, "3 0", line, "max_retries = 3")
+    closed(lab, "ends/retried", "complete")
+    assert names_of(lab, "ends/retried").count("subjob-closed") == 1
+
+
+def test_phases_that_nobody_completed_make_a_good_exit_a_failure(
+    lab: Lab, relay: RelayProcess
+) -> None:
+    submit_program(lab, "end-phases", BARE, "0 0 stage compute", 'My.HTLeaseKey = "ends/phases"')
+    event = closed(lab, "ends/phases", "failed")
+    assert "not complete: stage, compute" in event["reason"]
+
+
+def test_a_removed_job_is_cancelled_with_the_reason(lab: Lab, relay: RelayProcess) -> None:
+    job, directory = submit_program(lab, "end-rm", BARE, "60 0", 'My.HTLeaseKey = "ends/rm"')
+    lab.pool.wait_event(directory / "log", 1)
+    wait_granted(lab, "ends/rm")
+    lab.pool.hold(job)
+    lab.pool.wait_status(job, "held")
+    time.sleep(3)  # several looks at the queue
+    assert lab.server.subjob("ends/rm")["outcome"] is None
+    lab.pool.run(["condor_rm", job, "-reason", "not needed"])
+    event = closed(lab, "ends/rm", "cancelled")
+    assert event["reason"].startswith("removed-by-user: not needed")
+
+
+def test_a_removal_by_the_sites_policy_is_no_error_of_the_job(
+    lab: Lab, relay: RelayProcess
+) -> None:
+    """The sentence of HTCondor-CE's default policy."""
+    lab.pool.configure(
+        "ap",
+        "relay-policy",
+        """
+SYSTEM_PERIODIC_REMOVE = WantsPolicy =?= true && time() - JobCurrentStartDate > 6
+SYSTEM_PERIODIC_REMOVE_REASON = strcat("CE job removed by SYSTEM_PERIODIC_REMOVE due to ", "disabled job retries")
+""",
+    )
+    try:
+        lines = ('My.HTLeaseKey = "ends/policy"', "+WantsPolicy = true")
+        submit_program(lab, "end-policy", BARE, "60 0", *lines)
+        wait_granted(lab, "ends/policy")
+        event = closed(lab, "ends/policy", "failed")
+        assert event["reason"].startswith("removed-by-policy: ")
+    finally:
+        lab.pool.configure("ap", "relay-policy", None)
+
+
+def test_ends_are_reported_after_a_crash_and_while_nobody_looked(
+    lab: Lab, relay: RelayProcess
+) -> None:
+    _, directory = submit_program(lab, "end-crash", BARE, "6 0", 'My.HTLeaseKey = "ends/crash"')
+    lab.pool.wait_event(directory / "log", 1)
+    wait_granted(lab, "ends/crash")
+    relay.stop(signal.SIGKILL)
+    lab.pool.wait_event(directory / "log", 5)
+    lab.server.stop()
+    relay.start()
+    try:
+        lab.wait_for(lambda: "ends of jobs wait" in relay.log.read_text(), "a failed look", 30)
+    finally:
+        lab.server.start()
+    closed(lab, "ends/crash", "complete")
+    assert names_of(lab, "ends/crash").count("subjob-closed") == 1

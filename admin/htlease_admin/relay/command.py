@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from htlease.errors import BadConfig
 from htlease_admin.parameters import DURATION
 from htlease_admin.session import Session, pass_session
+from htlease_admin.settings import state_directory as state_directory_of
 
 SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
 
@@ -36,6 +38,21 @@ SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
     show_default=True,
     help="How long a job's token is good for.",
 )
+@click.option(
+    "--state-dir",
+    "state_directory",
+    type=click.Path(path_type=Path),
+    help="Where it remembers what it has reported [$XDG_STATE_HOME/htlease/relay].",
+)
+@click.option(
+    "--poll",
+    "poll_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    show_default=True,
+    help="How often it looks at queue and history.",
+)
 @pass_session
 def relay(
     session: Session,
@@ -43,6 +60,8 @@ def relay(
     socket_path: Path,
     schedd_name: str | None,
     token_ttl_seconds: float,
+    state_directory: Path | None,
+    poll_seconds: float,
 ) -> None:
     """Run the daemon that speaks to the lease server for this access point's jobs."""
     try:
@@ -56,7 +75,12 @@ def relay(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     options = RelayOptions(
-        None if listen is None else _address(listen), socket_path, schedd_name, token_ttl_seconds
+        None if listen is None else _address(listen),
+        socket_path,
+        schedd_name,
+        token_ttl_seconds,
+        state_directory or state_directory_of(os.environ) / "relay",
+        poll_seconds,
     )
     asyncio.run(run(options, session.server(), click.echo))
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from htlease.errors import BadConfig
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.relay.desk import Desk
 from htlease_admin.relay.owners import WorkflowOwners
+from htlease_admin.relay.reports import Reports
 from htlease_admin.relay.starts import Starts
+from htlease_admin.relay.watcher import Watcher
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,27 @@ class RelayOptions:
     socket_path: Path
     schedd_name: str | None
     token_ttl_seconds: float
+    state_directory: Path
+    poll_seconds: float
 
 
 async def run(options: RelayOptions, server: LeaseServer, say: Callable[[str], object]) -> None:
     """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot listen."""
     starts = Starts(server, WorkflowOwners(server), options.schedd_name, options.token_ttl_seconds)
+    watcher = Watcher(
+        Reports(server), options.schedd_name, options.state_directory, options.poll_seconds
+    )
+    stop = threading.Event()
+    watching = threading.Thread(target=watcher.run, args=(stop,), name="relay-watcher", daemon=True)
     desk = web.AppRunner(Desk(starts).app(), access_log=None)
     await desk.setup()
     try:
         await web.SockSite(desk, _unix_socket(options.socket_path)).start()
+        watching.start()
         say(f"htlease relay: tokens at {options.socket_path}")
         await _told_to_end()
     finally:
+        stop.set()
         options.socket_path.unlink(missing_ok=True)
         await desk.cleanup()
 

@@ -1,4 +1,4 @@
-"""The relay's unix socket, at which the shadow's hook asks on behalf of a job that starts."""
+"""The relay's unix socket, where hooks ask: the shadow's for a start, the router's for a copy."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import asyncio
 import json
 import logging
 import socket
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused
+from htlease_admin.lease_server import Document
 from htlease_admin.relay.peers import Peer
+from htlease_admin.relay.reports import Reports
+from htlease_admin.relay.router import Routes
 from htlease_admin.relay.starts import Starts
 
 START_PATH = "/v1/starts"
+ROUTE_PATH = "/v1/routes/{step}"
 BODY_MAX_BYTES = 64 * 1024
 READ_SECONDS = 5.0
-#: Starts that wait for the schedd or the server; whoever comes then is told to follow its policy.
+#: Calls that wait for the schedd or the server; whoever comes then is told to follow its policy.
 WAITING_MAX = 500
 
 log = logging.getLogger("htlease_relay")
@@ -29,6 +34,9 @@ class Desk:
 
     def __init__(self, starts: Starts) -> None:
         self._starts = starts
+        self._routes = Routes(
+            starts.server, starts.owners, starts.schedd_name, Reports(starts.server)
+        )
         # The bindings are not made for threads, and the schedd answers one at a time anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-desk")
         self._waiting = 0
@@ -37,6 +45,7 @@ class Desk:
         """Return the application."""
         app = web.Application(client_max_size=BODY_MAX_BYTES)
         app.router.add_post(START_PATH, self._start)
+        app.router.add_post(ROUTE_PATH, self._route)
         app.on_cleanup.append(self._close)
         return app
 
@@ -44,22 +53,34 @@ class Desk:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _start(self, request: web.Request) -> web.Response:
+        return await self._answer(
+            request, lambda peer, body: self._starts.answer(peer, str(body["job"]))
+        )
+
+    async def _route(self, request: web.Request) -> web.Response:
+        step = request.match_info["step"]
+        return await self._answer(request, lambda peer, body: self._routes.answer(step, peer, body))
+
+    async def _answer(
+        self, request: web.Request, decide: Callable[[Peer, Mapping[str, Any]], Document]
+    ) -> web.Response:
         connection: socket.socket = request.get_extra_info("socket")
         if self._waiting >= WAITING_MAX:
-            return _problem(503, "overloaded", f"{WAITING_MAX} jobs wait for a token already")
+            return _problem(503, "overloaded", f"{WAITING_MAX} calls wait already")
         self._waiting += 1
         try:
             peer = Peer.of(connection)
             body = json.loads(await asyncio.wait_for(request.read(), READ_SECONDS))
-            job = body["job"] if isinstance(body, dict) else None
+            if not isinstance(body, dict):
+                raise ValueError("the body is no object")
             loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._thread, self._starts.answer, peer, str(job))
+            answer = await loop.run_in_executor(self._thread, decide, peer, body)
         except Refused as refused:
             return _problem(403, refused.code, refused.detail)
         except (InvalidField, ValueError, KeyError) as error:
             return _problem(400, "invalid", str(error))
         except BadConfig as error:
-            log.error("a start was not answered: %s", error)
+            log.error("a call was not answered: %s", error)
             return _problem(500, "internal", str(error))
         except (HTLeaseError, asyncio.TimeoutError, OSError) as error:
             return _problem(503, "overloaded", str(error) or "the request did not arrive in time")

@@ -1,0 +1,139 @@
+"""What the end of a job in the queue or the history says about its subjob; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from htlease.attempt import AttemptId, ReadFrom, start_number
+from htlease.errors import InvalidField
+from htlease.plan import Plan
+from htlease.removal import reason_of
+from htlease_admin.schedd import Plain
+
+REMOVED, COMPLETED = 3, 4
+
+#: What is read of each job.
+ATTRIBUTES = (
+    *("GlobalJobId", "HTLeaseKey", "JobStatus", "NumJobStarts", "NumShadowStarts"),
+    *("ExitBySignal", "ExitCode", "ExitSignal", "RemoveReason", "RoutedFromJobId"),
+    *("JobCurrentStartDate", "JobDisconnectedDate"),
+)
+
+
+@dataclass(frozen=True)
+class End:
+    """A job that has run for the last time."""
+
+    global_job_id: str
+    key: str
+    #: REMOVED or COMPLETED.
+    status: int
+    job_starts: int | None
+    shadow_starts: int | None
+    exit_code: int | None
+    exit_signal: int | None
+    remove_reason: str
+    #: The Job Router made this job, and settles it by its own hooks.
+    is_routed_copy: bool
+    #: Nobody saw its processes end: it was removed by force, or while its shadow had lost them.
+    may_be_alive: bool
+
+    @property
+    def reason(self) -> str:
+        """How it ended, for the history."""
+        if self.status == REMOVED:
+            code = reason_of(self.remove_reason).code
+            return f"{code}: {self.remove_reason}" if self.remove_reason else code
+        if self.exit_signal is not None:
+            return f"the job was killed by signal {self.exit_signal}"
+        return f"the job ended with exit code {self.exit_code}"
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a subjob is closed."""
+
+    outcome: str
+    reason: str
+    #: Phases that the end of the job itself shows to be done.
+    shown_complete: tuple[str, ...] = ()
+
+
+def end_of(ad: Mapping[str, Plain]) -> End | None:
+    """Return how a job ended; None when it did not, or has no subjob."""
+    key, global_job_id, status = ad.get("HTLeaseKey"), ad.get("GlobalJobId"), ad.get("JobStatus")
+    if not (isinstance(key, str) and isinstance(global_job_id, str)):
+        return None
+    if status not in (REMOVED, COMPLETED):
+        return None
+    starts = _count(ad, "NumJobStarts")
+    by_signal = status == COMPLETED and ad.get("ExitBySignal") is True
+    remove_reason = str(ad.get("RemoveReason", "")) if status == REMOVED else ""
+    lost_at, started_at = _count(ad, "JobDisconnectedDate"), _count(ad, "JobCurrentStartDate")
+    was_lost = lost_at is not None and lost_at >= (started_at or 0)
+    return End(
+        global_job_id,
+        key,
+        int(status),
+        None if starts is None else start_number(starts, ReadFrom.AFTER_THE_END),
+        _count(ad, "NumShadowStarts"),
+        # A removed job keeps the exit code of an earlier start.
+        _count(ad, "ExitCode") if status == COMPLETED and not by_signal else None,
+        _count(ad, "ExitSignal") if by_signal else None,
+        remove_reason,
+        "RoutedFromJobId" in ad,
+        status == REMOVED and (was_lost or "-forcex" in remove_reason),
+    )
+
+
+def _count(ad: Mapping[str, Plain], name: str) -> int | None:
+    value = ad.get(name)
+    return value if type(value) is int and value >= 0 else None
+
+
+def is_about(end: End, subjob: Mapping[str, Any]) -> bool:
+    """Tell whether the job was the last to work on its subjob, by the server's document of it.
+
+    A later submission has taken over otherwise, or this one never had the lease.
+    """
+    submissions = {entry["epoch"]: entry["global_job_id"] for entry in subjob["submissions"]}
+    if submissions.get(subjob["epoch"]) != end.global_job_id:
+        return False
+    jobs = [attempt for attempt in subjob["attempts"] if attempt["kind"] == "job"]
+    return not jobs or _job_of(jobs[-1]["attempt_id"]) == end.global_job_id
+
+
+def _job_of(attempt_id: str) -> str | None:
+    try:
+        return AttemptId.parse(attempt_id).global_job_id
+    except InvalidField:
+        return None
+
+
+def closing_of(end: End, subjob: Mapping[str, Any]) -> Closing | None:
+    """Return how the subjob is to be closed; None when this end closes nothing."""
+    if subjob["outcome"] is not None or end.is_routed_copy or not is_about(end, subjob):
+        return None
+    if end.status == REMOVED:
+        removal = reason_of(end.remove_reason)
+        if removal.outcome is None:
+            return None
+        # A site's rule is no wish of the owner's: a new submission shall re-open the subjob.
+        is_policy = removal.code == "removed-by-policy"
+        return Closing("failed" if is_policy else removal.outcome, end.reason)
+    if end.exit_code is None and end.exit_signal is None:
+        return None  # the ad does not say how, and nothing else does
+    if end.exit_code != 0:
+        return Closing("failed", end.reason)
+    plan = subjob["plan"] or {}
+    if plan.get("profile"):
+        return Closing("failed", f"{end.reason} in state {subjob['phase']}, which is no end")
+    missing = [phase["name"] for phase in subjob["phases"] if phase["completed_fence"] is None]
+    if not missing:
+        return Closing("complete", end.reason)
+    default = Plan.single().phases[0].name
+    if missing == [default] and len(subjob["phases"]) == 1:
+        return Closing("complete", end.reason, (default,))
+    return Closing("failed", f"{end.reason}, but these are not complete: {', '.join(missing)}")

@@ -1,0 +1,92 @@
+"""Tells the server how jobs ended, so that no subjob stays open behind a job that is gone."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.errors import InvalidField, Refused
+from htlease_admin.lease_server import LeaseServer
+from htlease_admin.relay.copies import as_of_copy
+from htlease_admin.relay.endings import Closing, End, closing_of, is_about
+
+#: The relay's own lease spans the few calls that close a subjob.
+_TTL_SECONDS = 30.0
+_MAY_HOLD = ("active", "recalled", "lapsed")
+
+log = logging.getLogger("htlease_relay")
+
+
+class Reports:
+    """Reports ends; the same one may be reported any number of times."""
+
+    def __init__(self, server: LeaseServer) -> None:
+        self._server = server
+
+    def report(self, end: End) -> bool:
+        """Report an end; False when it has to be done again later, since a lease is still live.
+
+        Raises ServerUnavailable.
+        """
+        try:
+            key = SubjobKey.parse(end.key)
+            subjob = self._server.subjob(key)
+        except InvalidField:
+            return True  # the key of no subjob that ever was
+        except Refused as refused:
+            if refused.code != "unknown-subjob":
+                log.error(
+                    "%s: the end of %s is not reported: %s", end.key, end.global_job_id, refused
+                )
+            return True
+        end = as_of_copy(end, subjob)
+        is_held = subjob["status"] in _MAY_HOLD and not end.may_be_alive
+        if is_held and subjob["outcome"] is None and is_about(end, subjob):
+            self._server.command(
+                key,
+                m.Ended(
+                    end.global_job_id,
+                    end.job_starts,
+                    end.shadow_starts,
+                    end.exit_code,
+                    end.exit_signal,
+                    end.reason,
+                ),
+            )
+        closing = closing_of(end, subjob)
+        return closing is None or self._close(key, end, closing)
+
+    def _close(self, key: SubjobKey, end: End, closing: Closing) -> bool:
+        nonce = secrets.token_hex(16)
+        acquire = m.Acquire(
+            nonce,
+            "operator",
+            # Of this very submission: a later one makes this an older caller, and refuses it.
+            global_job_id=end.global_job_id,
+            host=socket.gethostname(),
+            ttl_seconds=_TTL_SECONDS,
+        )
+        try:
+            fence = self._server.command(key, acquire, "fence")["fence"]
+        except Refused as refused:
+            if refused.code == "lease-still-live":
+                return False
+            log.info("%s: nothing to close (%s)", key, refused.code)
+            return True
+        try:
+            for phase in closing.shown_complete:
+                self._server.command(key, m.Enter(fence, nonce, phase), "name")
+                self._server.command(key, m.Complete(fence, nonce, phase), "name")
+            if closing.outcome == "complete":
+                self._server.command(key, m.Commit(fence, nonce, closing.reason))
+            else:
+                self._server.command(key, m.Settle(fence, nonce, closing.outcome, closing.reason))
+        except Refused as refused:
+            log.error("%s: not closed as %s: %s", key, closing.outcome, refused)
+            self._server.command(key, m.Abandon(fence, nonce, f"could not close: {refused.code}"))
+            return True
+        log.info("%s: %s (%s)", key, closing.outcome, closing.reason)
+        return True

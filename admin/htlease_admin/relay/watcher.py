@@ -1,0 +1,161 @@
+"""Looks at queue and history every few seconds and has reported what ended since the last look.
+
+A job that is in neither says nothing: only a record of its end does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from htlease.errors import BadConfig, HTLeaseError
+from htlease_admin import schedd
+from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, End, end_of
+from htlease_admin.relay.reports import Reports
+
+#: How far back the first look ever goes.
+FIRST_LOOK_SECONDS = 7 * 86400.0
+#: No lease lasts longer than seven days; what is still open then is left to a person.
+GIVE_UP_SECONDS = 8 * 86400.0
+_HAS_KEY = "HTLeaseKey =!= undefined && HTLease =!= false"
+_STATE_FILE = "watcher.json"
+
+log = logging.getLogger("htlease_relay")
+
+
+@dataclass
+class Progress:
+    """What the watcher has to remember over a crash."""
+
+    #: GlobalJobId of the newest history record that was looked at.
+    since: str | None = None
+    #: GlobalJobId -> an end that could not be settled yet, and when it was seen first (1970).
+    waiting: dict[str, tuple[End, float]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: Path) -> Progress:
+        """Return what was remembered; a fresh start when there is nothing. Raises BadConfig."""
+        path = directory / _STATE_FILE
+        try:
+            document = json.loads(path.read_text())
+            waiting = {
+                name: (End(**entry["end"]), float(entry["since"]))
+                for name, entry in document["waiting"].items()
+            }
+            return cls(document["since"], waiting)
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise BadConfig(
+                f"{path}: {error}; remove it, and the relay looks through the history again"
+            ) from None
+
+    def write(self, directory: Path) -> None:
+        """Replace the file in one step; raises OSError."""
+        document: dict[str, Any] = {
+            "since": self.since,
+            "waiting": {
+                name: {"end": asdict(end), "since": since}
+                for name, (end, since) in self.waiting.items()
+            },
+        }
+        temporary = directory / f"{_STATE_FILE}.new"
+        with temporary.open("w") as file:
+            json.dump(document, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(directory / _STATE_FILE)
+
+
+class Watcher:
+    """Watches one schedd."""
+
+    def __init__(
+        self, reports: Reports, schedd_name: str | None, directory: Path, poll_seconds: float
+    ) -> None:
+        """Prepare to watch; raises BadConfig when the state directory cannot be used."""
+        self._reports = reports
+        self._schedd_name = schedd_name
+        self._directory = directory
+        self._poll_seconds = poll_seconds
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._progress = Progress.read(directory)
+            self._progress.write(directory)
+        except OSError as error:
+            raise BadConfig(
+                f"state directory {directory}: {error.strerror}; name another with --state-dir"
+            ) from None
+        #: Ended jobs that stay in the queue and were reported.
+        self._reported: set[str] = set()
+        self._trouble: str | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Look again and again until told to stop; nothing ends this but that."""
+        while not stop.is_set():
+            try:
+                self.look()
+                self._say_trouble(None)
+            except (HTLeaseError, OSError) as error:
+                self._say_trouble(str(error))
+            except Exception:
+                log.exception("a look at the queue failed")
+            stop.wait(self._poll_seconds)
+
+    def _say_trouble(self, trouble: str | None) -> None:
+        if trouble != self._trouble:
+            log.warning("ends of jobs wait: %s", trouble) if trouble else log.info("caught up")
+            self._trouble = trouble
+
+    def look(self) -> None:
+        """Look once; raises ServerUnavailable or ScheddUnavailable, and goes on from there."""
+        before = self._progress.since, dict(self._progress.waiting)
+        try:
+            for end, _ in list(self._progress.waiting.values()):
+                self._report(end)
+            self._look_at_history()
+            self._look_at_queue()
+        finally:
+            if (self._progress.since, self._progress.waiting) != before:
+                self._progress.write(self._directory)
+
+    def _look_at_history(self) -> None:
+        newest = schedd.read_history("true", ("GlobalJobId",), None, 1, self._schedd_name)
+        position = str(newest[0]["GlobalJobId"]) if newest else None
+        if position is None or position == self._progress.since:
+            return
+        if self._progress.since is None:
+            until = f"EnteredCurrentStatus < {time.time() - FIRST_LOOK_SECONDS:.0f}"
+        else:
+            until = f'GlobalJobId == "{self._progress.since}"'
+        ads = schedd.read_history(_HAS_KEY, ATTRIBUTES, until, -1, self._schedd_name)
+        for ad in reversed(ads):
+            end = end_of(ad)
+            if end is not None:
+                self._report(end)
+                self._progress.since = end.global_job_id
+        self._progress.since = position
+
+    def _look_at_queue(self) -> None:
+        constraint = f"JobStatus == {COMPLETED} && {_HAS_KEY}"
+        ads = schedd.read_jobs(constraint, ATTRIBUTES, self._schedd_name)
+        ends = {end.global_job_id: end for end in map(end_of, ads) if end is not None}
+        for name in ends.keys() - self._reported:
+            self._report(ends[name])
+        self._reported = set(ends)
+
+    def _report(self, end: End) -> None:
+        name = end.global_job_id
+        if self._reports.report(end):
+            self._progress.waiting.pop(name, None)
+            return
+        _, since = self._progress.waiting.setdefault(name, (end, time.time()))
+        if time.time() - since > GIVE_UP_SECONDS:
+            log.error("%s: its lease has not ended since %s did; giving up", end.key, name)
+            del self._progress.waiting[name]
