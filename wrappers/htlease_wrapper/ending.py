@@ -6,7 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from htlease.errors import HTLeaseError
+from htlease.errors import HTLeaseError, ServerUnavailable
 
 #: Own exit codes, from sysexits.h: EX_TEMPFAIL, EX_PROTOCOL, EX_CONFIG.
 TRY_LATER = 75
@@ -33,7 +33,8 @@ class NoLease(Leave):
 def no_lease_for(error: Exception) -> NoLease:
     """Return what an error comes to that happens before the payload is started."""
     text = str(error) if isinstance(error, HTLeaseError) else internal_error(error)
-    return NoLease(BAD_CONFIG, text, text)
+    is_away = isinstance(error, ServerUnavailable)
+    return NoLease(TRY_LATER if is_away else BAD_CONFIG, text, text)
 
 
 def internal_error(error: Exception) -> str:

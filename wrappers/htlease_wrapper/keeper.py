@@ -82,11 +82,13 @@ class Keeper:
         poke: Callable[[], None],
         console: Console,
         details: DetailsFile | None,
+        is_handed_over: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare to hold a lease.
 
         `connect` makes a client with the token as it is then: HTCondor refreshes the tokens of
-        long jobs. `poke` makes the main thread look at the verdict again.
+        long jobs. `poke` makes the main thread look at the verdict again. `is_handed_over` says
+        whether a wrapper within the payload has taken the subjob over.
         """
         self.lease = lease
         #: Why this attempt has to end, once it has to.
@@ -98,12 +100,14 @@ class Keeper:
         self._poke = poke
         self._console = console
         self._details = details
+        self.is_handed_over = is_handed_over
         self._client = connect()
         self._letters: deque[Letter] = deque()
         self._changed = threading.Condition()
         self._errand: Callable[[], object] | None = None
         self._is_over = False
-        #: The subjob is closed by our own doing, or the lease given up: nothing is left to renew.
+        #: The subjob is closed by our own doing, the lease given up or handed over: nothing is
+        #: left to renew.
         self._is_resting = False
         self._failures = 0
         self._retry_at = 0.0
@@ -273,7 +277,9 @@ class Keeper:
     def _weigh(self, command: m.Command, refused: Refused) -> None:
         """Decide what a refusal means for the attempt as a whole."""
         if refused.code in _LOST_CODES:
-            if not (self._is_resting and refused.code == "subjob-closed"):
+            if self.is_handed_over():
+                self._is_resting = True
+            elif not (self._is_resting and refused.code == "subjob-closed"):
                 self._lose(Loss(f"the lease is lost: {refused}; the payload is ended"))
         elif isinstance(command, m.Renew) and command.details is not None:
             self._console.say(f"the server does not save the details: {refused}")

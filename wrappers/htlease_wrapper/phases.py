@@ -66,6 +66,8 @@ class Walk:
     details: DetailsFile | None
     #: An earlier process of this very start had the lease, so local work is still here.
     is_continued: bool
+    #: Inside another wrapper's payload, which has said already what there is to say.
+    is_nested: bool
     checkpoint_exit_code: int | None
     chirp_config: Path | None
     monotonic: Callable[[], float]
@@ -103,7 +105,7 @@ class Walk:
 
     def _announce(self) -> None:
         grant = self.lease.grant
-        if grant.reclaimed and not self.is_continued:
+        if grant.reclaimed and not (self.is_continued or self.is_nested):
             left = ", ".join(phase.name for phase in grant.phases if phase.run)
             self.console.say(f"goes on where an earlier attempt ended; to run: {left or 'the job'}")
 
@@ -194,7 +196,7 @@ class Walk:
 
     def _keep(self, ended: Ended) -> Ended:
         """Leave the lease to the process that HTCondor starts next in this sandbox."""
-        self.is_kept = True
+        self.is_kept = not self.keeper.is_handed_over()
         # The files may take a while to be transferred; the lease shall last as long as it can.
         self._post(m.Renew)
         self._finish()

@@ -90,6 +90,17 @@ def descendants() -> list[int]:
     return found
 
 
+def ancestors() -> list[int]:
+    """Return the processes above this one, nearest first."""
+    found: list[int] = []
+    parent = os.getppid()
+    while parent > 0:
+        found.append(parent)
+        fields = _stat_fields(parent)
+        parent = int(fields[1]) if fields else 0
+    return found
+
+
 def start_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if there is no such process.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ from htlease_wrapper.ending import Ended, Leave, NoLease, end_as, no_lease_for
 from htlease_wrapper.job import Job, choose_key, find_job, own_environment
 from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
 from htlease_wrapper.keeper import Keeper
+from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
 from htlease_wrapper.phases import Walk
 from htlease_wrapper.processes import adopt_orphans
 from htlease_wrapper.sandbox import (
@@ -33,6 +35,7 @@ from htlease_wrapper.sandbox import (
 )
 from htlease_wrapper.settings import RunOptions, Settings, settle
 from htlease_wrapper.signals import Interrupted, Signals
+from htlease_wrapper.untracked import become
 
 
 def since_boot() -> float:
@@ -46,6 +49,9 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
     Raises Leave; it is a NoLease only if the payload was not started.
     """
     attempt = _prepared(options, environ, console)
+    if attempt.outer is not None and not options.names_phases:
+        attempt.signals.give_back()
+        return become(options.command)
     is_kept = False
     try:
         lease = attempt.acquire()
@@ -88,6 +94,11 @@ class _Attempt:
         self._state = next_state(
             self._before, job.start_id, os.urandom(24).hex(), str(self._key), settings.server
         )
+        #: The wrapper around this one that works on the same subjob.
+        self.outer = outer_of(environ, job.sandbox, str(self._key))
+        if self.outer is not None:
+            # One start of the job: no earlier than the lease that it follows.
+            self._state = replace(self._state, sandbox_seq=self.outer.state.sandbox_seq)
         self.signals = Signals(eviction_signals(job.ad))
         self.nonce = self._state.nonce
         #: Where `.htlease.json` is.
@@ -109,8 +120,11 @@ class _Attempt:
             plan=self.settings.plan,
         )
         try:
+            client = self._connect()
+            if self.outer is not None:
+                take_over(self.outer, client, self.settings.wait_server_seconds)
             lease = admit(
-                self._connect(),
+                client,
                 command,
                 wait_lease_seconds=self.settings.wait_lease_seconds,
                 wait_server_seconds=self.settings.wait_server_seconds,
@@ -142,7 +156,13 @@ class _Attempt:
                 "no details and enter no phases itself"
             )
         keeper = Keeper(
-            self._connect, lease, self._clock, self.signals.poke, self._console, details
+            self._connect,
+            lease,
+            self._clock,
+            self.signals.poke,
+            self._console,
+            details,
+            functools.partial(is_handed_over, self.home),
         )
         keeper.start()
         adopt_orphans()
@@ -155,6 +175,7 @@ class _Attempt:
             environ=self._payload_environment(lease, details),
             details=details,
             is_continued=self._before is not None and self._before.fence == lease.fence,
+            is_nested=self.outer is not None,
             checkpoint_exit_code=checkpoint_exit_code(self.job.ad),
             chirp_config=chirp.config_path(self._environ, self.job.sandbox),
             monotonic=since_boot,

@@ -107,16 +107,25 @@ def inherited(state: SandboxState | None, start: StartId) -> SandboxState | None
 
 
 def home_in(sandbox: Path) -> Path:
-    """Return the folder for this wrapper's state: the sandbox, unless a payload in it calls us.
+    """Return the folder for this wrapper's state: the sandbox, unless another's state is there.
 
-    The wrapper around that payload goes on using its own. Raises OSError.
+    That other may be the wrapper around the payload that calls us, or one that runs, for all that
+    is known here, on another machine with the same shared directory. Raises OSError.
     """
     state = read_state(sandbox)
-    if state is None or not state.is_in_use:
+    if state is None or not (state.is_in_use or _may_live_elsewhere(state, sandbox)):
         return sandbox
-    home = sandbox / f"{FOLDER}-{os.getpid()}"
+    home = sandbox / _own_folder()
     home.mkdir(mode=0o700, exist_ok=True)
     return home
+
+
+def _may_live_elsewhere(state: SandboxState, sandbox: Path) -> bool:
+    return state.start.sandbox == str(sandbox) and state.start.boot_id != boot_id()
+
+
+def _own_folder() -> str:
+    return f"{FOLDER}-{os.uname().nodename}-{os.getpid()}"
 
 
 def next_state(
@@ -149,18 +158,24 @@ def write_state(home: Path, state: SandboxState) -> None:
 
 
 def remove_state(home: Path, nonce: str) -> None:
-    """Remove what this wrapper put into the sandbox, so that HTCondor does not transfer it."""
-    state = read_state(home)
-    if state is None or state.nonce != nonce:
-        return
-    folder = home / FOLDER
+    """Remove what was kept under a nonce, so that HTCondor does not transfer it.
+
+    A hook's copy goes too: an UPDATE_JOB_INFO that comes late has nothing to renew.
+    """
+    kept = [
+        folder
+        for folder in (home, home / HOOKS_FOLDER)
+        if (state := _read(folder)) is not None and state.nonce == nonce
+    ]
     try:
-        (home / HOOKS_FOLDER / STATE_FILE).unlink(missing_ok=True)
-        (home / STATE_FILE).unlink(missing_ok=True)
-        for entry in os.scandir(folder):
+        for folder in kept:
+            (folder / STATE_FILE).unlink()
+        if home not in kept:
+            return
+        for entry in os.scandir(home / FOLDER):
             Path(entry.path).unlink()
-        folder.rmdir()
-        if home.name == f"{FOLDER}-{os.getpid()}":
+        (home / FOLDER).rmdir()
+        if home.name == _own_folder():
             home.rmdir()
     except OSError:
         pass  # never made, or the payload put something of its own there

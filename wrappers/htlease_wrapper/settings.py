@@ -34,6 +34,11 @@ class RunOptions:
     kill_grace_seconds: float | None = None
     command: tuple[str, ...] = ()
 
+    @property
+    def names_phases(self) -> bool:
+        """Tell whether they say more of the job's phases than that there is a command."""
+        return bool(self.plan or self.profile or self.phase_name or self.restart)
+
 
 @dataclass(frozen=True)
 class Settings:

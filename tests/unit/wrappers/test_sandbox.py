@@ -11,9 +11,11 @@ import pytest
 
 from htlease_wrapper.processes import start_ticks
 from htlease_wrapper.sandbox import (
+    FOLDER,
     STATE_FILE,
     SandboxState,
     StartId,
+    boot_id,
     home_in,
     inherited,
     next_state,
@@ -103,6 +105,19 @@ def test_a_wrapper_inside_a_payload_has_a_home_of_its_own(tmp_path: Path) -> Non
     write_state(tmp_path, replace(LEFT, pid_started=start_ticks(os.getpid())))
     home = home_in(tmp_path)
     assert home != tmp_path and home.parent == tmp_path
+
+
+def test_another_machines_state_in_a_shared_directory_is_left_alone(tmp_path: Path) -> None:
+    here = replace(LEFT, start=replace(START, sandbox=str(tmp_path), boot_id=boot_id()))
+    write_state(tmp_path, here)
+    assert home_in(tmp_path) == tmp_path, "its process would be seen if it were alive"
+    write_state(tmp_path, replace(here, start=replace(here.start, boot_id="boot-2")))
+    home = home_in(tmp_path)
+    assert home.parent == tmp_path
+    write_state(home, LEFT)
+    (home / FOLDER).mkdir()
+    remove_state(home, LEFT.nonce)
+    assert not home.exists()
 
 
 def test_the_nonce_is_not_shown_when_a_state_is_printed() -> None:
