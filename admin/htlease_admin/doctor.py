@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ from htlease_admin.checks import (
     token_check,
     wrapper_check,
 )
+from htlease_admin.hooks.condor_config import ConfigRejected, find_config
+from htlease_admin.hooks.facts import hook_facts
+from htlease_admin.hooks.verdicts import hook_checks
 from htlease_admin.lease_server import LeaseServer, as_json
 from htlease_admin.parameters import DURATION, json_option
 from htlease_admin.pyz import find_pyz, version_of
@@ -64,6 +68,7 @@ def doctor(
         *_server_checks(session),
         _wrapper_check(pyz),
         *_schedd_checks(schedd_name, ttl_seconds),
+        *_hook_checks(),
     ]
     if wants_json:
         click.echo(as_json({"checks": [dataclasses.asdict(check) for check in checks]}))
@@ -145,3 +150,15 @@ def _schedd_checks(name: str | None, ttl_seconds: float) -> Iterator[Check]:
         return
     yield Check("schedd", OK, f"{access_point.name}, HTCondor {access_point.version}")
     yield from knob_checks(schedd.read_knobs(KNOBS), ttl_seconds)
+
+
+def _hook_checks() -> Iterator[Check]:
+    """Look at the hooks of this machine; without HTCondor's own tools there is nothing to see."""
+    try:
+        facts = hook_facts(find_config(os.environ))
+    except ConfigRejected as error:
+        yield Check("HTCondor", PROBLEM, str(error), "mend that first")
+        return
+    except BadConfig:
+        return
+    yield from hook_checks(*facts)

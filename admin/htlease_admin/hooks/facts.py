@@ -1,0 +1,20 @@
+"""What is to be known of a machine's hooks before they can be judged; asks HTCondor's tools."""
+
+from __future__ import annotations
+
+from htlease_admin.hooks.condor_config import CondorConfig
+from htlease_admin.hooks.placing import fault_of_hook
+from htlease_admin.hooks.verdicts import HOOKS, KNOBS
+
+
+def hook_facts(
+    config: CondorConfig,
+) -> tuple[dict[str, str], tuple[int, ...], dict[str, str]]:
+    """Return macros that are set, HTCondor's version, and why it would not run a hook, by macro."""
+    values = config.values(KNOBS)
+    faults = {
+        knob: fault
+        for knob in HOOKS
+        if knob in values and (fault := fault_of_hook(config.below(values[knob]))) is not None
+    }
+    return values, config.version(), faults
