@@ -79,6 +79,17 @@ class LeaseServer:
         body = {"request_id": self.clock.new_id(), **fields}
         return self._send("PUT", protocol.workflow_path(name), "workflow", body)
 
+    def maintenance(self) -> Document:
+        """Return the maintenance windows: {"open", "windows"}."""
+        return self._send("GET", f"/{protocol.VERSION}/maintenance", "windows")
+
+    def put_maintenance(self, ends_in_seconds: float, reason: str | None) -> Document:
+        """Start a window, or change the end of the open one; return all windows."""
+        body: Document = {"ends_in_seconds": ends_in_seconds}
+        if reason is not None:
+            body["reason"] = reason
+        return self._send("PUT", f"/{protocol.VERSION}/maintenance", "windows", body)
+
     def mint_token(self, workflow: str, subjob: str | None, ttl_seconds: float) -> Document:
         """Return a new token for a workflow or one subjob: {"token", "expires_at"}."""
         body: Document = {"workflow": workflow, "ttl_seconds": ttl_seconds}

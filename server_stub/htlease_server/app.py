@@ -19,21 +19,21 @@ from htlease.errors import InvalidField
 from htlease.protocol import reply_document, rfc3339
 from htlease_server import routes
 from htlease_server.auth import TOKEN_TTL_MAX_SECONDS, Caller, Gate
-from htlease_server.bodies import READERS, TOKEN_DECODER, WORKFLOW_DECODER, decode
-from htlease_server.ledger import (
-    RETRY_AFTER_SECONDS,
-    Crashed,
-    Ledger,
-    QueueFull,
-    Waiting,
+from htlease_server.bodies import (
+    MAINTENANCE_DECODER,
+    READERS,
+    TOKEN_DECODER,
+    WORKFLOW_DECODER,
+    decode,
 )
-from htlease_server.ledger import (
-    Answer as LedgerAnswer,
-)
+from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
+from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
 from htlease_server.metrics import metrics_text
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
-from htlease_server.store import WorkflowRow
+from htlease_server.store import MaintenanceRow, WorkflowRow
+from htlease_server.turn import Answer as LedgerAnswer
+from htlease_server.turn import Crashed, QueueFull, Waiting
 from htlease_server.wire import (
     Answer,
     ClientGone,
@@ -84,6 +84,8 @@ class App:
             "workflow": self._workflow,
             "put-workflow": self._put_workflow,
             "mint": self._mint,
+            "maintenance": self._maintenance,
+            "put-maintenance": self._put_maintenance,
             "healthz": self._healthz,
             "readyz": self._readyz,
             "metrics": self._metrics,
@@ -144,10 +146,12 @@ class App:
         outcome = await self._submit(Waiting(key, sent, caller.actor, future, via))
         if isinstance(outcome, m.Rejection):
             return problem(outcome, key)
-        assert not isinstance(outcome, WorkflowRow)
+        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow))
         return document(reply_document(outcome))
 
-    async def _submit(self, waiting: Waiting) -> m.Reply | m.Rejection | WorkflowRow:
+    async def _submit(
+        self, waiting: Waiting
+    ) -> m.Reply | m.Rejection | WorkflowRow | MaintenanceRow:
         try:
             self._ledger.submit(waiting)
         except QueueFull as full:
@@ -186,7 +190,25 @@ class App:
         )
         return document({"token": token, "expires_at": rfc3339(expires_at)})
 
+    async def _put_maintenance(self, request: Request) -> Answer:
+        caller = _admin(request.caller, "announcing maintenance")
+        body = decode(MAINTENANCE_DECODER, await read_body(request.scope, request.receive))
+        if not 0 <= body.ends_in_seconds <= WINDOW_MAX_SECONDS:
+            raise InvalidField(
+                "ends_in_seconds", f"{body.ends_in_seconds:g} is not 0 to {WINDOW_MAX_SECONDS:g}"
+            )
+        put = PutMaintenance(body.ends_in_seconds, body.reason)
+        future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
+        outcome = await self._submit(Waiting(None, put, caller.actor, future))
+        if isinstance(outcome, m.Rejection):
+            return problem(outcome)
+        return await self._maintenance(request)
+
     # ------------------------------------------------------------ documents
+
+    async def _maintenance(self, request: Request) -> Answer:
+        _admitted(request.caller)
+        return document(self._reading.maintenance())
 
     async def _subjob(self, request: Request) -> Answer:
         key = _visible_key(request)

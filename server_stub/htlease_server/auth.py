@@ -1,7 +1,8 @@
 """Who may do what: one admin token, and job tokens for one workflow or one subjob.
 
 Job tokens are JWTs (HS256) under a key that only the server has. They grant nothing on the access
-point (no cancel, no workflow changes) but narrower tokens that expire no later. Neither tokens nor keys reach a log or an answer.
+point (no cancel, no workflow changes) but narrower tokens that expire no later. Neither tokens nor
+keys reach a log or an answer.
 """
 
 from __future__ import annotations

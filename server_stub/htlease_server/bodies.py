@@ -195,5 +195,13 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ttl_seconds: float = 86400.0
 
 
+class MaintenanceBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Until when no lease shall run out; 0 ends the window that is open."""
+
+    ends_in_seconds: float
+    reason: Annotated[str, msgspec.Meta(max_length=400)] | None = None
+
+
+MAINTENANCE_DECODER = msgspec.json.Decoder(MaintenanceBody)
 WORKFLOW_DECODER = msgspec.json.Decoder(WorkflowBody)
 TOKEN_DECODER = msgspec.json.Decoder(TokenBody)

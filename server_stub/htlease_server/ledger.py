@@ -13,19 +13,19 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Union
+from dataclasses import replace
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease.errors import HTLeaseError
 from htlease.lifecycle import decide, replayed_reply
 from htlease.protocol import call_of
 from htlease.subjob import REQUESTS_KEPT, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry, SubjobCache
 from htlease_server.history import EVENT_NAMES, data_of, ids_in
-from htlease_server.store import Batch, HistoryRow, Store, StoreFailed, WorkflowRow
+from htlease_server.maintenance import PutMaintenance
+from htlease_server.store import HistoryRow, Store, StoreFailed, WorkflowRow
+from htlease_server.turn import Answer, Crashed, QueueFull, Turn, Waiting
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import PutWorkflow, WorkflowBook, plan_in
 
@@ -39,53 +39,6 @@ QUEUE_MAX = 5_000
 #: Commands decided in one transaction; what more is waiting comes next.
 BATCH_MAX = 1_000
 RETRY_AFTER_SECONDS = 2.0
-
-
-class QueueFull(HTLeaseError):
-    """More requests are waiting than the server takes; come again in a moment."""
-
-
-@dataclass(frozen=True)
-class Crashed:
-    """Deciding raised an exception; it has been logged, and nothing was changed."""
-
-
-Answer = Union[m.Reply, m.Rejection, WorkflowRow, Crashed]  # noqa: UP007
-
-
-class Waiting:
-    """One request in the queue: a command for a subjob, or the PUT of a workflow."""
-
-    __slots__ = ("actor", "future", "key", "sent", "via")
-
-    def __init__(
-        self,
-        key: SubjobKey | None,
-        sent: Sent | PutWorkflow,
-        actor: str,
-        future: asyncio.Future[Answer],
-        via: str | None = None,
-    ) -> None:
-        self.via = via
-        self.key = key
-        self.sent = sent
-        self.actor = actor
-        self.future = future
-
-
-@dataclass
-class _Turn:
-    """What one batch has done so far."""
-
-    now: float
-    batch: Batch = field(default_factory=Batch)
-    #: Key -> entry, and its state and seq as they are on the disk (None: not there yet).
-    changed: dict[SubjobKey, tuple[Entry, SubjobState | None, int]] = field(default_factory=dict)
-    #: Requests accepted in this turn.
-    remembered: list[tuple[dict[str, bytes], str]] = field(default_factory=list)
-    #: Answers that promise nothing new of the disk, and those that wait for it.
-    early: list[tuple[Waiting, Answer]] = field(default_factory=list)
-    late: list[tuple[Waiting, Answer]] = field(default_factory=list)
 
 
 class Ledger:
@@ -103,7 +56,7 @@ class Ledger:
         self._store = store
         self._clock = clock
         self._queue_max = queue_max
-        self.uptime = Uptime(store.begin_run(started_at), started_at)
+        self.uptime = Uptime(store.begin_run(started_at), started_at, store.maintenance())
         limits = {} if entries_max is None else {"entries_max": entries_max}
         self.cache = SubjobCache(store, self.uptime, **limits)
         self._next_workflow_id, self._next_subjob_id = store.next_ids()
@@ -174,11 +127,13 @@ class Ledger:
         return min(len(self._queue), BATCH_MAX)
 
     def _take_turn(self, requests: list[Waiting], is_last: bool = False) -> None:
-        turn = _Turn(self._clock())
+        turn = Turn(self._clock())
         for waiting in requests:
             try:
                 if isinstance(waiting.sent, PutWorkflow):
                     self._put_workflow(turn, waiting, waiting.sent)
+                elif isinstance(waiting.sent, PutMaintenance):
+                    self._put_maintenance(turn, waiting, waiting.sent)
                 else:
                     self._command(turn, waiting, waiting.sent)
             except Exception:
@@ -194,7 +149,7 @@ class Ledger:
             self._undo(turn, StoreFailed(f"the batch could not be written: {problem!r}"))
         self.cache.shrink()
 
-    def _commit(self, turn: _Turn, is_last: bool) -> None:
+    def _commit(self, turn: Turn, is_last: bool) -> None:
         batch = turn.batch
         unflushed = self.cache.unflushed
         for key, (entry, before, _) in turn.changed.items():
@@ -213,7 +168,7 @@ class Ledger:
             saved = {id for id, _, _ in batch.leases}
             batch.leases += [(id, *renewed) for id, renewed in unflushed.items() if id not in saved]
             batch.alive = self.uptime.run._replace(alive_at=turn.now)
-        if not (batch.subjobs or batch.workflows or batch.alive):
+        if not (batch.subjobs or batch.workflows or batch.maintenance or batch.alive):
             self._answer(turn.late)
             return
         self._store.write(batch)
@@ -231,7 +186,7 @@ class Ledger:
                 del requests[next(iter(requests))]
         self._answer(turn.late)
 
-    def _undo(self, turn: _Turn, problem: StoreFailed) -> None:
+    def _undo(self, turn: Turn, problem: StoreFailed) -> None:
         """Go back to what is on the disk, and tell everybody who waited for it."""
         if self.failure is None:
             log.error("the store takes no writes: %s", problem)
@@ -246,6 +201,8 @@ class Ledger:
                 entry.state, entry.seq = state, seq
         for row in turn.batch.workflows:
             self._book.forget(row.name)
+        if turn.batch.maintenance:
+            self.uptime.windows = turn.windows_before
         refused = _overloaded(problem)
         self._answer((waiting, refused) for waiting, _ in turn.late)
 
@@ -259,10 +216,12 @@ class Ledger:
 
     # ------------------------------------------------------------ one request
 
-    def _command(self, turn: _Turn, waiting: Waiting, sent: Sent) -> None:
+    def _command(self, turn: Turn, waiting: Waiting, sent: Sent) -> None:
         key, command = waiting.key, sent.command
         assert key is not None
         entry = self.cache.get(key, turn.now)
+        if entry is not None and self.uptime.windows:
+            entry.state = self.uptime.keep_through_maintenance(entry.state, turn.now)
         is_bare_renewal = isinstance(command, m.Renew) and command.details is None
         known = None
         if entry is not None and not is_bare_renewal:
@@ -305,7 +264,7 @@ class Ledger:
 
     def _keep(
         self,
-        turn: _Turn,
+        turn: Turn,
         waiting: Waiting,
         sent: Sent,
         entry: Entry,
@@ -359,7 +318,7 @@ class Ledger:
             digest = None
             turn.batch.known_ids.extend((id_text, entry.id) for id_text in ids_in(event))
 
-    def _put_workflow(self, turn: _Turn, waiting: Waiting, put: PutWorkflow) -> None:
+    def _put_workflow(self, turn: Turn, waiting: Waiting, put: PutWorkflow) -> None:
         decision = self._book.changed(put, turn.now)
         code = decision.code if isinstance(decision, m.Rejection) else "ok"
         self.counts["put-workflow", code] += 1
@@ -368,13 +327,23 @@ class Ledger:
             turn.batch.workflows.append(decision)
         turn.late.append((waiting, decision))
 
-    def _new_workflow(self, turn: _Turn, key: SubjobKey) -> WorkflowRow:
+    def _put_maintenance(self, turn: Turn, waiting: Waiting, put: PutMaintenance) -> None:
+        if not turn.batch.maintenance:
+            turn.windows_before = self.uptime.windows
+        row = put.row(self.uptime.windows, turn.now, waiting.actor)
+        others = (window for window in self.uptime.windows if window.started_at != row.started_at)
+        self.uptime.windows = (*others, row)
+        self.counts["put-maintenance", "ok"] += 1
+        turn.batch.maintenance.append(row)
+        turn.late.append((waiting, row))
+
+    def _new_workflow(self, turn: Turn, key: SubjobKey) -> WorkflowRow:
         row = self._book.new(key.workflow, turn.now)
         self._book.keep(row)
         turn.batch.workflows.append(row)
         return row
 
-    def _new_entry(self, turn: _Turn, workflow: WorkflowRow) -> Entry:
+    def _new_entry(self, turn: Turn, workflow: WorkflowRow) -> Entry:
         entry = Entry(self._next_subjob_id, workflow.id, SubjobState(), 0, 0)
         entry.requests = {}
         self._next_subjob_id += 1

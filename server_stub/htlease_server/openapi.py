@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from htlease import messages as m
-from htlease_server.bodies import READERS, TokenBody, WorkflowBody
+from htlease_server.bodies import READERS, MaintenanceBody, TokenBody, WorkflowBody
 from htlease_server.routes import ROUTES, Route
 
 _PROBLEM = {
@@ -48,6 +48,7 @@ _BODIES: dict[str, type] = {
     **{call: reader.struct for call, reader in READERS.items()},
     "put-workflow": WorkflowBody,
     "mint": TokenBody,
+    "put-maintenance": MaintenanceBody,
 }
 _OPEN_TO_ALL = ("healthz", "readyz", "metrics", "openapi", "home")
 _QUERIES = {

@@ -23,6 +23,7 @@ from htlease.rollup import rollup
 from htlease.subjob import CLOSED, HELD, Status, SubjobState
 from htlease_server.history import MILESTONES, attempts_of, event_document, event_from, state_from
 from htlease_server.ledger import Ledger
+from htlease_server.maintenance import maintenance_document
 from htlease_server.store import HistoryRow, ListedRow, Reader, Store, WorkflowRow
 
 LIMIT_DEFAULT = 100
@@ -89,6 +90,10 @@ class Reading:
             }
 
         return await self._run(look_up)
+
+    def maintenance(self) -> Document:
+        """Return the maintenance windows."""
+        return maintenance_document(self._ledger.uptime.windows, self._clock())
 
     async def known_as(self, id_text: str) -> list[Document]:
         """Return the subjobs that were ever known by an ID."""
@@ -173,9 +178,7 @@ class Reading:
         unflushed: dict[int, tuple[float, float]],
         now: float,
     ) -> float:
-        renewed = unflushed.get(row_id)
-        if renewed is not None:
-            return renewed[0]
+        deadline_at, _ = unflushed.get(row_id, (deadline_at, ttl_seconds))
         return self._ledger.uptime.deadline(deadline_at, ttl_seconds, now)
 
     def _summary(self, row: ListedRow, unflushed: dict[int, tuple[float, float]]) -> Document:

@@ -21,6 +21,7 @@ from htlease_server.store import (
     Batch,
     HistoryRow,
     ListedRow,
+    MaintenanceRow,
     Run,
     StoreFailed,
     SubjobRow,
@@ -28,7 +29,7 @@ from htlease_server.store import (
 )
 
 #: Migrations in order; `PRAGMA user_version` counts how many of them a file has seen.
-MIGRATIONS = ("0001_first.sql", "0002_via.sql")
+MIGRATIONS = ("0001_first.sql", "0002_via.sql", "0003_maintenance.sql")
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
 RUNS_KEPT = 100
@@ -84,6 +85,8 @@ def _upsert(table: str, names: Sequence[str], fixed: Sequence[str]) -> _Insert:
 _PUT_SUBJOBS = _upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
 _PUT_LEASES = _upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
 _PUT_WORKFLOWS = _upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
+_MAINTENANCE = ", ".join(MaintenanceRow._fields)
+_PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({_MAINTENANCE}) VALUES (?, ?, ?, ?)"
 _ADD_HISTORY = _Insert("history", HistoryRow._fields)
 _ADD_KNOWN_IDS = _Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
 
@@ -235,6 +238,10 @@ class SqliteStore(SqliteReader):
             ) from problem
         return before
 
+    def maintenance(self) -> Sequence[MaintenanceRow]:
+        rows = self._db.execute(f"SELECT {_MAINTENANCE} FROM maintenance ORDER BY started_at")
+        return [MaintenanceRow(*row) for row in rows]
+
     def next_ids(self) -> tuple[int, int]:
         query = "SELECT (SELECT max(id) FROM workflow), (SELECT max(id) FROM subjob)"
         workflow_id, subjob_id = self._db.execute(query).fetchone()
@@ -249,6 +256,7 @@ class SqliteStore(SqliteReader):
             _PUT_LEASES.run(db, batch.leases)
             _ADD_HISTORY.run(db, batch.history)
             _ADD_KNOWN_IDS.run(db, batch.known_ids)
+            db.executemany(_PUT_MAINTENANCE, batch.maintenance)
             if batch.alive:
                 db.execute(
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",

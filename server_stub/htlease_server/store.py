@@ -94,6 +94,15 @@ class Run(NamedTuple):
     alive_at: float
 
 
+class MaintenanceRow(NamedTuple):
+    """An announced time in which no lease runs out, whether or not a server runs."""
+
+    started_at: float
+    until_at: float
+    reason: str | None
+    actor: str
+
+
 @dataclass
 class Batch:
     """What one transaction makes durable."""
@@ -105,6 +114,8 @@ class Batch:
     known_ids: list[tuple[str, int]] = field(default_factory=list)
     #: (subjob's row ID, deadline_at, ttl_seconds) of leases whose deadline has moved.
     leases: list[tuple[int, float, float]] = field(default_factory=list)
+    #: New windows, and changed ones; a window is known by its start.
+    maintenance: list[MaintenanceRow] = field(default_factory=list)
     #: Present when `leases` holds every renewal up to this instant.
     alive: Run | None = None
 
@@ -154,6 +165,9 @@ class Store(Reader, Protocol):
 
     def begin_run(self, now: float) -> Sequence[Run]:
         """Record that a server starts; return the runs before it, oldest first."""
+
+    def maintenance(self) -> Sequence[MaintenanceRow]:
+        """Return all maintenance windows, oldest first."""
 
     def next_ids(self) -> tuple[int, int]:
         """Return the first row IDs that are free, for workflows and for subjobs."""

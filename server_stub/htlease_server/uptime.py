@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from htlease.subjob import HELD, SubjobState, after_downtime, extended_deadline
-from htlease_server.store import Run
+from htlease.plan import TTL_MAX_SECONDS
+from htlease.subjob import HELD, SubjobState, extended_deadline
+from htlease_server.store import MaintenanceRow, Run
 
 
 def steady_clock() -> Callable[[], float]:
@@ -21,22 +22,29 @@ def steady_clock() -> Callable[[], float]:
 
 
 class Uptime:
-    """The gaps in which no server answered, and the deadlines that they moved.
+    """The times in which a lease could not, or should not, be renewed, and what they do to it.
 
-    Nothing is swept at the start: a deadline is corrected whenever it is read from the store.
+    They are the gaps in which no server answered, and the announced maintenance windows.
+
+    Nothing is swept: a deadline is corrected whenever it is read from the store, and while a
+    window is open or was lately, whenever somebody asks.
     Correcting one twice, or one that was written after the gap, changes nothing.
     """
 
-    def __init__(self, runs: Iterable[Run], started_at: float) -> None:
+    def __init__(
+        self, runs: Iterable[Run], started_at: float, windows: Iterable[MaintenanceRow] = ()
+    ) -> None:
         self.run = Run(started_at, started_at)
         self._gaps = [
             (before.alive_at, after.started_at)
             for before, after in itertools.pairwise([*runs, self.run])
         ]
+        #: The maintenance windows; replaced as a whole, so that others may read meanwhile.
+        self.windows = tuple(windows)
 
     def deadline(self, deadline_at: float, ttl_seconds: float, now: float) -> float:
         """Return the true deadline of a held lease from the stored one."""
-        for last_alive_at, started_at in self._gaps:
+        for last_alive_at, started_at in sorted([*self._gaps, *self._windows_at(now)]):
             deadline_at = extended_deadline(deadline_at, ttl_seconds, last_alive_at, started_at)
         # No lease ends later than that, unless the wall clock went back between two runs.
         return min(deadline_at, now + ttl_seconds)
@@ -45,7 +53,19 @@ class Uptime:
         """Return a state as it should be after it was read from the store."""
         if state.status not in HELD or state.holder is None:
             return state
-        latest = now + state.holder.ttl_seconds
-        for last_alive_at, started_at in self._gaps:
-            state = after_downtime(state, last_alive_at, started_at)
-        return state if state.deadline_at <= latest else replace(state, deadline_at=latest)
+        deadline_at = self.deadline(state.deadline_at, state.holder.ttl_seconds, now)
+        return (
+            state if deadline_at == state.deadline_at else replace(state, deadline_at=deadline_at)
+        )
+
+    def keep_through_maintenance(self, state: SubjobState, now: float) -> SubjobState:
+        """Return a state, corrected when it was read, as the windows since then have left it."""
+        return self.correct(state, now) if self._windows_at(now) else state
+
+    def _windows_at(self, now: float) -> list[tuple[float, float]]:
+        """Return the windows that may have to do with a lease that is live now."""
+        return [
+            (window.started_at, window.until_at)
+            for window in self.windows
+            if window.started_at <= now < window.until_at + TTL_MAX_SECONDS
+        ]

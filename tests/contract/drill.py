@@ -17,10 +17,12 @@ from htlease.protocol import body_of, call_of
 from htlease.subjob import SubjobState
 from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
 from htlease_server.history import state_from
-from htlease_server.ledger import Answer, Ledger, Waiting
+from htlease_server.ledger import Ledger
+from htlease_server.maintenance import PutMaintenance
 from htlease_server.reading import Reading
 from htlease_server.sqlite import MIGRATIONS, SqliteStore
 from htlease_server.store import HistoryRow, Store
+from htlease_server.turn import Answer, Waiting
 from htlease_server.workflow import PutWorkflow
 
 KEY = SubjobKey("run7", "sample-1")
@@ -127,6 +129,11 @@ class Drill:
         raw = json.dumps({"request_id": f"put-{next(self._ids)}", **body}).encode()
         read = decode(WORKFLOW_DECODER, raw)
         put = PutWorkflow(name, read, read.plan_wanted(), raw)
+        return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
+
+    def maintain(self, seconds: float, reason: str | None = None) -> Any:
+        """PUT a maintenance window that ends in so many seconds."""
+        put = PutMaintenance(seconds, reason)
         return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
 
     def read(self, look_up: Any) -> Any:

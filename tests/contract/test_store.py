@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.contract.drill import KEY, STORES, Drill, StoreKind, acquire, nonce
+from tests.contract.drill import KEY, Drill, StoreKind, acquire, nonce
 
 from htlease import lifecycle
 from htlease import messages as m
@@ -19,22 +19,10 @@ from htlease.plan import PhaseSpec, Plan
 from htlease.subjob import REQUESTS_KEPT, SubjobState
 from htlease_server import ledger as ledger_module
 from htlease_server.history import fold
-from htlease_server.ledger import Crashed, QueueFull
 from htlease_server.store import Batch, Store, StoreFailed, WorkflowRow
+from htlease_server.turn import Crashed, QueueFull
 
 PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("compute", "resume"), PhaseSpec("push", "once")))
-
-
-@pytest.fixture(params=STORES)
-def kind(request: pytest.FixtureRequest) -> StoreKind:
-    return STORES[request.param]
-
-
-@pytest.fixture
-def drill(kind: StoreKind, tmp_path: Path) -> Iterator[Drill]:
-    drill = Drill(lambda: kind.open(tmp_path))
-    yield drill
-    drill.close()
 
 
 def refused(answer: object) -> str:
@@ -383,7 +371,7 @@ def test_a_store_of_a_newer_version_is_refused(
     drill.acquire()
     drill.stop()
     kind.tamper(tmp_path, kind.make_newer)
-    with pytest.raises(BadConfig, match="version 3.*knows version 2.*upgrade") as refusal:
+    with pytest.raises(BadConfig, match="version 4.*knows version 3.*upgrade") as refusal:
         kind.open(tmp_path)
     assert drill.store.name in str(refusal.value)
 

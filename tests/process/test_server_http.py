@@ -193,6 +193,24 @@ def test_the_history_names_the_relays_that_a_request_came_through(
     assert {event["via"] for event in events if event["event"] == "lease-acquired"} == {None}
 
 
+def test_a_maintenance_window_is_announced_prolonged_and_ended(admin: Caller) -> None:
+    def put(**body: object) -> dict[str, Any]:
+        called = admin.raw("PUT", "/v1/maintenance", json.dumps(body).encode())
+        assert called.status == 200, called
+        return called.document
+
+    first = put(ends_in_seconds=60, reason="a disk")["open"]
+    assert (first["reason"], first["is_open"], first["actor"]) == ("a disk", True, "admin")
+    longer = put(ends_in_seconds=3600)["open"]
+    assert longer["started_at"] == first["started_at"]
+    assert longer["until_at"] > first["until_at"]
+    assert put(ends_in_seconds=0)["open"] is None
+    assert admin.get("/v1/maintenance").document["windows"][0]["reason"] == "a disk"
+    for bad in (-1, 1e9, "soon"):
+        called = admin.raw("PUT", "/v1/maintenance", json.dumps({"ends_in_seconds": bad}).encode())
+        assert (called.code, called.document["field"]) == ("invalid", "ends_in_seconds")
+
+
 def test_statuses_are_those_of_the_table(admin: Caller, subjob: str) -> None:
     acquire(admin, subjob)
     for called in (
@@ -387,6 +405,8 @@ def _matrix() -> list[tuple[str, str, dict[str, Any], str]]:
         ("POST", "/v1/tokens", {"workflow": "{w}"}, "a"),
         ("POST", "/v1/tokens", {"workflow": "{w}", "subjob": "s"}, "aw"),
         ("POST", "/v1/tokens", {"workflow": _OTHER, "subjob": "s"}, "a"),
+        ("GET", "/v1/maintenance", {}, "aws"),
+        ("PUT", "/v1/maintenance", {"ends_in_seconds": 0}, "a"),
         ("GET", "/v1/subjobs?id=x", {}, "aws"),
         ("POST", "/v1/workflows/{w}/subjobs/other/acquire", {"nonce": NONCE}, "aw"),
         ("GET", "/v1/workflows/{w}/subjobs/other", {}, "aw"),
@@ -417,8 +437,8 @@ def test_a_token_reaches_as_far_as_it_should(
         sent = json.loads(json.dumps(body).replace("{w}", workflow))
         where = path.format(w=workflow)
         call = {"GET": caller.get, "POST": caller.post, "PUT": caller.put}[method]
-        if path == "/v1/tokens":
-            called = caller.raw("POST", path, json.dumps(sent).encode())
+        if path in ("/v1/tokens", "/v1/maintenance") and method != "GET":
+            called = caller.raw(method, path, json.dumps(sent).encode())
         else:
             called = call(where, **sent)
         if letter in who:
