@@ -16,7 +16,7 @@ from tests.process.execution import Sandbox, wait_for
 from tests.process.test_wrapper_exit_status import DEADLY
 from tests.serving import ServerProcess
 
-from htlease_wrapper.sandbox import SandboxState, StartId, boot_id, write_state
+from htlease_wrapper.sandbox import HOOKS_FOLDER, SandboxState, StartId, boot_id, write_state
 
 NewSandbox = Callable[..., Sandbox]
 SH = "/bin/sh"
@@ -340,8 +340,11 @@ def _as_a_hook_leaves_it(job: Sandbox, fence: int, nonce: str) -> None:
         str(job.path),
         boot_id(),
     )
+    folder = job.path / HOOKS_FOLDER
+    folder.mkdir(mode=0o700)
+    (job.path / "htlease.token").rename(folder / "token")
     write_state(
-        job.path, SandboxState(start, 1, nonce, job.key, hook.pid, 1, job.server.url, fence, 1)
+        folder, SandboxState(start, 1, nonce, job.key, hook.pid, 1, job.server.url, fence, 1)
     )
 
 
@@ -386,10 +389,34 @@ def test_after_a_prepare_hook_the_wrapper_still_brings_its_plan(job: Sandbox) ->
 def test_what_a_hook_left_stays_when_the_wrapper_finds_no_server(job: Sandbox) -> None:
     """The hooks of this start go on renewing by it."""
     _acquired_by_a_hook(job)
-    before = job.read(".htlease.json")
+    before = job.read(".htlease-hooks/.htlease.json")
     _server_away(job)
-    assert job.run(SH, "-c", "exit 7") == 7
-    assert job.read(".htlease.json") == before
+    assert job.run(SH, "-c", "test ! -e .htlease.json && exit 7") == 7
+    assert job.read(".htlease-hooks/.htlease.json") == before
+
+
+def test_hooks_hear_that_a_wrapper_is_there_before_it_has_an_answer(
+    job: Sandbox, own_server: ServerProcess
+) -> None:
+    """Else UPDATE_JOB_INFO could enter the one phase that the wrapper's plan does not have."""
+    nonce = _acquired_by_a_hook(job)
+    job.environ.update(HTLEASE_URL=own_server.url, HTLEASE_WAIT_SERVER="60")
+    own_server.signal(signal.SIGSTOP)
+    process = job.start(SH, "-c", "true")
+    state = json.loads(job.wait_text(".htlease.json"))
+    assert (state["nonce"], state["pid"]) == (nonce, process.pid)
+    own_server.signal(signal.SIGCONT)
+    process.wait(60)
+
+
+def test_a_plan_that_comes_too_late_waits_for_the_next_start(job: Sandbox) -> None:
+    nonce = _acquired_by_a_hook(job)
+    job.server.command(job.key, "phases/run/enter", fence=1, nonce=nonce)
+    job.job_ad["HTLeasePlan"] = "plan.toml"
+    job.write("plan.toml", PHASES)
+    assert job.run(SH, "-c", "touch ran") == 75
+    assert "a hook of this start has entered run" in job.messages
+    assert job.server.subjob(job.key)["status"] == "abandoned"
 
 
 def test_a_checkpointed_job_goes_on_under_the_same_fence(job: Sandbox) -> None:

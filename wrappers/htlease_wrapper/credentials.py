@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from htlease.errors import BadConfig
+from htlease_wrapper.sandbox import HOOKS_FOLDER
+
+#: Where an access point keeps the token of a job that brings none; only chirp can read it.
+TOKEN_ATTRIBUTE = "_condor_priv_HTLeaseToken"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def _candidates(
         yield _from_file(Path(credentials) / "htlease.use")
     yield _from_file(sandbox / "htlease.token")
     yield _from_file(Path("htlease.token").absolute())
+    yield _from_file(sandbox / HOOKS_FOLDER / "token")
     yield "BEARER_TOKEN", environ.get("BEARER_TOKEN")
     if environ.get("BEARER_TOKEN_FILE"):
         yield _from_file(Path(environ["BEARER_TOKEN_FILE"]))

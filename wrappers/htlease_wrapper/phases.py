@@ -87,6 +87,14 @@ class Walk:
             return self._run_self_managed()
         left = [phase for phase in self.lease.grant.phases if phase.run]
         for phase in left:
+            if phase.name not in self.settings.commands:
+                self._post(m.Abandon, reason="another plan was begun in this start")
+                self._finish()
+                raise Leave(
+                    TRY_LATER,
+                    f"a hook of this start has entered {phase.name}, which the plan does not have; "
+                    "the next start goes by the plan",
+                )
             self._check()
             self._enter(phase)
             ended = self._run(phase, self.settings.commands[phase.name], phase.exclusive)

@@ -16,7 +16,7 @@ from htlease.transport import HttpTransport
 from htlease_wrapper import chirp
 from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console
-from htlease_wrapper.credentials import find_token
+from htlease_wrapper.credentials import TOKEN_ATTRIBUTE, Token, find_token
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import Ended, Leave, NoLease, end_as, no_lease_for
 from htlease_wrapper.job import Job, choose_key, find_job, own_environment
@@ -26,6 +26,8 @@ from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
 from htlease_wrapper.phases import Walk
 from htlease_wrapper.processes import adopt_orphans
 from htlease_wrapper.sandbox import (
+    HOOKS_FOLDER,
+    STATE_FILE,
     home_in,
     inherited,
     next_state,
@@ -59,8 +61,8 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
         ended = attempt.do(walk)
         is_kept = walk.is_kept
     except NoLease:
-        is_kept = True  # what a hook left there goes on without this wrapper
-        attempt.signals.give_back()
+        is_kept = True
+        attempt.step_back()
         raise
     except Interrupted as interrupted:
         ended = Ended(signal=interrupted.number)
@@ -77,6 +79,15 @@ def _prepared(options: RunOptions, environ: Mapping[str, str], console: Console)
         raise no_lease_for(error) from error
 
 
+def _token(environ: Mapping[str, str], sandbox: Path) -> Token | None:
+    token = find_token(environ, sandbox, os.getuid())
+    config = chirp.config_path(environ, sandbox)
+    if token is None and config is not None:
+        text = chirp.get_string(config, TOKEN_ATTRIBUTE)
+        token = Token(text, f"{TOKEN_ATTRIBUTE} of the job") if text else None
+    return token
+
+
 class _Attempt:
     """The steps of `run`, which share the job, its key and its nonce."""
 
@@ -87,7 +98,7 @@ class _Attempt:
         self.job = job
         self._environ = environ
         self._console = console
-        self._token = find_token(environ, job.sandbox, os.getuid())
+        self._token = _token(environ, job.sandbox)
         self._key = choose_key(settings.key, job.ad, self._token)
         console.subjob = str(self._key)
         self._before = inherited(read_state(job.sandbox), job.start_id)
@@ -105,8 +116,23 @@ class _Attempt:
         self.home = job.sandbox
         self._clock = Clock(monotonic=since_boot, sleep=self.signals.pause)
 
+    def step_back(self) -> None:
+        """Leave signals, and what a hook or an earlier process left, as they were found."""
+        self.signals.give_back()
+        if self._before is None:
+            return
+        try:
+            if (self.home / HOOKS_FOLDER / STATE_FILE).exists():
+                (self.home / STATE_FILE).unlink()
+            else:
+                write_state(self.home, self._before)
+        except OSError:
+            pass  # it could not be written before either
+
     def acquire(self) -> Lease:
         """Get the lease, before any work; raises Leave."""
+        if self._before is not None:
+            self._claim()
         evidence, missing = evidence_of(self.job.ad, self._state.sandbox_seq)
         for sentence in missing:
             self._console.say(sentence)
@@ -138,6 +164,13 @@ class _Attempt:
             raise no_lease_for(error) from error
         self._console.attempt_number = lease.grant.attempt_number
         return lease
+
+    def _claim(self) -> None:
+        """Let hooks of this start know that the lease they acquired is looked after from here."""
+        try:
+            write_state(self.home, self._state)
+        except OSError:
+            pass  # said when the lease is there
 
     def prepare(self, lease: Lease) -> Walk:
         """Start keeping the lease, and lay out the sandbox for the payload."""
@@ -196,7 +229,7 @@ class _Attempt:
             walk.keeper.stop()
 
     def _connect(self) -> LeaseClient:
-        token = find_token(self._environ, self.job.sandbox, os.getuid())
+        token = _token(self._environ, self.job.sandbox)
         transport = HttpTransport(
             self.settings.server,
             token.text if token else None,
