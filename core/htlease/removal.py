@@ -32,8 +32,9 @@ _TABLE = tuple(
     for pattern, code, outcome in (
         # The router's copy goes, the source stays and may be routed again.
         (r"JobRouter aborted job", "route-withdrawn", None),
-        # A CE that forbids restarts: nothing the job did, and nobody asked for its end either.
-        (r"due to disabled job retries", "removed-by-policy", _CANCELLED),
+        # A CE that forbids restarts: no error of the job, but nobody's wish either, so a later
+        # submission re-opens the subjob; from cancelled it would have to be forced.
+        (r"due to disabled job retries", "removed-by-policy", _FAILED),
         (r"due to being in the hold state for", "held-too-long", _FAILED),
         (r"job exceeded allowed walltime", "wall-time-exceeded", _FAILED),
         (r"due to job completed over .* days ago", "completed-long-ago", _COMPLETE),
@@ -42,7 +43,7 @@ _TABLE = tuple(
         (r"HTCondor-CE held job due to no matching routes", "no-route", None),
         (r"HTCondor-CE held job due to invalid job universe", "invalid-universe", None),
         (r"wall clock time is less than the minimum", "too-short", None),
-        (r"SYSTEM_PERIODIC_REMOVE", "removed-by-policy", _CANCELLED),
+        (r"SYSTEM_PERIODIC_REMOVE", "removed-by-policy", _FAILED),
         (r"The job attribute \w*Remove\w* expression", "removed-by-own-policy", _FAILED),
         (r"OtherJobRemoveRequirements", "removed-with-other-job", _CANCELLED),
         (r"DAG Limit:", "removed-by-dagman", _CANCELLED),

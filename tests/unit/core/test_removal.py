@@ -12,7 +12,7 @@ NO_ROUTE = (
 
 # (text as the ad has it, code, outcome)
 TEXTS = [
-    (CE_REMOVED + "disabled job retries", "removed-by-policy", "cancelled"),
+    (CE_REMOVED + "disabled job retries", "removed-by-policy", "failed"),
     (CE_REMOVED + "being in the hold state for 24 hours.", "held-too-long", "failed"),
     (
         CE_REMOVED + "job exceeded allowed walltime: 259200 minutes.",
@@ -31,7 +31,7 @@ TEXTS = [
     (
         "The system macro SYSTEM_PERIODIC_REMOVE expression 'NumJobStarts > 3' evaluated to TRUE",
         "removed-by-policy",
-        "cancelled",
+        "failed",
     ),
     (
         "The job attribute PeriodicRemove expression 'NumJobStarts > 3' evaluated to TRUE",
