@@ -92,12 +92,13 @@ def prepare(options: Options, ad_text: str) -> Attributes | Refusal:
         status, answer = _ask(options, {"job": f"{cluster}.{proc}"})
     except RelayAway as error:
         return _without_server(options, str(error))
-    if status == 503:
-        return _without_server(options, str(answer.get("detail")))
+    detail = str(answer.get("detail"))
     if status == 403:
-        return Refusal(CREDENTIAL, str(answer.get("detail")))
+        return Refusal(CREDENTIAL, detail)
+    if status == 400:
+        return Refusal(CONFIGURATION, detail)
     if status != 200:
-        return Refusal(CONFIGURATION, f"the relay answers {status}: {answer.get('detail')}")
+        return _without_server(options, detail)
     token = answer.get("token")
     if not isinstance(token, str):
         return {}  # this job has no lease

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "admin/htlease_admin": (
         {"htlease", "htlease_server"},
-        {"aiohttp", "click", "rich", "htcondor", "htcondor2", "classad", "classad2"},
+        {"aiohttp", "yarl", "click", "rich", "htcondor", "htcondor2", "classad", "classad2"},
     ),
     "minipool/htlease_minipool": (set(), set()),
 }

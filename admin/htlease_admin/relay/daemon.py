@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -16,10 +17,15 @@ from aiohttp import web
 from htlease.errors import BadConfig
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.relay.desk import Desk
+from htlease_admin.relay.door import KEEP_ALIVE_SECONDS, Door
 from htlease_admin.relay.owners import WorkflowOwners
+from htlease_admin.relay.proxy import Proxy
 from htlease_admin.relay.reports import Reports
 from htlease_admin.relay.starts import Starts
 from htlease_admin.relay.watcher import Watcher
+
+#: What is under way when the relay is told to end may take so long.
+END_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,42 @@ async def run(options: RelayOptions, server: LeaseServer, say: Callable[[str], o
     )
     stop = threading.Event()
     watching = threading.Thread(target=watcher.run, args=(stop,), name="relay-watcher", daemon=True)
-    desk = web.AppRunner(Desk(starts).app(), access_log=None)
-    await desk.setup()
-    try:
-        await web.SockSite(desk, _unix_socket(options.socket_path)).start()
+    door = Door()
+    async with contextlib.AsyncExitStack() as stack:
+        loop = asyncio.get_running_loop()
+        if options.listen is not None:
+            proxy = Proxy(server.url, socket.gethostname()).app()
+            make = door.to(await _running(stack, proxy, door))
+            host, port = options.listen
+            try:
+                listening = await loop.create_server(make, host, port, backlog=1024)
+            except OSError as error:
+                raise BadConfig(f"--listen {host}:{port}: {error.strerror or error}") from None
+            stack.callback(listening.close)
+            address = listening.sockets[0].getsockname()
+            say(f"htlease relay: passes on what comes to http://{address[0]}:{address[1]}")
+        make = door.to(await _running(stack, Desk(starts).app(), door))
+        desk = await loop.create_unix_server(make, sock=_unix_socket(options.socket_path))
+        stack.callback(options.socket_path.unlink, missing_ok=True)
+        stack.callback(desk.close)
+        stack.callback(stop.set)
         watching.start()
         say(f"htlease relay: tokens at {options.socket_path}")
         await _told_to_end()
-    finally:
-        stop.set()
-        options.socket_path.unlink(missing_ok=True)
-        await desk.cleanup()
+
+
+async def _running(
+    stack: contextlib.AsyncExitStack, app: web.Application, door: Door
+) -> web.Server:
+    """Start an application, and have it ended with the rest."""
+    door.watch(app)
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=END_SECONDS
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    assert runner.server is not None
+    return runner.server
 
 
 async def _told_to_end() -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused
 from htlease_admin.lease_server import Document
 from htlease_admin.relay.peers import Peer
+from htlease_admin.relay.problems import problem
 from htlease_admin.relay.reports import Reports
 from htlease_admin.relay.router import Routes
 from htlease_admin.relay.starts import Starts
@@ -66,7 +67,7 @@ class Desk:
     ) -> web.Response:
         connection: socket.socket = request.get_extra_info("socket")
         if self._waiting >= WAITING_MAX:
-            return _problem(503, "overloaded", f"{WAITING_MAX} calls wait already")
+            return problem("overloaded", f"{WAITING_MAX} calls wait already")
         self._waiting += 1
         try:
             peer = Peer.of(connection)
@@ -76,19 +77,14 @@ class Desk:
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._thread, decide, peer, body)
         except Refused as refused:
-            return _problem(403, refused.code, refused.detail)
+            return problem(refused.code, refused.detail)
         except (InvalidField, ValueError, KeyError) as error:
-            return _problem(400, "invalid", str(error))
+            return problem("invalid", str(error))
         except BadConfig as error:
             log.error("a call was not answered: %s", error)
-            return _problem(500, "internal", str(error))
+            return problem("internal", str(error))
         except (HTLeaseError, asyncio.TimeoutError, OSError) as error:
-            return _problem(503, "overloaded", str(error) or "the request did not arrive in time")
+            return problem("overloaded", str(error) or "the request did not arrive in time")
         finally:
             self._waiting -= 1
         return web.json_response(answer)
-
-
-def _problem(status: int, code: str, detail: str) -> web.Response:
-    document: dict[str, Any] = {"status": status, "code": code, "detail": detail}
-    return web.json_response(document, status=status, content_type="application/problem+json")

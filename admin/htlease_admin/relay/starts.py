@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from htlease.attempt import SubjobKey
-from htlease.errors import InvalidField, Refused
+from htlease.errors import InvalidField, Refused, ServerUnavailable
 from htlease_admin import schedd
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.owners import WorkflowOwners
@@ -47,6 +47,11 @@ class Starts:
         if ad.get("HTLease") is False or "HTLeaseKey" not in ad:
             return {}
         key = SubjobKey.parse(str(ad["HTLeaseKey"]))
-        self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
-        minted = self.server.mint_token(key.workflow, key.subjob, self.token_ttl_seconds)
+        try:
+            self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
+            minted = self.server.mint_token(key.workflow, key.subjob, self.token_ttl_seconds)
+        except Refused as refused:
+            if refused.status == 0:
+                raise  # ours, and the job's fault
+            raise ServerUnavailable(f"the lease server refuses the relay: {refused}") from None
         return {"token": minted["token"]}

@@ -1,0 +1,21 @@
+"""What the relay itself refuses, as RFC 9457 problems of the wire protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from htlease.messages import Rejection
+from htlease.protocol import problem_document
+
+
+def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return the answer for a stable code."""
+    document = problem_document(Rejection(code, detail))
+    return web.Response(
+        status=document["status"],
+        headers={"Content-Type": "application/problem+json", **(headers or {})},
+        body=json.dumps(document).encode(),
+    )
