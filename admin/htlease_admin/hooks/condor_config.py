@@ -38,19 +38,19 @@ class CondorConfig:
 
         Raises ConfigRejected when HTCondor cannot read its configuration.
         """
-        done = self._ask(name)
-        if done.returncode == 0:
-            return done.stdout.rstrip("\n")
-        if f"Not defined: {name}" in done.stderr:
-            return None
-        raise ConfigRejected(
-            f"HTCondor cannot read its configuration {self.main}: {_one_line(done.stderr)}"
-        )
+        return self.values((name,)).get(name)
 
     def values(self, names: tuple[str, ...]) -> dict[str, str]:
-        """Return the values of those macros that are defined and not empty."""
-        found = {name: self.value(name) for name in names}
-        return {name: value for name, value in found.items() if value}
+        """Return the values, of one line each, of those macros that are defined and not empty."""
+        done = self._ask(names)
+        undefined = set(re.findall(r"^Not defined: (\S+)$", done.stderr, re.MULTILINE))
+        defined = [name for name in names if name not in undefined]
+        found = done.stdout.splitlines()
+        if len(found) != len(defined):
+            raise ConfigRejected(
+                f"HTCondor cannot read its configuration {self.main}: {_one_line(done.stderr)}"
+            )
+        return {name: value for name, value in zip(defined, found, strict=True) if value}
 
     def version(self) -> tuple[int, ...]:
         """Return HTCondor's version, e.g. (25, 14, 1)."""
@@ -71,26 +71,26 @@ class CondorConfig:
         return self.root / path.lstrip("/")
 
     def _local_paths(self, name: str) -> list[str]:
-        return [path for path in re.split(r"[,\s]+", _run(self.main, name).stdout) if path]
+        return [path for path in re.split(r"[,\s]+", _run(self.main, (name,)).stdout) if path]
 
-    def _ask(self, name: str) -> subprocess.CompletedProcess[str]:
+    def _ask(self, names: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         if self.root == Path("/"):
-            return _run(self.main, name)
+            return _run(self.main, names)
         with tempfile.NamedTemporaryFile("w", prefix="htlease-", suffix=".conf") as file:
             file.write(f"include : {self.main}\n")
             for macro in ("LOCAL_CONFIG_DIR", "LOCAL_CONFIG_FILE"):
                 paths = [str(self.below(path)) for path in self._local_paths(macro)]
                 file.write(f"{macro} = {', '.join(paths)}\n")
             file.flush()
-            return _run(Path(file.name), name)
+            return _run(Path(file.name), names)
 
 
-def _run(main: Path, name: str) -> subprocess.CompletedProcess[str]:
+def _run(main: Path, names: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CONDOR_CONFIG": str(main)}
     environment["PATH"] = f"{environment.get('PATH', '')}:{_MORE_PLACES}"
     try:
         return subprocess.run(
-            [_TOOL, name],
+            [_TOOL, *names],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -147,8 +147,9 @@ def _restore_config(where: Places, before: bytes | None) -> None:
 
 def check_result(config: CondorConfig, role: Role, where: Places) -> None:
     """Raise BadConfig unless HTCondor now uses our hooks and may run each."""
+    paths = config.values(tuple(role.hooks))
     for knob, link in role.hooks.items():
-        path = config.value(knob)
+        path = paths.get(knob)
         if path is None:
             continue  # left out for this version, or for want of a setting
         if path != f"{where.hook_dir}/{link}":
