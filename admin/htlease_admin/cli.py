@@ -13,6 +13,7 @@ from htlease_admin import installed_version
 from htlease_admin.doctor import doctor
 from htlease_admin.graph import graph
 from htlease_admin.hooks.command import hooks
+from htlease_admin.logs.command import logs
 from htlease_admin.maintenance import maintenance
 from htlease_admin.operating import cancel, commit, settle
 from htlease_admin.pools import pool
@@ -68,7 +69,7 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 
 
 assert isinstance(htlease, SectionedGroup)
-htlease.add_section("Look", [list_command, show, history, explain_command, find, graph])
+htlease.add_section("Look", [list_command, show, history, explain_command, logs, find, graph])
 htlease.add_section("Act", [submit, cancel, commit, settle, maintenance])
 htlease.add_section("Set up", [serve, relay, hooks, doctor, token, workflow, pool])
 

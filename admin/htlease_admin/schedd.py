@@ -6,9 +6,11 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField
+from htlease_admin.logs.entries import JobEvent
 from htlease_admin.queue_statement import read_queue, split_item
 from htlease_admin.submit_file import Commands, Description
 
@@ -217,6 +219,22 @@ def read_history(
         return [_plain(ad, attributes) for ad in ads]
     except Exception as error:
         raise ScheddUnavailable(f"the history cannot be read: {_one_line(error)}") from error
+
+
+def read_event_log(path: Path, job: str) -> list[JobEvent]:
+    """Return the events of one job (`12.0`) so far; raises OSError."""
+    cluster, _, proc = job.partition(".")
+    try:
+        events = list(bindings().JobEventLog(str(path)).events(stop_after=0))
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"it is no event log: {_one_line(error)}") from error
+    return [
+        JobEvent(job, int(event.type), event.type.name, float(event.timestamp), dict(event.items()))
+        for event in events
+        if (event.cluster, event.proc) == (int(cluster), int(proc))
+    ]
 
 
 def _expression(text: str) -> Any:

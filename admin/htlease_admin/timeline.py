@@ -17,14 +17,18 @@ def print_timeline(events: Sequence[Event], stream: TextIO | None = None) -> Non
 
 
 def timeline(events: Sequence[Event]) -> Table:
-    """Return one row for each event that a person has use for.
+    """Return the rows of a history."""
+    return Table(COLUMNS, [row for _, row in told(events)])
+
+
+def told(events: Sequence[Event]) -> Iterator[tuple[Event, tuple[str, ...]]]:
+    """Yield each event that a person has use for with its row.
 
     Details saved again and again in one phase share a row, the one of the last time.
     """
     attempts = read_attempts(events)
     by_fence = {attempt.fence: attempt for attempt in attempts if attempt.grant}
     by_id = {attempt.attempt_id: attempt for attempt in attempts}
-    rows = []
     phase_of_fence: dict[int, str] = {}
     for event, times in _details_gathered(events):
         tell = _TELLERS.get(event["event"])
@@ -42,7 +46,8 @@ def timeline(events: Sequence[Event]) -> Table:
             what += f", {times} times"
         if event.get("via"):
             what += f" (by way of {event['via']})"
-        rows.append(
+        yield (
+            event,
             (
                 moment_text(event.get("at")),
                 _short_name(attempt),
@@ -51,9 +56,8 @@ def timeline(events: Sequence[Event]) -> Table:
                 str(fence) if fence else "",
                 what,
                 why,
-            )
+            ),
         )
-    return Table(COLUMNS, rows)
 
 
 def _details_gathered(events: Sequence[Event]) -> Iterator[tuple[Event, int]]:

@@ -1,0 +1,1 @@
+"""`htlease logs`: what the server, HTCondor and the payloads wrote of a workflow, put together."""
