@@ -47,8 +47,17 @@ class RelayProcess:
         self.socket = self.directory / "relay.sock"
         self.log = self.directory / "relay.log"
         self.state = self.directory / "relay-state"
+        self.token = self.directory / "admin.token"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+
+    def beside(self, name: str) -> RelayProcess:
+        """Use files of another name, so that two relays can run."""
+        self.socket = self.directory / f"{name}.sock"
+        self.log = self.directory / f"{name}.log"
+        self.state = self.directory / f"{name}-state"
+        self.token = self.directory / f"{name}.token"
+        return self
 
     def start(self) -> None:
         """Start, or start again with the same state."""
@@ -59,13 +68,12 @@ class RelayProcess:
             place = place.parent if place.name == "__init__.py" else place
             if not (library / place.name).exists():
                 (library / place.name).symlink_to(place)
-        token = self.directory / "admin.token"
-        token.touch(mode=0o600)
-        token.write_text(self.lab.server.admin_token)
+        self.token.touch(mode=0o600)
+        self.token.write_text(self.lab.server.admin_token)
         command = self.lab.pool.command(
             [
                 *("python3", "-m", "htlease_admin.cli", "relay", "--socket", str(self.socket)),
-                *("--server", self.lab.server.url, "--admin-token-file", str(token)),
+                *("--server", self.lab.server.url, "--admin-token-file", str(self.token)),
                 *("--state-dir", str(self.state)),
                 *self._options,
             ],

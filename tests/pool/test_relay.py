@@ -6,13 +6,14 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.pool.lab import Lab, write_for_job
 from tests.pool.relay import RelayProcess, install_shadow_hook
-from tests.serving import exchange
+from tests.serving import ServerProcess, exchange
 
 #: Acquires as a hook does that is the only one to speak for a job, and ends as it is told.
 BARE = r"""#!/usr/bin/env python3
@@ -66,6 +67,8 @@ sys.stdout.flush()
 time.sleep(float(sys.argv[1]))
 """
 
+PROXY_PORT = 8621
+
 SMALL = """\
 executable = {program}
 arguments = {arguments}
@@ -84,7 +87,7 @@ queue
 @pytest.fixture(scope="module")
 def relay(lab: Lab) -> Iterator[RelayProcess]:
     """A relay that every starting job of the pool asks."""
-    relay = RelayProcess(lab, "--poll", "1")
+    relay = RelayProcess(lab, "--poll", "1", "--listen", f"{lab.pool.ap_address}:{PROXY_PORT}")
     relay.start()
     install_shadow_hook(lab, relay)
     yield relay
@@ -339,3 +342,51 @@ def test_ends_are_reported_after_a_crash_and_while_nobody_looked(
         lab.server.start()
     closed(lab, "ends/crash", "complete")
     assert names_of(lab, "ends/crash").count("subjob-closed") == 1
+
+
+# ------------------------------------------------------------ the way through the access point
+
+
+def test_a_wrapped_job_reaches_through_the_relay_a_server_it_cannot_reach(
+    lab: Lab, relay: RelayProcess, tmp_path: Path
+) -> None:
+    """This lease server listens on loopback, where no execution point can reach it."""
+    hidden = ServerProcess(tmp_path / "hidden")
+    hidden.start()
+    other = RelayProcess(
+        replace(lab, server=hidden), "--listen", f"{lab.pool.ap_address}:{PROXY_PORT + 1}"
+    ).beside("hidden")
+    other.start()
+    try:
+        directory = lab.pool.job_directory("through-relay")
+        write_for_job(directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
+        token = hidden.token("through")
+        write_for_job(directory / "htlease.token", token.encode(), 0o600)
+        url = f"http://{lab.pool.ap_address}:{PROXY_PORT + 1}"
+        text = SMALL.format(
+            program="htlease-ep.pyz",
+            arguments=f"\"run --server {url} --ttl 8 -- sh -c 'sleep 6; exit 4'\"",
+            lines='My.HTLeaseKey = "through/a"\ntransfer_input_files = htlease.token',
+        )
+        job = f"{lab.pool.submit(text, cwd=directory)}.0"
+        lab.pool.wait_event(directory / "log", 5)
+        assert lab.pool.job_ad(job)["ExitCode"] == 4
+        events = hidden.history("through/a")
+        assert {event["via"] for event in events if event["event"] == "attempt-exited"} == {
+            f"1.1 {lab.pool.ap_host} (htlease-relay)"
+        }
+    finally:
+        other.stop()
+        hidden.stop()
+
+
+def test_a_schedd_that_hangs_costs_the_proxy_nothing(lab: Lab, relay: RelayProcess) -> None:
+    schedd = lab.pool.daemon("condor_schedd", "ap")
+    schedd.send(signal.SIGSTOP)
+    try:
+        url = f"http://{lab.pool.ap_address}:{PROXY_PORT}/healthz"
+        for _ in range(8):
+            assert exchange(url, None)[0] == 200
+            time.sleep(0.5)  # several looks at the queue begin in the meantime
+    finally:
+        schedd.send(signal.SIGCONT)

@@ -20,6 +20,7 @@ from htlease_admin.relay.desk import Desk
 from htlease_admin.relay.door import KEEP_ALIVE_SECONDS, Door
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.proxy import Proxy
+from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
 from htlease_admin.relay.starts import Starts
 from htlease_admin.relay.watcher import Watcher
@@ -43,10 +44,11 @@ class RelayOptions:
 
 async def run(options: RelayOptions, server: LeaseServer, say: Callable[[str], object]) -> None:
     """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot listen."""
-    starts = Starts(server, WorkflowOwners(server), options.schedd_name, options.token_ttl_seconds)
-    watcher = Watcher(
-        Reports(server), options.schedd_name, options.state_directory, options.poll_seconds
+    starts = Starts(
+        server, WorkflowOwners(server), QueueReader(options.schedd_name), options.token_ttl_seconds
     )
+    watched = QueueReader(options.schedd_name)
+    watcher = Watcher(Reports(server), watched, options.state_directory, options.poll_seconds)
     stop = threading.Event()
     watching = threading.Thread(target=watcher.run, args=(stop,), name="relay-watcher", daemon=True)
     door = Door()
@@ -67,6 +69,7 @@ async def run(options: RelayOptions, server: LeaseServer, say: Callable[[str], o
         desk = await loop.create_unix_server(make, sock=_unix_socket(options.socket_path))
         stack.callback(options.socket_path.unlink, missing_ok=True)
         stack.callback(desk.close)
+        stack.callback(watched.close)
         stack.callback(stop.set)
         watching.start()
         say(f"htlease relay: tokens at {options.socket_path}")

@@ -35,10 +35,8 @@ class Desk:
 
     def __init__(self, starts: Starts) -> None:
         self._starts = starts
-        self._routes = Routes(
-            starts.server, starts.owners, starts.schedd_name, Reports(starts.server)
-        )
-        # The bindings are not made for threads, and the schedd answers one at a time anyway.
+        self._routes = Routes(starts.server, starts.owners, starts.queue, Reports(starts.server))
+        # The schedd answers one at a time anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-desk")
         self._waiting = 0
 
@@ -52,6 +50,7 @@ class Desk:
 
     async def _close(self, app: web.Application) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._starts.queue.close()
 
     async def _start(self, request: web.Request) -> web.Response:
         return await self._answer(

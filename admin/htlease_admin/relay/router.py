@@ -15,12 +15,12 @@ from typing import Any
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
-from htlease_admin import schedd
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay import endings
 from htlease_admin.relay.copies import links_of
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.peers import Peer
+from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
 from htlease_admin.schedd import Plain
 
@@ -34,8 +34,8 @@ class Routes:
 
     server: LeaseServer
     owners: WorkflowOwners
-    #: The schedd of the sources; None: the one of this machine.
-    schedd_name: str | None
+    #: Of the schedd of the sources.
+    queue: QueueReader
     reports: Reports
 
     def answer(self, step: str, peer: Peer, body: Mapping[str, Any]) -> Document:
@@ -64,7 +64,7 @@ class Routes:
         if found is None:
             raise InvalidField("job", f"{job!r} is not CLUSTER.PROC")
         constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
-        ads = schedd.read_jobs(constraint, _ATTRIBUTES, self.schedd_name)
+        ads = self.queue.read_jobs(constraint, _ATTRIBUTES)
         if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
             raise Refused("forbidden", f"user {peer.uid} has no job {job} in this queue")
         named = {"HTLeaseKey": body["key"]} if isinstance(body.get("key"), str) else {}

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
-from htlease_admin import schedd
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.peers import Peer
+from htlease_admin.relay.queue_reader import QueueReader
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 _ATTRIBUTES = ("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease")
@@ -26,8 +26,7 @@ class Starts:
 
     server: LeaseServer
     owners: WorkflowOwners
-    #: None: the schedd of this machine.
-    schedd_name: str | None
+    queue: QueueReader
     token_ttl_seconds: float
 
     def answer(self, peer: Peer, job: str) -> Document:
@@ -39,7 +38,7 @@ class Starts:
         if found is None:
             raise InvalidField("job", f"{job!r} is not CLUSTER.PROC")
         constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
-        ads = schedd.read_jobs(constraint, _ATTRIBUTES, self.schedd_name)
+        ads = self.queue.read_jobs(constraint, _ATTRIBUTES)
         if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
             # One answer for both: who may not ask learns nothing about other people's jobs.
             raise Refused("forbidden", f"user {peer.uid} has no job {job} in this queue")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError
-from htlease_admin import schedd
 from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, End, end_of
+from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
 
 #: How far back the first look ever goes.
@@ -77,11 +77,11 @@ class Watcher:
     """Watches one schedd."""
 
     def __init__(
-        self, reports: Reports, schedd_name: str | None, directory: Path, poll_seconds: float
+        self, reports: Reports, queue: QueueReader, directory: Path, poll_seconds: float
     ) -> None:
         """Prepare to watch; raises BadConfig when the state directory cannot be used."""
         self._reports = reports
-        self._schedd_name = schedd_name
+        self._queue = queue
         self._directory = directory
         self._poll_seconds = poll_seconds
         try:
@@ -126,7 +126,7 @@ class Watcher:
                 self._progress.write(self._directory)
 
     def _look_at_history(self) -> None:
-        newest = schedd.read_history("true", ("GlobalJobId",), None, 1, self._schedd_name)
+        newest = self._queue.read_history("true", ("GlobalJobId",), None, 1)
         position = str(newest[0]["GlobalJobId"]) if newest else None
         if position is None or position == self._progress.since:
             return
@@ -134,7 +134,7 @@ class Watcher:
             until = f"EnteredCurrentStatus < {time.time() - FIRST_LOOK_SECONDS:.0f}"
         else:
             until = f'GlobalJobId == "{self._progress.since}"'
-        ads = schedd.read_history(_HAS_KEY, ATTRIBUTES, until, -1, self._schedd_name)
+        ads = self._queue.read_history(_HAS_KEY, ATTRIBUTES, until, -1)
         for ad in reversed(ads):
             end = end_of(ad)
             if end is not None:
@@ -144,7 +144,7 @@ class Watcher:
 
     def _look_at_queue(self) -> None:
         constraint = f"JobStatus == {COMPLETED} && {_HAS_KEY}"
-        ads = schedd.read_jobs(constraint, ATTRIBUTES, self._schedd_name)
+        ads = self._queue.read_jobs(constraint, ATTRIBUTES)
         ends = {end.global_job_id: end for end in map(end_of, ads) if end is not None}
         for name in ends.keys() - self._reported:
             self._report(ends[name])
