@@ -1,0 +1,106 @@
+"""One call of a script by DAGMan: the words it is given, and which try of which node they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from htlease.attempt import Evidence, ReadFrom, start_number
+from htlease.errors import BadConfig
+
+#: What the scripts need; each is given as `NAME $NAME`, for DAGMan replaces whole words only.
+MACROS: Mapping[str, tuple[str, ...]] = {
+    "pre": ("JOB", "RETRY", "MAX_RETRIES", "DAGID"),
+    "post": ("JOB", "RETRY", "MAX_RETRIES", "DAGID", "JOBID", "RETURN"),
+    "hold": ("JOB", "RETRY", "MAX_RETRIES", "DAGID", "JOBID"),
+}
+
+#: The scripts' own exit statuses: `SCRIPT DEFER` and `PRE_SKIP` of the generated include file
+#: name them. Numbers that neither shells nor sysexits.h use.
+DEFER = 235
+SKIP = 236
+
+_STRING = re.compile(r'^GlobalJobId\s*=\s*"([^"\\]+)"\s*$', re.MULTILINE)
+_STARTS = re.compile(r"^NumJobStarts\s*=\s*(\d+)\s*$", re.MULTILINE)
+
+
+def words_for(kind: str, settings_file: Path, also: Iterable[str] = ()) -> list[str]:
+    """Return the arguments of a SCRIPT line; `also` names macros that chained scripts use."""
+    names = dict.fromkeys([*MACROS[kind], *also])
+    names.pop("NODE", None)  # the same as JOB, which older versions know too
+    return [kind, str(settings_file), *(word for name in names for word in (name, f"${name}"))]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What DAGMan says in one call."""
+
+    kind: str
+    #: By upper-case name without `$`.
+    macros: Mapping[str, str]
+    #: What names this run of DAGMan: its job's GlobalJobId.
+    dag: str
+    #: Orders the scripts that DAGMan starts anew after a crash, by its own starts.
+    evidence: Evidence
+
+    @property
+    def node(self) -> str:
+        """The node's name, that of a splice's with its prefix."""
+        return self.macros["JOB"]
+
+    @property
+    def retry(self) -> int:
+        """Which retry of the node this is, 0 = none."""
+        return int(self.macros["RETRY"])
+
+    @property
+    def retries_max(self) -> int:
+        """How many retries the node has."""
+        return int(self.macros["MAX_RETRIES"])
+
+    @property
+    def try_id(self) -> str:
+        """What all scripts of one try of the node, and no others, have in common.
+
+        A rescue DAG is another run, in which `$RETRY` begins again. Source: measured.
+        """
+        return f"{self.dag}/{self.retry}"
+
+    def expand(self, words: Sequence[str]) -> list[str]:
+        """Replace whole words as DAGMan does; what it does not know stays as it is."""
+        return [
+            self.macros.get(word[1:].upper(), word) if word.startswith("$") else word
+            for word in words
+        ]
+
+
+def read_call(kind: str, words: Sequence[str], environ: Mapping[str, str]) -> Call:
+    """Read the words after the settings file; raises BadConfig."""
+    if kind not in MACROS or len(words) % 2:
+        raise BadConfig(f"{kind}: the words do not come in pairs NAME VALUE: {' '.join(words)}")
+    macros = dict(zip(words[::2], words[1::2], strict=True))
+    missing = [name for name in MACROS[kind] if name not in macros]
+    if missing:
+        raise BadConfig(f"{kind}: {', '.join(missing)} not given; instrument the DAG again")
+    for name in ("RETRY", "MAX_RETRIES", *(("RETURN",) if kind == "post" else ())):
+        if not re.fullmatch(r"-?\d+", macros[name]):
+            raise BadConfig(f"{kind}: {name} is {macros[name]!r}, not a number")
+    macros.setdefault("NODE", macros["JOB"])
+    ad = _job_ad(environ)
+    name, starts = _STRING.search(ad), _STARTS.search(ad)
+    return Call(
+        kind,
+        macros,
+        name[1] if name else f"dagman#{macros['DAGID']}",
+        Evidence(job_starts=start_number(int(starts[1]), ReadFrom.JOB_AD) if starts else None),
+    )
+
+
+def _job_ad(environ: Mapping[str, str]) -> str:
+    """Return the ad of DAGMan's own job, or nothing: it is only written for jobs."""
+    try:
+        return Path(environ["_CONDOR_JOB_AD"]).read_text(encoding="utf-8", errors="replace")
+    except (KeyError, OSError):
+        return ""

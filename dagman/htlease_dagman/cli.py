@@ -1,0 +1,97 @@
+"""`htlease-dag pre|post|hold SETTINGS NAME VALUE...`: what DAGMan calls on the access point.
+
+The words are those of `call.words_for`. The exit status is DAGMan's business: 0, a failure, or
+`call.DEFER` and `call.SKIP`, which the generated include file tells DAGMan about.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from htlease.errors import HTLeaseError, ServerUnavailable
+from htlease_dagman.call import DEFER, Call, read_call
+from htlease_dagman.record import Busy, Record
+from htlease_dagman.script import Later, Script
+from htlease_dagman.settings import Settings, read_settings
+
+FAILED = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one script and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if len(words) < 2:
+        print(__doc__.partition("\n")[0], file=sys.stderr)
+        return FAILED
+    kind, settings_file, *rest = words
+    try:
+        settings = read_settings(Path(settings_file))
+        call = read_call(kind, rest, os.environ)
+        return _run(settings, call)
+    except HTLeaseError as error:
+        _say(kind, f"{error}")
+    except OSError as error:
+        _say(kind, f"{error.filename}: {error.strerror}")
+    return FAILED
+
+
+def _run(settings: Settings, call: Call) -> int:
+    act: Callable[[Script], int]
+    if call.kind == "hold":
+        from htlease_dagman.hold import hold
+
+        return hold(settings, call)
+    if call.kind == "pre":
+        from htlease_dagman.pre import pre as act
+    else:
+        from htlease_dagman.post import post as act
+    path = settings.state_directory / call.kind / call.node
+    try:
+        record = Record(path, call.try_id)
+    except Busy:
+        _say(f"{call.kind} {call.node}", "another one is at work; looked at again later")
+        return DEFER
+    with record:
+        done = record.note.exit
+        if done is not None:
+            _say(f"{call.kind} {call.node}", f"was done before, with exit status {done}")
+            return done
+        script = Script(settings, call, record)
+        try:
+            status = act(script)
+        except Later as later:
+            return _put_off(script, str(later), later.is_counted)
+        except ServerUnavailable as error:
+            return _put_off(script, f"no answer from the lease server: {error}", is_counted=True)
+        except HTLeaseError as error:
+            script.say(f"{error}")
+            return FAILED
+        record.save(exit=status)
+        return status
+
+
+def _put_off(script: Script, why: str, is_counted: bool) -> int:
+    note, most = script.record.note, script.settings.deferrals_max
+    if not is_counted:
+        script.say(f"later: {why}")
+        return DEFER
+    if note.deferrals >= most:
+        script.say(
+            f"gives up after {note.deferrals} times: {why}. The node fails and nothing is lost: "
+            "mend this and submit the DAG again, which goes on from there"
+        )
+        return FAILED
+    script.record.save(deferrals=note.deferrals + 1)
+    script.say(f"later ({note.deferrals + 1} of at most {most}): {why}")
+    return DEFER
+
+
+def _say(who: str, text: str) -> None:
+    print(f"htlease {who}: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What became of a node, decided from what the server knows and what DAGMan was told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: Exit status of a wrapper whose attempt was overtaken by a later one.
+SUPERSEDED = 76
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one try of a node stands on the server."""
+
+    #: The submission in whose name POST acts: the try's job, or the try itself if no job showed.
+    submission: str
+    #: A later try of the node has been announced.
+    is_overtaken: bool
+    #: An attempt of this try's job has held the lease.
+    is_seen: bool
+    outcome: str | None
+    #: Phases that are not complete; none where a state machine says how far the subjob is.
+    missing: tuple[str, ...]
+
+
+def standing_of(document: Mapping[str, Any], try_id: str) -> Standing:
+    """Read a subjob's document.
+
+    What was submitted after this try was announced, and before the next one was, belongs to it:
+    the job, and whatever the job was routed to.
+    """
+    submissions: Sequence[Mapping[str, Any]] = document["submissions"]
+    announced = {one["epoch"]: one for one in submissions if one["retry"] is not None}
+    first = next((e for e, one in announced.items() if one["global_job_id"] == try_id), 0)
+    end = min((epoch for epoch in announced if epoch > first > 0), default=float("inf"))
+    ours = [one for one in submissions if first <= one["epoch"] < end and one["global_job_id"]]
+    plan = document["plan"] or {}
+    return Standing(
+        ours[-1]["global_job_id"] if first and ours else try_id,
+        end != float("inf"),
+        any(
+            attempt["kind"] == "job" and first <= attempt["epoch"] < end
+            for attempt in document["attempts"]
+        ),
+        document["outcome"],
+        ()
+        if plan.get("profile")
+        else tuple(p["name"] for p in document["phases"] if p["completed_at"] is None),
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What POST writes and what it tells DAGMan."""
+
+    #: commit, complete, failed; None where nothing is left to write.
+    close: str | None
+    exit: int
+    reason: str
+
+
+def judge(
+    standing: Standing, missing: Sequence[str], returned: int, chained: int | None
+) -> Verdict:
+    """Decide a node's end; `chained` is the exit status of the user's POST script, if it has one.
+
+    `missing` are the phases not complete under POST's own lease, when nobody can write any more.
+    A job of which no attempt was seen runs without wrapper and hooks: DAGMan's `$RETURN` decides.
+    """
+    is_open = standing.outcome is None
+    if chained:
+        return Verdict("failed" if is_open else None, chained, f"the POST script exited {chained}")
+    if standing.outcome == "complete":
+        return Verdict(None, 0, "complete already")
+    if not is_open:
+        return Verdict(None, _status(returned), f"{standing.outcome} already")
+    if returned not in (0, SUPERSEDED):
+        if chained == 0:
+            return Verdict("complete", 0, f"the POST script took {_ending(returned)} for success")
+        return Verdict("failed", _status(returned), _ending(returned))
+    if not standing.is_seen:
+        return Verdict("complete", 0, "the job exited 0; no attempt of it was seen")
+    if missing:
+        why = f"{_ending(returned)}, but not complete: {', '.join(missing)}"
+        return Verdict("failed", _status(returned), why)
+    return Verdict("commit", 0, _ending(returned))
+
+
+def _status(returned: int) -> int:
+    """Return a failing exit status for `$RETURN`, as a shell would put it."""
+    if returned < 0:
+        return 128 - returned if returned > -100 else 1
+    return returned or 1
+
+
+_WORDS = {
+    -1001: "the job could not be submitted",
+    -1002: "the job was removed",
+    -1003: "DAGMan saw an error of the job",
+    -1004: "the PRE script failed",
+}
+
+
+def _ending(returned: int) -> str:
+    if returned in _WORDS:
+        return _WORDS[returned]
+    return f"the job was ended by signal {-returned}" if returned < 0 else f"exit {returned}"
