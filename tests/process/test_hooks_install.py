@@ -243,6 +243,13 @@ def test_a_hook_that_htcondor_would_not_run_is_taken_back(machine: Machine) -> N
     assert machine.snapshot() == before
 
 
+def test_the_routers_hooks_find_the_relay_beside_them(machine: Machine) -> None:
+    machine.write("10-site.conf", "HTLEASE_RELAY_SOCKET = /run/there.sock\n")
+    machine.ok(machine.install("router"))
+    assert (machine.hooks / "relay.sock").readlink() == Path("/run/there.sock")
+    assert machine.value("JOB_ROUTER_HOOK_KEYWORD") == "HTLEASE_ROUTER"
+
+
 def test_a_hook_that_has_gone_is_a_problem_in_status(machine: Machine) -> None:
     machine.ok(machine.install("ep", "--url", _URL))
     (machine.hooks / "prepare_job").unlink()

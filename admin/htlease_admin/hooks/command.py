@@ -117,12 +117,12 @@ def install_command(
     check_own(where, force)
     if dry_run:
         click.echo(f"would place {where.hook_path / PYZ_LINK}")
-        for link in part.hooks.values():
-            click.echo(f"would link  {where.hook_path / link}")
+        for link, target in where.links.items():
+            click.echo(f"would link  {where.hook_path / link} -> {target}")
         click.echo(difference(where, text) or f"{where.config_file} would stay as it is", nl=False)
         return
     install(config, part, where, content, text)
-    click.echo(f"programs       {where.hook_path}: {PYZ_LINK}, {', '.join(part.hooks.values())}")
+    click.echo(f"programs       {where.hook_path}: {PYZ_LINK}, {', '.join(where.links)}")
     click.echo(f"wrote          {where.config_file}")
     for check in _checks(config):
         if check.verdict != OK:
@@ -142,7 +142,7 @@ def uninstall_command(role: str, prefix: Path, force: bool, reconfig: bool) -> N
     where = places(config, part, hook_directory(config))
     _say_which(config)
     check_own(where, force)
-    if not uninstall(part, where):
+    if not uninstall(where):
         raise BadConfig(f"{where.config_file} is not there: this is no {describe(part)} of htlease")
     click.echo(f"removed        {where.config_file}, and its links in {where.hook_path}")
     _reconfigure(config, reconfig)

@@ -10,6 +10,7 @@ from pathlib import Path
 from htlease.errors import BadConfig
 from htlease_admin.hooks.condor_config import CondorConfig
 from htlease_admin.hooks.placing import (
+    PYZ_LINK,
     fault_of_hook,
     look_at_programs,
     place_programs,
@@ -21,6 +22,8 @@ from htlease_admin.hooks.roles import NAMES, Role
 from htlease_admin.hooks.site_file import SiteFile, parse, render
 
 KEYWORD = "HTLEASE"
+#: Where a router's hooks find the relay.
+RELAY_LINK = "relay.sock"
 #: In the order in which HTCondor looks; the first forces, the second is for jobs that name none.
 _STARTER_KEYWORDS = ("STARTER_JOB_HOOK_KEYWORD", "STARTER_DEFAULT_JOB_HOOK_KEYWORD")
 
@@ -33,6 +36,8 @@ class Places:
     #: As HTCondor is told, and as it is on this machine: not the same for an image.
     hook_dir: str
     hook_path: Path
+    #: Name of each link in the directory of hooks -> where it points.
+    links: Mapping[str, str]
 
     @property
     def backup(self) -> Path:
@@ -57,8 +62,13 @@ def hook_directory(config: CondorConfig) -> str:
 
 def places(config: CondorConfig, role: Role, hook_dir: str) -> Places:
     """Return where the files of a role go; raises BadConfig."""
+    links = dict.fromkeys(role.hooks.values(), PYZ_LINK)
+    if role.name == "router":
+        # HTCondor gives a router's hooks no arguments, so they look for the relay beside them.
+        socket = config.value("HTLEASE_RELAY_SOCKET")
+        links[RELAY_LINK] = socket or f"{config.value('LOCK')}/htlease.relay"
     file = config.directory() / role.file_name
-    return Places(file, hook_dir, config.below(hook_dir))
+    return Places(file, hook_dir, config.below(hook_dir), links)
 
 
 def keyword_to_chain(config: CondorConfig) -> str | None:
@@ -116,7 +126,7 @@ def install(config: CondorConfig, role: Role, where: Places, pyz: bytes, text: s
     """
     programs = look_at_programs(where.hook_path)
     before = where.config_file.read_bytes() if where.config_file.exists() else None
-    place_programs(where.hook_path, pyz, list(role.hooks.values()))
+    place_programs(where.hook_path, pyz, where.links)
     try:
         _write_config(where, text, before)
         check_result(config, role, where)
@@ -159,7 +169,7 @@ def check_result(config: CondorConfig, role: Role, where: Places) -> None:
             raise BadConfig(f"{path}: {fault}, so HTCondor would not run it")
 
 
-def uninstall(role: Role, where: Places) -> bool:
+def uninstall(where: Places) -> bool:
     """Take a role's files away, and put back what stood in their place; False: nothing there."""
     was_there = where.config_file.exists()
     try:
@@ -167,7 +177,7 @@ def uninstall(role: Role, where: Places) -> bool:
             where.backup.replace(where.config_file)
         else:
             where.config_file.unlink(missing_ok=True)
-        remove_programs(where.hook_path, list(role.hooks.values()))
+        remove_programs(where.hook_path, where.links)
     except OSError as error:
         raise BadConfig(f"{error.filename}: {error.strerror or error}; are you root?") from None
     return was_there

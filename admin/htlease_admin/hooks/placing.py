@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,16 +40,16 @@ def pyz_name(content: bytes) -> str:
     return f"htlease-ep-{hashlib.sha256(content).hexdigest()[:12]}.pyz"
 
 
-def place_programs(directory: Path, pyz: bytes, links: list[str]) -> None:
-    """Put the pyz and the links of hooks into a directory; raises BadConfig."""
+def place_programs(directory: Path, pyz: bytes, links: Mapping[str, str]) -> None:
+    """Put the pyz and links with their targets into a directory; raises BadConfig."""
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         kept = directory / pyz_name(pyz)
         if not kept.is_file() or kept.read_bytes() != pyz:
             write_whole(kept, pyz, 0o755)
         link_whole(directory / PYZ_LINK, kept.name)
-        for link in links:
-            link_whole(directory / link, PYZ_LINK)
+        for link, target in links.items():
+            link_whole(directory / link, target)
     except OSError as error:
         raise BadConfig(
             f"{directory}: {error.strerror or error}; are you root, or is another --hook-dir meant?"
@@ -85,8 +86,8 @@ def restore_programs(directory: Path, before: ProgramsBefore) -> None:
         directory.rmdir()
 
 
-def remove_programs(directory: Path, links: list[str]) -> None:
-    """Take links of hooks away, and with the last one all else that was placed."""
+def remove_programs(directory: Path, links: Iterable[str]) -> None:
+    """Take links away, and with the last hook's all else that was placed."""
     for link in links:
         if (directory / link).is_symlink():
             (directory / link).unlink()

@@ -1,0 +1,106 @@
+"""What is said of a machine's hooks: each fault has its verdict and a remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from htlease_admin.checks import OK, PROBLEM, WARNING, Check
+from htlease_admin.hooks.verdicts import KNOBS, hook_checks
+
+EP = {
+    "HTLEASE_HOOK_PREPARE_JOB": "/h/prepare_job",
+    "HTLEASE_HOOK_UPDATE_JOB_INFO": "/h/update_job_info",
+    "STARTER_DEFAULT_JOB_HOOK_KEYWORD": "HTLEASE",
+    "STARTER_UPDATE_INTERVAL": "60",
+    "STARTER_INITIAL_UPDATE_INTERVAL": "8",
+    "ENABLE_CHIRP": "true",
+    "ENABLE_CHIRP_IO": "true",
+    "CHIRP_DELAYED_UPDATE_PREFIX": "Chirp*",
+}
+AP = {
+    "JOB_TRANSFORM_NAMES": "Other, HTLease HTLeaseHooks",
+    "DAEMON_LIST": "MASTER, SCHEDD HTLEASE_RELAY",
+    "HTLEASE_RELAY": "/usr/bin/htlease",
+}
+OLD, NEW = (23, 9, 6), (25, 14, 1)
+
+
+def check(name: str, values: dict[str, str], version: tuple[int, ...] = NEW) -> Check:
+    found = [check for check in hook_checks(values, version, {}) if check.name == name]
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.mark.parametrize("values", [{}, EP, AP, {**EP, **AP}])
+def test_a_machine_as_installed_has_no_fault(values: dict[str, str]) -> None:
+    assert {check.verdict for check in hook_checks(values, NEW, {})} <= {OK}
+
+
+def test_nothing_is_said_of_what_is_not_there() -> None:
+    assert hook_checks({"DAEMON_LIST": "MASTER"}, NEW, {}) == []
+    names = {check.name for check in hook_checks(AP, NEW, {})}
+    assert names == {"stamps", "relay"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "verdict"),
+    [
+        ("starter hooks", {**EP, "STARTER_JOB_HOOK_KEYWORD": "SITE"}, PROBLEM),
+        ("starter hooks", {**EP, "STARTER_DEFAULT_JOB_HOOK_KEYWORD": "SITE"}, PROBLEM),
+        ("starter hooks", {**EP, "STARTER_JOB_HOOK_KEYWORD": "HTLEASE"}, OK),
+        ("renewal", {**EP, "HTLEASE_TTL": "60"}, PROBLEM),
+        ("renewal", {**EP, "HTLEASE_TTL": "100"}, WARNING),
+        ("renewal", {**EP, "HTLEASE_TTL": "180"}, OK),
+        ("renewal", {**EP, "STARTER_UPDATE_INTERVAL": "300"}, PROBLEM),
+        ("renewal", {**EP, "STARTER_INITIAL_UPDATE_INTERVAL": "600"}, PROBLEM),
+        ("chirp", {**EP, "ENABLE_CHIRP": "False"}, WARNING),
+        ("chirp", {**EP, "ENABLE_CHIRP_IO": "0"}, WARNING),
+        ("chirp", {**EP, "ENABLE_CHIRP_UPDATES": "false"}, WARNING),
+        ("chirp", {**EP, "ENABLE_CHIRP_DELAYED": "false"}, WARNING),
+        ("chirp", {**EP, "CHIRP_DELAYED_UPDATE_PREFIX": "Other*, Foo*"}, WARNING),
+        ("chirp", {**EP, "CHIRP_DELAYED_UPDATE_PREFIX": "Other*, chirp*"}, OK),
+        ("job wrapper", {**EP, "HTLEASE_WRAP_JOBS": "True"}, WARNING),
+        ("job wrapper", {**EP, "HTLEASE_WRAP_JOBS": "1", "USER_JOB_WRAPPER": "/x"}, WARNING),
+        ("router keyword", {**EP, "JOB_ROUTER_HOOK_KEYWORD": "HTLEASE"}, PROBLEM),
+        (
+            "router keyword",
+            {"STARTER_JOB_HOOK_KEYWORD": "SITE", "JOB_ROUTER_HOOK_KEYWORD": "SITE"},
+            PROBLEM,
+        ),
+        ("router hooks", {**EP, "JOB_ROUTER_HOOK_KEYWORD": "HTLEASE_ROUTER"}, OK),
+        ("stamped keyword", {**AP, "DAEMON_LIST": "MASTER SCHEDD JOB_ROUTER"}, PROBLEM),
+        ("relay", {"JOB_TRANSFORM_NAMES": "HTLease"}, WARNING),
+    ],
+)
+def test_each_fault_has_its_verdict_and_a_remedy(
+    name: str, values: dict[str, str], verdict: str
+) -> None:
+    found = check(name, values)
+    assert found.verdict == verdict, found
+    assert bool(found.remedy) == (verdict != OK)
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"), [(OLD, OK), ((25, 3, 9), OK), ((25, 4, 0), PROBLEM), (NEW, PROBLEM)]
+)
+def test_an_exit_hook_is_a_problem_from_25_4_on(version: tuple[int, ...], verdict: str) -> None:
+    with_hook = {**EP, "HTLEASE_HOOK_JOB_EXIT": "/h/job_exit"}
+    assert check("JOB_EXIT hook", with_hook, version).verdict == verdict
+    assert check("JOB_EXIT hook", EP, version).verdict == OK
+
+
+def test_a_hook_that_htcondor_refuses_is_named_with_what_follows() -> None:
+    values = {**EP, "HTLEASE_HOOK_SHADOW_PREPARE_JOB": "/h/shadow_prepare_job"}
+    faults = {
+        "HTLEASE_HOOK_PREPARE_JOB": "No such file or directory",
+        "HTLEASE_HOOK_SHADOW_PREPARE_JOB": "it is not executable",
+    }
+    starter, shadow = (c for c in hook_checks(values, NEW, faults) if c.name == "hook path")
+    assert (starter.verdict, shadow.verdict) == (PROBLEM, PROBLEM)
+    assert "/h/prepare_job: No such file" in starter.finding and "every job" in starter.finding
+    assert "no token" in shadow.finding and "every job" not in shadow.finding
+
+
+def test_every_macro_that_is_judged_is_asked_for() -> None:
+    asked = set(KNOBS)
+    assert set(EP) | set(AP) <= asked
