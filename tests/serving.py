@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ START_SECONDS = 30.0
 class ServerProcess:
     """`python -m htlease_server` with its state in a folder."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, address: str = "127.0.0.1", options: Sequence[str | Path] = ()
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._listen = f"{address}:0"
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -42,13 +46,14 @@ class ServerProcess:
                 [
                     *(sys.executable, "-m", "htlease_server"),
                     *("--listen", self._listen, "--state-dir", self._folder),
+                    *self._options,
                 ],
                 stdout=output,
                 stderr=output,
                 env={name: value for name, value in os.environ.items() if "HTLEASE" not in name},
             )
         until = time.monotonic() + START_SECONDS
-        while (found := re.search(r"http://([\d.]+:\d+)", log.read_text())) is None:
+        while (found := re.search(r"https?://([\d.]+:\d+)", log.read_text())) is None:
             assert self._process.poll() is None, log.read_text()
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.05)

@@ -27,12 +27,20 @@ from htlease.errors import BadConfig
     help="Directory for whatever is not named [$XDG_STATE_HOME/htlease].",
 )
 @click.option("--no-auth", is_flag=True, help="Let everybody in; on loopback only.")
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path),
+    help="PEM file with the certificate chain: serve https. Read again when it changes.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file with its key.")
 def serve(
     listen: str | None,
     store: str | None,
     admin_token_file: Path | None,
     state_dir: Path | None,
     no_auth: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
 ) -> None:
     """Run the lease server until it is told to stop; needs no configuration."""
     try:
@@ -43,5 +51,7 @@ def serve(
             f"the server's packages are not installed ({error.name}); install them with "
             "`pip install 'htlease[server]'`"
         ) from None
-    options = ServeOptions(listen or LISTEN_DEFAULT, store, admin_token_file, state_dir, no_auth)
+    options = ServeOptions(
+        listen or LISTEN_DEFAULT, store, admin_token_file, state_dir, no_auth, tls_cert, tls_key
+    )
     run_server(options, click.echo)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from htlease.errors import BadConfig
+
+if TYPE_CHECKING:
+    import ssl
 
 EXCHANGE_SECONDS = 15.0
 
@@ -37,7 +41,9 @@ class Transport(Protocol):
 class HttpTransport:
     """JSON over HTTP/1.1 with a kept connection for each thread.
 
-    Certificates are checked against the system's authorities, or SSL_CERT_FILE.
+    Certificates and host names are always checked, against the authorities in the file that
+    HTLEASE_CA_FILE names, or else those of the system (SSL_CERT_FILE) and X509_CERT_DIR, where
+    grid sites have theirs.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class HttpTransport:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._local = threading.local()
+        self._tls: ssl.SSLContext | None = None
 
     def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
         """Send a request once; a kept connection that the server had closed is opened anew."""
@@ -95,13 +102,12 @@ class HttpTransport:
             return kept, True
         connection: http.client.HTTPConnection
         if self._is_tls:
-            import ssl  # as costly to load as all of the above
-
+            self._tls = self._tls or _tls_context()
             connection = http.client.HTTPSConnection(
                 self._host,
                 self._port,
                 timeout=self._exchange_seconds,
-                context=ssl.create_default_context(),
+                context=self._tls,
             )
         else:
             connection = http.client.HTTPConnection(
@@ -130,3 +136,18 @@ class HttpTransport:
             document,
             float(retry_after) if retry_after.isdigit() else None,
         )
+
+
+def _tls_context() -> ssl.SSLContext:
+    import ssl  # as costly to load as all of the above
+
+    authorities = os.environ.get("HTLEASE_CA_FILE")
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+        folder = os.environ.get("X509_CERT_DIR")
+        if folder and not authorities:
+            context.load_verify_locations(capath=folder)
+    except OSError as error:
+        named = f"HTLEASE_CA_FILE {authorities}" if authorities else f"X509_CERT_DIR {folder}"
+        raise BadConfig(f"{named} cannot be used: {error.strerror or error}") from None
+    return context

@@ -20,10 +20,10 @@ def main() -> int:
     parser.add_argument("--admin-token-file", type=Path, metavar="FILE")
     parser.add_argument("--state-dir", type=Path, metavar="DIR")
     parser.add_argument("--no-auth", action="store_true", help="on loopback only")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM chain; serves https")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE")
     given = parser.parse_args()
-    options = ServeOptions(
-        given.listen, given.store, given.admin_token_file, given.state_dir, given.no_auth
-    )
+    options = ServeOptions(**vars(given))
     try:
         serve(options, lambda text: print(text, flush=True))
     except BadConfig as problem:

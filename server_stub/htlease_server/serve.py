@@ -21,6 +21,7 @@ from htlease_server.auth import Gate, OpenGate, read_or_make_secret
 from htlease_server.ledger import Ledger
 from htlease_server.reading import Reading
 from htlease_server.sqlite import SqliteStore, path_of
+from htlease_server.tls import Certificate
 from htlease_server.uptime import steady_clock
 from htlease_server.wire import Receive, Scope, Send
 
@@ -44,6 +45,9 @@ class ServeOptions:
     #: By default `$XDG_STATE_HOME/htlease`, else `~/.local/state/htlease`.
     state_dir: Path | None = None
     no_auth: bool = False
+    #: PEM files; both, or neither for plain HTTP.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
 
 def default_state_dir() -> Path:
@@ -66,6 +70,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             f"--no-auth is for loopback only and {host} is not; leave --no-auth out, or listen on"
             " 127.0.0.1"
         )
+    certificate = _certificate(options)
     os.umask(0o077)
     for directory in {store_path.parent, *(() if options.no_auth else (token_path.parent,))}:
         _make_directory(directory)
@@ -83,10 +88,10 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         store = SqliteStore(store_path)
         ledger = Ledger(store, clock)
         reading = Reading(store, ledger, clock)
-        url = _url_of(listener)
+        url = _url_of(listener, "https" if certificate else "http")
         ledger.start()
         try:
-            server = _prepared(App(ledger, reading, gate))
+            server = _prepared(App(ledger, reading, gate), certificate)
             say(_where(url, store.name, None if options.no_auth else token_path))
             server.run(sockets=[listener])
         finally:
@@ -94,7 +99,15 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             ledger.stop()
 
 
-def _prepared(app: App) -> uvicorn.Server:
+def _certificate(options: ServeOptions) -> Certificate | None:
+    if options.tls_cert is None and options.tls_key is None:
+        return None
+    if options.tls_cert is None or options.tls_key is None:
+        raise BadConfig("--tls-cert and --tls-key go together; give both")
+    return Certificate(options.tls_cert, options.tls_key)
+
+
+def _prepared(app: App, certificate: Certificate | None) -> uvicorn.Server:
     """Return the server in a process that is ready for it."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_connections()
@@ -103,7 +116,11 @@ def _prepared(app: App) -> uvicorn.Server:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    server = uvicorn.Server(uvicorn_config(app))
+    config = uvicorn_config(app)
+    if certificate is not None:
+        config.load()  # else it is done by `run`, which takes files and no context
+        config.ssl = certificate.context()
+    server = uvicorn.Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Once it has stopped, uvicorn sends a caught signal on to the handler that was there
         # before, and the default one would make the exit status of a clean stop -15.
@@ -181,9 +198,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url_of(listener: socket.socket) -> str:
+def _url_of(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _make_directory(directory: Path) -> None:
