@@ -1,0 +1,279 @@
+"""One watcher of one transfer: holds the state lease, moves the transfer on, waits, tells.
+
+Any number may run; who holds the lease acts, the others wait for it or leave. A watcher that ends
+leaves the task at the service alone: the next one, of this submission or another, finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from htlease import messages as m
+from htlease.client import Clock, Lease, LeaseClient
+from htlease.errors import LeaseLost, Refused, ServerUnavailable
+from htlease_dagman.transfers.engine import Adopted, Engine, Verdict, take_up
+from htlease_dagman.transfers.notices import send_notice
+from htlease_dagman.transfers.record import PHASE, Record, read_record
+from htlease_dagman.transfers.staging_file import Notice
+from htlease_dagman.transfers.task import TransferError
+
+DONE, FAILED, LATER, SUPERSEDED = 0, 1, 75, 76
+RENEW_PART = 0.25
+#: How long a last word to the server is tried when the watcher is told to end.
+FAREWELL_SECONDS = 3.0
+#: Text and counts alone are saved this often: each save stays in the history.
+SAVE_SECONDS = 600.0
+_CREDENTIAL_CODES = ("unauthorized", "forbidden")
+
+
+class Stop(Exception):
+    """HTCondor or a person has asked the watcher to end."""
+
+
+@dataclass
+class Watcher:
+    """Watches until the transfer is over or `patience_seconds` have passed (None: no limit)."""
+
+    connect: Callable[[], LeaseClient]
+    engine: Engine
+    command: m.Acquire
+    adopted: Adopted | None
+    notice: Notice
+    poll_seconds: float
+    patience_seconds: float | None
+    say: Callable[[str], None]
+    #: Sleeps that long; raises Stop as soon as the watcher is to end.
+    pause: Callable[[float], None]
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self._client = self.connect()
+        self._until = (
+            float("inf")
+            if self.patience_seconds is None
+            else self.clock.monotonic() + self.patience_seconds
+        )
+        self._lease: Lease | None = None
+        self._is_saved = True
+        self._saved = Record()
+        self._saved_at = 0.0
+        self._said: dict[str, str] = {}
+
+    def run(self) -> int:
+        """Watch; return the exit code: 0 done, 1 failed, 75 not yet, 76 another one has it."""
+        try:
+            outcome = self._acquire()
+            if outcome is not None:
+                return outcome
+            return self._watch()
+        except Stop:
+            self._give_up("the watcher was told to end; the transfer goes on")
+            return LATER
+        except LeaseLost as lost:
+            self.say(str(lost))
+            return SUPERSEDED
+        finally:
+            self.engine.backend.close()
+
+    def save(self, record: Record) -> None:
+        """Put a record on the server; raises LeaseLost, Stop or ServerUnavailable."""
+        self._renew(record.to_text())
+        self._saved, self._saved_at, self._is_saved = record, self.clock.monotonic(), True
+
+    # ------------------------------------------------------------ the lease
+
+    def _acquire(self) -> int | None:
+        """Take the lease; return an exit code when there is nothing to watch."""
+        while True:
+            wait_seconds = self.poll_seconds
+            try:
+                self._lease = self._client.acquire(self.command)
+                self._client.call(m.Enter(self._lease.fence, self._lease.nonce, PHASE))
+                return None
+            except ServerUnavailable as error:
+                self._say_once("server", f"the lease server does not answer ({error}); waiting")
+            except Refused as refused:
+                if refused.code == "subjob-closed":
+                    self.say(f"{self.engine.subjob} is {refused.outcome}")
+                    return DONE if refused.outcome == "complete" else FAILED
+                if refused.code != "lease-still-live":
+                    if refused.code == "superseded-attempt":
+                        raise LeaseLost(f"a later watcher has {self.engine.subjob}") from None
+                    raise
+                self._say_once("live", f"another watcher has {self.engine.subjob}; waiting")
+                wait_seconds = refused.retry_after_seconds or wait_seconds
+            if self.clock.monotonic() + wait_seconds > self._until:
+                return LATER
+            self.pause(wait_seconds)
+
+    def _renew(self, details: str | None = None) -> None:
+        assert self._lease is not None
+        try:
+            self._lease, renewal = self._client.renew(self._lease, details)
+        except Refused as refused:
+            if refused.code in _CREDENTIAL_CODES:
+                # The file may hold a new token by now.
+                self._client = self.connect()
+                raise ServerUnavailable(f"it refuses the token: {refused.detail}") from None
+            raise LeaseLost(f"the lease of {self.engine.subjob} is lost: {refused}") from None
+        self._said.pop("server", None)
+        if renewal.order == "cancel":
+            raise LeaseLost(self._cancel())
+        if renewal.order == "stop":
+            self._give_up("a later watcher takes over")
+            raise LeaseLost(f"a later watcher takes over {self.engine.subjob}")
+
+    def _cancel(self) -> str:
+        """End the task of a subjob that a person has cancelled, if it may be; return a sentence."""
+        record = self._record
+        if record.external_id is None:
+            return f"{self.engine.subjob} was cancelled before a task was known"
+        if record.is_adopted and not record.is_owned:
+            return f"{self.engine.subjob} was cancelled; the adopted task is left alone"
+        try:
+            self.engine.backend.cancel(record.external_id)
+        except TransferError as error:
+            return f"task {record.external_id} could not be cancelled, do it by hand: {error}"
+        return f"{self.engine.subjob} was cancelled, and with it task {record.external_id}"
+
+    def _give_up(self, reason: str) -> None:
+        if self._lease is not None:
+            try:
+                self._client.call(
+                    m.Abandon(self._lease.fence, self._lease.nonce, reason),
+                    give_up_after_seconds=FAREWELL_SECONDS,
+                )
+            except (Refused, ServerUnavailable):
+                pass  # the lease then ends by itself
+
+    # ------------------------------------------------------------ the transfer
+
+    def _watch(self) -> int:
+        assert self._lease is not None
+        self._saved = read_record(self._lease.grant.details)
+        self._record = take_up(self._saved, self.adopted)
+        self._is_saved = self._record == self._saved
+        while True:
+            before = self._record.state
+            verdict = self._advance()
+            if self._record.state != before or verdict is not Verdict.WAIT:
+                self.say(f"{self.engine.subjob}: {describe(self._record)}")
+            self._note(verdict)
+            if verdict is Verdict.DONE:
+                return self._close(self._completion())
+            if verdict is Verdict.FAILED:
+                return self._close(self._failure())
+            if verdict is Verdict.GO_ON:
+                continue
+            if self.clock.monotonic() + self.poll_seconds > self._until:
+                self._flush()
+                self._give_up("not yet; the next watcher goes on")
+                return LATER
+            self._sleep(self.poll_seconds)
+
+    def _advance(self) -> Verdict:
+        try:
+            self._record, verdict = self.engine.advance(self._record, self.save)
+        except ServerUnavailable as error:
+            # Nothing is submitted that is not on record first.
+            self._say_once("server", f"the lease server does not answer ({error}); waiting")
+            return Verdict.WAIT
+        return verdict
+
+    def _note(self, verdict: Verdict) -> None:
+        """Save what is worth it, then tell a person what they have to do."""
+        record, saved = self._record, self._saved
+        has_changed = record != saved
+        is_chatter = record == saved.with_(
+            text=record.text, counts=record.counts, poll_errors=record.poll_errors
+        )
+        if not has_changed:
+            self._is_saved = True
+        elif not is_chatter or self.clock.monotonic() > self._saved_at + SAVE_SECONDS:
+            self._is_saved = False
+        if not self._is_saved:
+            self._try_save(record)
+        if record.action and record.noticed != record.action:
+            told = record.with_(noticed=record.action)
+            # Saved first: a watcher that dies here tells nobody, but no two tell the same.
+            if self._try_save(told):
+                self._record = told
+                self._tell(record.action)
+
+    def _tell(self, action: str) -> None:
+        subject = f"htlease: {self.engine.subjob} waits for you"
+        self.say(f"{self.engine.subjob} waits for a person: {action}")
+        problem = send_notice(self.notice, subject, action)
+        if problem:
+            self.say(problem)
+
+    def _try_save(self, record: Record) -> bool:
+        try:
+            self.save(record)
+        except ServerUnavailable as error:
+            self._say_once("server", f"the lease server does not answer ({error}); going on")
+            return False
+        return True
+
+    def _flush(self) -> None:
+        if self._record != self._saved:
+            self._try_save(self._record)
+
+    def _sleep(self, seconds: float) -> None:
+        assert self._lease is not None
+        renew_seconds = self._lease.ttl_seconds * RENEW_PART
+        until = self.clock.monotonic() + seconds
+        while (left := until - self.clock.monotonic()) > 0:
+            self.pause(min(left, renew_seconds))
+            try:
+                self._renew()
+            except ServerUnavailable as error:
+                self._say_once("server", f"the lease server does not answer ({error}); going on")
+
+    # ------------------------------------------------------------ the end
+
+    def _completion(self) -> list[m.Command]:
+        lease, record = self._held(), self._record
+        artifacts = {"task": record.external_id or "", **record.counts}
+        return [m.Complete(lease.fence, lease.nonce, PHASE, artifacts)]
+
+    def _failure(self) -> list[m.Command]:
+        lease, why = self._held(), self._record.text
+        return [
+            m.Fail(lease.fence, lease.nonce, PHASE, why),
+            m.Settle(lease.fence, lease.nonce, "failed", why),
+        ]
+
+    def _held(self) -> Lease:
+        assert self._lease is not None
+        return self._lease
+
+    def _close(self, commands: list[m.Command]) -> int:
+        """Say how it ended, until the server has it: the node must not end before."""
+        while True:
+            try:
+                if self._record != self._saved:
+                    self.save(self._record)
+                for command in commands:
+                    self._client.call(command)
+                return DONE if isinstance(commands[-1], m.Complete) else FAILED
+            except ServerUnavailable as error:
+                self._say_once("server", f"the lease server does not answer ({error}); waiting")
+            except Refused as refused:
+                raise LeaseLost(f"the end cannot be recorded: {refused}") from None
+            if self.clock.monotonic() + self.poll_seconds > self._until:
+                return LATER
+            self.pause(self.poll_seconds)
+
+    def _say_once(self, what: str, text: str) -> None:
+        if self._said.get(what) != text:
+            self._said[what] = text
+            self.say(text)
+
+
+def describe(record: Record) -> str:
+    """Return a line on where a transfer stands."""
+    task = record.external_id or "no task yet"
+    adopted = ", adopted" if record.is_adopted else ""
+    return f"{record.state} (task {task}{adopted}) {record.text}".rstrip()

@@ -1,0 +1,139 @@
+"""`htlease-dag watch`: the program of a staging node, as a job or as a PRE script of DAGMan.
+
+    watch FILE NODE           watches until the transfer is over (a job in local universe)
+    watch FILE NODE --short   watches for `short_seconds`, then exits 75 (a retried node)
+    watch FILE NODE --once    looks once and exits 75 if it is not over (a PRE script with DEFER)
+    watch FILE --clean-up DAG_STATUS
+                              the PRE script of the clean-up: 0 if the stage-in failed, 9 if the
+                              DAG went well (PRE_SKIP), 1 otherwise
+
+Exit codes: 0 the transfer is done, 1 it failed and is not to be tried again, 75 not yet, 76 another
+watcher has taken over, 78 the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from htlease import protocol
+from htlease.attempt import SubjobKey
+from htlease.client import Clock, LeaseClient, send
+from htlease.errors import HTLeaseError, Refused, ServerUnavailable
+from htlease.transport import HttpTransport
+from htlease_dagman.transfers.engine import Engine
+from htlease_dagman.transfers.holding import acquire_command
+from htlease_dagman.transfers.service import open_backend
+from htlease_dagman.transfers.settings import (
+    WorkflowSettings,
+    read_secret,
+    read_settings,
+    settings_path,
+)
+from htlease_dagman.transfers.staging_file import STAGE_IN, StagingFile, read_staging_file
+from htlease_dagman.transfers.watcher import LATER, Stop, Watcher
+
+BAD_CONFIG = 78
+NOT_NEEDED = 9
+ELSEWHERE = 1
+#: `$DAG_STATUS` while no node has failed. Source: manual, "DAGMan scripts".
+_DAG_OK = "0"
+_DAG_NODE_FAILED = "2"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a watcher and return its exit code; what it says goes to standard error."""
+    parser = argparse.ArgumentParser(prog="htlease-dag watch")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("node", nargs="?")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--short", action="store_true")
+    how.add_argument("--once", action="store_true")
+    how.add_argument("--clean-up", metavar="DAG_STATUS")
+    options = parser.parse_args(argv)
+    if (options.node is None) == (options.clean_up is None):
+        parser.error("give a NODE to watch, or --clean-up DAG_STATUS")
+    try:
+        settings = read_settings(settings_path(options.file))
+        if options.clean_up is not None:
+            return clean_up_needed(settings, options.clean_up)
+        file = read_staging_file(options.file)
+        return watch(file, settings, options.node, is_short=options.short, is_once=options.once)
+    except HTLeaseError as error:
+        say(str(error))
+        return BAD_CONFIG
+
+
+def watch(
+    file: StagingFile, settings: WorkflowSettings, node: str, *, is_short: bool, is_once: bool
+) -> int:
+    """Watch the transfer of a node; raises BadConfig, or Refused for a token that is no good."""
+    is_told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: is_told.set())
+
+    def pause(seconds: float) -> None:
+        if is_told.wait(seconds):
+            raise Stop
+
+    watching = file.watching
+    subjob = SubjobKey(settings.workflow, node)
+    patience_seconds = watching.short_seconds if is_short else 0.0 if is_once else None
+    clock = Clock()
+    engine = Engine(subjob, file.transfer(node), open_backend(file), watching.tasks_max)
+    watcher = Watcher(
+        connect=lambda: LeaseClient(_transport(settings), subjob, clock),
+        engine=engine,
+        command=acquire_command(
+            os.environ, clock.new_id(), watching.ttl_seconds, is_script=is_once
+        ),
+        adopted=settings.adopted.get(node),
+        notice=file.notice,
+        poll_seconds=watching.poll_seconds,
+        patience_seconds=patience_seconds,
+        say=say,
+        pause=pause,
+        clock=clock,
+    )
+    return watcher.run()
+
+
+def clean_up_needed(settings: WorkflowSettings, dag_status: str) -> int:
+    """Say whether the clean-up has to run: only a stage-in that failed for good leaves a mess.
+
+    A DAG that was removed is to be resumed, and what a failed compute job or stage-out leaves is
+    worth keeping.
+    """
+    if dag_status == _DAG_OK:
+        return NOT_NEEDED
+    if dag_status != _DAG_NODE_FAILED:
+        return ELSEWHERE
+    path = protocol.subjob_path(SubjobKey(settings.workflow, STAGE_IN))
+    try:
+        document, _ = send(_transport(settings), Clock(), "GET", path, None, 0.0)
+    except ServerUnavailable as error:
+        say(f"the lease server does not answer ({error}); asked again later")
+        return LATER
+    except Refused as refused:
+        if refused.code != "unknown-subjob":
+            raise
+        return ELSEWHERE
+    return 0 if document["outcome"] == "failed" else ELSEWHERE
+
+
+def say(text: str) -> None:
+    """Print one line with the time."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _transport(settings: WorkflowSettings) -> HttpTransport:
+    return HttpTransport(settings.server, read_secret(settings.token_file, "token file"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
