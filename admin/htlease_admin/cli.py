@@ -21,6 +21,7 @@ from htlease_admin.reading import explain_command, find, history, list_command, 
 from htlease_admin.relay.command import relay
 from htlease_admin.serving import serve
 from htlease_admin.session import Session, connection_options
+from htlease_admin.staging.command import stage
 from htlease_admin.submit import submit
 from htlease_admin.tokens import token
 from htlease_admin.workflows import workflow
@@ -70,7 +71,7 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 
 assert isinstance(htlease, SectionedGroup)
 htlease.add_section("Look", [list_command, show, history, explain_command, logs, find, graph])
-htlease.add_section("Act", [submit, cancel, commit, settle, maintenance])
+htlease.add_section("Act", [submit, stage, cancel, commit, settle, maintenance])
 htlease.add_section("Set up", [serve, relay, hooks, doctor, token, workflow, pool])
 
 

@@ -1,0 +1,1 @@
+"""`htlease stage`: makes the DAG of a staging workflow, and grafts transfers onto it."""

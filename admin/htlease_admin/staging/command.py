@@ -1,0 +1,117 @@
+"""`htlease stage init|adopt`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from htlease.errors import BadConfig
+from htlease_admin.lease_server import LeaseServer
+from htlease_admin.parameters import DURATION
+from htlease_admin.session import pass_server
+from htlease_admin.staging.making import find_program, make
+from htlease_dagman.transfers.engine import Adopted
+from htlease_dagman.transfers.service import open_backend
+from htlease_dagman.transfers.settings import read_settings, settings_path, write_settings
+from htlease_dagman.transfers.staging_file import STAGE_IN, STAGES, StagingFile, read_staging_file
+from htlease_dagman.transfers.task import Sight, State, TransferError
+
+_FILE = click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.group()
+def stage() -> None:
+    """Move data before and after a job, by transfers that are never started twice."""
+
+
+@stage.command()
+@_FILE
+@click.option("--adopt", "task", metavar="TASK_ID", help="The stage-in runs already: watch it.")
+@click.option("--no-check", is_flag=True, help="Do not ask the transfer service about the places.")
+@click.option("--program", type=click.Path(path_type=Path), help="Where `htlease-dag` is.")
+@click.option(
+    "--token-ttl",
+    "token_ttl_seconds",
+    type=DURATION,
+    default="90d",
+    show_default=True,
+    help="How long the workflow's token is good for.",
+)
+@pass_server
+def init(
+    server: LeaseServer,
+    path: Path,
+    task: str | None,
+    no_check: bool,
+    program: Path | None,
+    token_ttl_seconds: float,
+) -> None:
+    """Write the DAG of a staging file: stage-in, compute, stage-out, clean-up on failure."""
+    file = read_staging_file(path)
+    adopted = {}
+    if task is not None:
+        file.transfer(STAGE_IN)
+        sight = None if no_check else _look(file, task)
+        _report(task, sight)
+        adopted[STAGE_IN] = Adopted(task)
+    made = make(
+        file,
+        server,
+        program=program or find_program(),
+        adopted=adopted,
+        token_ttl_seconds=token_ttl_seconds,
+        wants_check=not no_check,
+    )
+    verb = "made" if made.is_new else "kept"
+    click.echo(f"workflow {made.workflow} {verb}; submit it with: condor_submit_dag {made.dag}")
+
+
+@stage.command()
+@_FILE
+@click.argument("task", metavar="[TASK_ID]", required=False)
+@click.option("--node", type=click.Choice(STAGES), default=STAGE_IN, show_default=True)
+@click.option("--own", is_flag=True, help="It may be cancelled with the workflow.")
+@click.option("--no-check", is_flag=True, help="Do not ask the transfer service about the task.")
+@click.option("--unused-key", metavar="KEY", help="Instead: nothing was submitted under this key.")
+def adopt(
+    path: Path, task: str | None, node: str, own: bool, no_check: bool, unused_key: str | None
+) -> None:
+    """Let a transfer that runs or ran already be the workflow's stage-in (or stage-out).
+
+    It is watched, and never cancelled unless --own says so. Watchers learn of it when they start.
+    """
+    if (task is None) == (unused_key is None):
+        raise click.UsageError("give either TASK_ID or --unused-key KEY")
+    file = read_staging_file(path)
+    file.transfer(node)
+    settings = read_settings(settings_path(path))
+    if task is not None and not no_check:
+        _report(task, _look(file, task))
+    said = Adopted(task, own, unused_key)
+    write_settings(settings_path(path), replace(settings, adopted={**settings.adopted, node: said}))
+    what = f"task {task}" if task else f"no task under {unused_key}"
+    click.echo(f"{settings.workflow}/{node} goes on with {what}.")
+
+
+def _look(file: StagingFile, task: str) -> Sight:
+    """Ask the service about a task; raises BadConfig for one that it does not know."""
+    backend = open_backend(file)
+    try:
+        sight = backend.poll(task)
+    except TransferError as error:
+        raise BadConfig(f"task {task} cannot be looked at: {error}; or give --no-check") from None
+    finally:
+        backend.close()
+    if sight.state is State.UNKNOWN:
+        raise BadConfig(
+            f"the transfer service knows no task {task}; nothing was changed. Check the ID, or"
+            " give --no-check"
+        )
+    return sight
+
+
+def _report(task: str, sight: Sight | None) -> None:
+    if sight is not None:
+        click.echo(f"task {task}: {sight.state.value} {sight.text}".rstrip())
