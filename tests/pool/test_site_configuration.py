@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sysconfig
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -296,7 +296,7 @@ def test_the_command_installs_what_the_daemons_then_use(
 
 def hooks(site: Site, verb: str, *options: str) -> str:
     """Run `htlease hooks` on the access point as root, with its own HTCondor and Python."""
-    places = [*(PROJECT / part for part in ("core", "admin")), sysconfig.get_paths()["purelib"]]
+    places = [place for place in sys.path if Path(place).is_relative_to(PROJECT)]
     more = (
         ["--hook-dir", str(site.pool.directory / "installed"), "--pyz", str(_pyz(site))]
         if verb == "install"
@@ -304,7 +304,7 @@ def hooks(site: Site, verb: str, *options: str) -> str:
         if verb == "status"
         else []
     )
-    path = ":".join(map(str, places))
+    path = ":".join(places)
     command = ["python3", "-B", "-m", "htlease_admin.cli", "hooks", verb, *options, *more]
     return site.pool.run(["env", f"PYTHONPATH={path}", *command], as_root=True).stdout
 
