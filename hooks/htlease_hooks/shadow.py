@@ -18,31 +18,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from htlease.journal import CHIRP_URL, GRANT_ATTRIBUTE
+from htlease_hooks import answer
+from htlease_hooks.answer import Answer, quoted
+from htlease_wrapper.credentials import TOKEN_ATTRIBUTE
 from htlease_wrapper.job_ad import Ad, parse_ad
 
-#: Attribute by which the execution point gets its token.
-TOKEN_ATTRIBUTE = "_condor_priv_HTLeaseToken"
 WAIT_SERVER_SECONDS = 10.0
 #: HTCondor ends a hook of the shadow after 120 s; ours is over long before.
 WAIT_SERVER_MAX_SECONDS = 60.0
 ASK_AGAIN_SECONDS = 0.5
 STDIN_MAX_CHARS = 4 << 20
 ANSWER_MAX_BYTES = 1 << 20
-
-#: `HookStatusCode`: below 300 the job is held, from 300 on it goes back to Idle.
-CONFIGURATION = 171
-CREDENTIAL = 172
-NO_SERVER_HOLD = 173
-UNREADABLE = 177
-NO_SERVER_IDLE = 602
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The job does not start now; `status` says to HTCondor what becomes of it."""
-
-    status: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -59,59 +46,71 @@ class RelayAway(Exception):
     """The relay, or the server behind it, gave no answer."""
 
 
-Attributes = Mapping[str, str]
-
-
 def main(name: str, arguments: Sequence[str]) -> int:
-    """Run the hook; what goes wrong is a `HookStatusCode` and a line on stderr."""
+    """Run the hook on stdin and return the exit status."""
     try:
-        outcome = prepare(_options(arguments), sys.stdin.read(STDIN_MAX_CHARS))
+        found = prepare(_options(arguments), sys.stdin.read(STDIN_MAX_CHARS))
     except argparse.ArgumentTypeError as error:
-        outcome = Refusal(CONFIGURATION, f"HTLEASE_HOOK_SHADOW_PREPARE_JOB_ARGS: {error}")
+        found = Answer(answer.BAD_CONFIG, f"HTLEASE_HOOK_SHADOW_PREPARE_JOB_ARGS: {error}")
     except Exception as error:
         # The type alone: what an error quotes might be the answer that has the token.
-        outcome = Refusal(UNREADABLE, f"internal error in the shadow hook: {type(error).__name__}")
-    if isinstance(outcome, Refusal):
-        return _refuse(outcome)
-    sys.stdout.write(
-        "".join(f"{attribute} = {_quoted(text)}\n" for attribute, text in outcome.items())
-    )
-    sys.stdout.flush()
-    return 0
+        text = f"internal error in the shadow's hook: {type(error).__name__}"
+        found = Answer(answer.UNREADABLE_INPUT, text)
+    return found.give()
 
 
-def prepare(options: Options, ad_text: str) -> Attributes | Refusal:
-    """Return the attributes that a starting job is given, or why it does not start."""
+def prepare(options: Options, ad_text: str) -> Answer:
+    """Return what a starting job is given, or why it does not start."""
     ad = Ad("stdin", parse_ad(ad_text))
     if ad.attributes.get("htlease") is False:
-        return {}
+        return Answer()
     cluster, proc = ad.count("ClusterId"), ad.count("ProcId")
     if cluster is None or proc is None:
-        return Refusal(UNREADABLE, "the job ad on stdin has no ClusterId and ProcId")
+        return Answer(answer.UNREADABLE_INPUT, "the job ad on stdin has no ClusterId and ProcId")
     try:
-        status, answer = _ask(options, {"job": f"{cluster}.{proc}"})
+        status, document = _ask(options, {"job": f"{cluster}.{proc}"})
     except RelayAway as error:
         return _without_server(options, str(error))
-    detail = str(answer.get("detail"))
-    if status == 403:
-        return Refusal(CREDENTIAL, detail)
-    if status == 400:
-        return Refusal(CONFIGURATION, detail)
-    if status != 200:
+    if status == 200:
+        return Answer(attributes=_given(options, document))
+    detail = str(document.get("detail"))
+    code = _REFUSALS.get(str(document.get("code")))
+    if document.get("code") == "subjob-closed" and document.get("outcome") == "complete":
+        code = answer.COMPLETE
+    if code is None:
         return _without_server(options, detail)
-    token = answer.get("token")
-    if not isinstance(token, str):
-        return {}  # this job has no lease
-    given = {TOKEN_ATTRIBUTE: token}
-    return {**given, "HTLeaseURL": options.url} if options.url else given
+    return Answer(code, f"job {cluster}.{proc}: {detail}")
 
 
-def _without_server(options: Options, why: str) -> Attributes | Refusal:
+#: What the relay or the server says of the job itself; all else lies between relay and server.
+_REFUSALS = {
+    "forbidden": answer.BAD_CREDENTIAL,
+    "invalid": answer.BAD_CONFIG,
+    "lease-still-live": answer.LEASE_STILL_LIVE,
+    "superseded-attempt": answer.SUPERSEDED,
+    "subjob-closed": answer.CLOSED,
+}
+
+
+def _given(options: Options, document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the attributes for a job: none when it has no lease."""
+    given = {
+        TOKEN_ATTRIBUTE: (document.get("token"), options.url),
+        GRANT_ATTRIBUTE: (document.get("grant"), CHIRP_URL),
+    }
+    for attribute, (value, url) in given.items():
+        if isinstance(value, str):
+            named = {"HTLeaseURL": quoted(url)} if url else {}
+            return {attribute: quoted(value), **named}
+    return {}
+
+
+def _without_server(options: Options, why: str) -> Answer:
     if options.on_no_server == "run":
-        sys.stderr.write(f"htlease: the job starts without a token: {' '.join(why.split())}\n")
-        return {}
-    status = NO_SERVER_HOLD if options.on_no_server == "hold" else NO_SERVER_IDLE
-    return Refusal(status, f"no token for the job: {why}; see `htlease relay` on this access point")
+        return Answer(message=f"the job starts without a token: {why}")
+    text = f"no token for the job: {why}; see `htlease relay` on this access point"
+    is_hold = options.on_no_server == "hold"
+    return Answer(answer.NO_SERVER_HOLD if is_hold else answer.NO_SERVER_IDLE, text)
 
 
 def _options(arguments: Sequence[str]) -> Options:
@@ -140,18 +139,18 @@ def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, A
     """Return the relay's answer, asking again while there is time; raises RelayAway."""
     until = time.monotonic() + options.wait_server_seconds
     while True:
-        answer: tuple[int, Mapping[str, Any]] | None = None
+        found: tuple[int, Mapping[str, Any]] | None = None
         away = ""
         try:
-            answer = _exchange(options.socket, body, max(0.1, until - time.monotonic()))
+            found = _exchange(options.socket, body, max(0.1, until - time.monotonic()))
         except (OSError, ValueError, http.client.HTTPException) as error:
             away = f"{options.socket}: {getattr(error, 'strerror', None) or type(error).__name__}"
-        if answer is not None and answer[0] != 503:
-            return answer
+        if found is not None and found[0] != 503:
+            return found
         if until - time.monotonic() <= ASK_AGAIN_SECONDS:
-            if answer is None:
+            if found is None:
                 raise RelayAway(f"the relay does not answer at {away}")
-            return answer
+            return found
         time.sleep(ASK_AGAIN_SECONDS)
 
 
@@ -177,24 +176,9 @@ def _exchange(
             "POST", "/v1/starts", json.dumps(body), {"Content-Type": "application/json"}
         )
         response = connection.getresponse()
-        answer = json.loads(response.read(ANSWER_MAX_BYTES))
+        document = json.loads(response.read(ANSWER_MAX_BYTES))
     finally:
         connection.close()
-    if not isinstance(answer, dict):
+    if not isinstance(document, dict):
         raise ValueError("no document")
-    return response.status, answer
-
-
-def _refuse(refusal: Refusal) -> int:
-    """Tell HTCondor and its log what becomes of the job; return the exit status."""
-    text = f"htlease: {' '.join(refusal.text.split())}"
-    sys.stdout.write(f"HookStatusCode = {refusal.status}\nHookStatusMessage = {_quoted(text)}\n")
-    sys.stdout.flush()
-    sys.stderr.write(f"{text}\n")
-    return refusal.status % 100 or 100
-
-
-def _quoted(text: str) -> str:
-    """Return a string as a ClassAd literal on one line."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(char if char.isprintable() else " " for char in escaped) + '"'
+    return response.status, document

@@ -16,13 +16,13 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.client import Clock, LeaseClient
 from htlease.errors import BadConfig, Refused, ServerUnavailable
-from htlease.transport import HttpTransport
 from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import find_token
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
 from htlease_wrapper.job import sandbox_of
 from htlease_wrapper.sandbox import STATE_FILE, read_state
+from htlease_wrapper.way import transport_to
 
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
 
@@ -111,7 +111,7 @@ def open_call(
     console.subjob, console.attempt_number = state.key, state.attempt_number
     # A payload may have changed its directory, so the wrapper's is looked at too.
     token = find_token(environ, sandbox, os.getuid()) or find_token(environ, home, os.getuid())
-    transport = HttpTransport(state.server, token.text if token else None)
+    transport = transport_to(state.server, token.text if token else None, sandbox, environ)
     client = LeaseClient(transport, SubjobKey.parse(state.key), Clock())
     return PayloadCall(client, home, state.fence, state.nonce, wait_server_seconds, console)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from htlease import messages as m
 from htlease.client import Clock, Lease, LeaseClient
-from htlease.transport import HttpTransport
 from htlease_wrapper import chirp
 from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console
@@ -38,6 +37,7 @@ from htlease_wrapper.sandbox import (
 from htlease_wrapper.settings import RunOptions, Settings, settle
 from htlease_wrapper.signals import Interrupted, Signals
 from htlease_wrapper.untracked import become
+from htlease_wrapper.way import transport_to
 
 
 def since_boot() -> float:
@@ -230,10 +230,12 @@ class _Attempt:
 
     def _connect(self) -> LeaseClient:
         token = _token(self._environ, self.job.sandbox)
-        transport = HttpTransport(
+        transport = transport_to(
             self.settings.server,
             token.text if token else None,
-            exchange_seconds=self.settings.exchange_seconds,
+            self.job.sandbox,
+            self._environ,
+            self.settings.exchange_seconds,
         )
         return LeaseClient(transport, self._key, self._clock)
 

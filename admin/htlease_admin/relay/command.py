@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from htlease.errors import BadConfig
+from htlease_admin.lease_server import LeaseServer
 from htlease_admin.parameters import DURATION
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory as state_directory_of
@@ -53,6 +54,20 @@ SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
     show_default=True,
     help="How often it looks at queue and history.",
 )
+@click.option(
+    "--no-path",
+    "has_no_path",
+    is_flag=True,
+    help="No job reaches the server: keep its lease here, and take its updates from the queue.",
+)
+@click.option(
+    "--chirp-ttl",
+    "chirp_ttl_seconds",
+    type=DURATION,
+    default="10m",
+    show_default=True,
+    help="How long such a lease outlives this relay or its job's run.",
+)
 @pass_session
 def relay(
     session: Session,
@@ -62,6 +77,8 @@ def relay(
     token_ttl_seconds: float,
     state_directory: Path | None,
     poll_seconds: float,
+    has_no_path: bool,
+    chirp_ttl_seconds: float,
 ) -> None:
     """Run the daemon that speaks to the lease server for this access point's jobs."""
     try:
@@ -81,8 +98,12 @@ def relay(
         token_ttl_seconds,
         state_directory or state_directory_of(os.environ) / "relay",
         poll_seconds,
+        has_no_path,
+        chirp_ttl_seconds,
     )
-    asyncio.run(run(options, session.server(), click.echo))
+    connection = session.connection()
+    token = connection.credential.token if connection.credential else None
+    asyncio.run(run(options, LeaseServer.at(connection), token, click.echo))
 
 
 def _address(text: str) -> tuple[str, int]:

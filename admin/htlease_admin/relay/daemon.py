@@ -16,6 +16,7 @@ from aiohttp import web
 
 from htlease.errors import BadConfig
 from htlease_admin.lease_server import LeaseServer
+from htlease_admin.relay.chirp_starts import ChirpStarts, ViaTransport
 from htlease_admin.relay.desk import Desk
 from htlease_admin.relay.door import KEEP_ALIVE_SECONDS, Door
 from htlease_admin.relay.owners import WorkflowOwners
@@ -40,22 +41,40 @@ class RelayOptions:
     token_ttl_seconds: float
     state_directory: Path
     poll_seconds: float
+    #: No execution point has a network to the server: leases are kept here, see `chirp_starts`.
+    has_no_path: bool
+    chirp_ttl_seconds: float
 
 
-async def run(options: RelayOptions, server: LeaseServer, say: Callable[[str], object]) -> None:
+async def run(
+    options: RelayOptions, server: LeaseServer, token: str | None, say: Callable[[str], object]
+) -> None:
     """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot listen."""
+    name = socket.gethostname()
+    chirp = ChirpStarts(
+        ViaTransport(server.url, token, f"chirp {name} (htlease-relay)"),
+        options.state_directory / "starts",
+        options.chirp_ttl_seconds,
+    )
     starts = Starts(
-        server, WorkflowOwners(server), QueueReader(options.schedd_name), options.token_ttl_seconds
+        server,
+        WorkflowOwners(server),
+        QueueReader(options.schedd_name),
+        options.token_ttl_seconds,
+        chirp,
+        options.has_no_path,
     )
     watched = QueueReader(options.schedd_name)
-    watcher = Watcher(Reports(server), watched, options.state_directory, options.poll_seconds)
+    watcher = Watcher(
+        Reports(server), watched, options.state_directory, options.poll_seconds, chirp
+    )
     stop = threading.Event()
     watching = threading.Thread(target=watcher.run, args=(stop,), name="relay-watcher", daemon=True)
     door = Door()
     async with contextlib.AsyncExitStack() as stack:
         loop = asyncio.get_running_loop()
         if options.listen is not None:
-            proxy = Proxy(server.url, socket.gethostname()).app()
+            proxy = Proxy(server.url, name).app()
             make = door.to(await _running(stack, proxy, door))
             host, port = options.listen
             try:

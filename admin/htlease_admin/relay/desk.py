@@ -76,7 +76,7 @@ class Desk:
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._thread, decide, peer, body)
         except Refused as refused:
-            return problem(refused.code, refused.detail)
+            return problem(refused.code, refused.detail, outcome=refused.outcome)
         except (InvalidField, ValueError, KeyError) as error:
             return problem("invalid", str(error))
         except BadConfig as error:

@@ -11,9 +11,15 @@ from htlease.messages import Rejection
 from htlease.protocol import problem_document
 
 
-def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def problem(
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    outcome: str | None = None,
+) -> web.Response:
     """Return the answer for a stable code."""
-    document = problem_document(Rejection(code, detail))
+    document = problem_document(Rejection(code, detail, outcome=outcome))
     return web.Response(
         status=document["status"],
         headers={"Content-Type": "application/problem+json", **(headers or {})},

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
 from htlease_admin.lease_server import Document, LeaseServer
+from htlease_admin.relay.chirp_starts import ATTRIBUTES, ChirpStarts
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.peers import Peer
 from htlease_admin.relay.queue_reader import QueueReader
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
-_ATTRIBUTES = ("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease")
+#: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.
+_ATTRIBUTES = ("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath")
+#: Refusals that the job has to hear; others are between relay and server.
+_ABOUT_THE_LEASE = ("lease-still-live", "superseded-attempt", "subjob-closed")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class Starts:
     owners: WorkflowOwners
     queue: QueueReader
     token_ttl_seconds: float
+    chirp: ChirpStarts
+    #: No execution point has a network to the server.
+    has_no_path: bool
 
     def answer(self, peer: Peer, job: str) -> Document:
         """Return what the job named `CLUSTER.PROC` is given; {} when it has no lease.
@@ -48,9 +55,19 @@ class Starts:
         key = SubjobKey.parse(str(ad["HTLeaseKey"]))
         try:
             self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
+            if self.has_no_path or ad.get("HTLeaseNoPath") is True:
+                return {"grant": self._begin(constraint, key)}
             minted = self.server.mint_token(key.workflow, key.subjob, self.token_ttl_seconds)
         except Refused as refused:
             if refused.status == 0:
                 raise  # ours, and the job's fault
+            if refused.code in _ABOUT_THE_LEASE:
+                raise
             raise ServerUnavailable(f"the lease server refuses the relay: {refused}") from None
         return {"token": minted["token"]}
+
+    def _begin(self, constraint: str, key: SubjobKey) -> str:
+        ads = self.queue.read_jobs(constraint, ATTRIBUTES)
+        if not ads:
+            raise Refused("forbidden", "the job has left the queue")
+        return self.chirp.begin(key, ads[0])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError
+from htlease_admin.relay.chirp_starts import ChirpStarts
 from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, End, end_of
 from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
@@ -77,11 +78,17 @@ class Watcher:
     """Watches one schedd."""
 
     def __init__(
-        self, reports: Reports, queue: QueueReader, directory: Path, poll_seconds: float
+        self,
+        reports: Reports,
+        queue: QueueReader,
+        directory: Path,
+        poll_seconds: float,
+        chirp: ChirpStarts,
     ) -> None:
         """Prepare to watch; raises BadConfig when the state directory cannot be used."""
         self._reports = reports
         self._queue = queue
+        self._chirp = chirp
         self._directory = directory
         self._poll_seconds = poll_seconds
         try:
@@ -119,6 +126,7 @@ class Watcher:
         try:
             for end, _ in list(self._progress.waiting.values()):
                 self._report(end)
+            self._chirp.look(self._queue)
             self._look_at_history()
             self._look_at_queue()
         finally:
@@ -152,7 +160,9 @@ class Watcher:
 
     def _report(self, end: End) -> None:
         name = end.global_job_id
+        self._chirp.job_ended(name, self._queue)
         if self._reports.report(end):
+            self._chirp.job_settled(name)
             self._progress.waiting.pop(name, None)
             return
         _, since = self._progress.waiting.setdefault(name, (end, time.time()))
