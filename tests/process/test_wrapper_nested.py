@@ -76,6 +76,7 @@ def test_the_inner_ones_plan_is_walked_and_recorded(job: Sandbox) -> None:
     assert [phase["name"] for phase in document["phases"]][-2:] == ["fetch", "work"]
     assert document["attempt_number"] == 1, "it is one start of the job"
     assert _grants(job) == [1, 2]
+    assert job.server.events(job.key, "write-refused") == []
     assert job.messages == ""
     assert not [path.name for path in job.path.iterdir() if path.name.startswith(".htlease")]
 

@@ -216,6 +216,11 @@ class Keeper:
 
     def _step(self) -> None:
         now = self._clock.monotonic()
+        if self.is_handed_over():
+            with self._changed:
+                self._is_resting = True
+                self._letters.clear()
+            self._poke()
         if now >= self._details_at:
             self._details_at = now + DETAILS_SECONDS
             self.notice_details()
