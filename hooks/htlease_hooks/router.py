@@ -53,7 +53,8 @@ def translate_job(given: bytes, relay: Relay) -> bytes:
     if source.text(ads.KEY) is None and ads.KEY.lower() not in source.attributes:
         stamped[ads.KEY] = key
     try:
-        generation = relay.ask("enroll", {"job": job, "key": key}).get("epoch")
+        named = {"job": job, "key": key, "source": source.text("GlobalJobId")}
+        generation = relay.ask("enroll", named).get("epoch")
         if isinstance(generation, int):
             stamped[ads.GENERATION] = generation
     except NoRelay as error:
@@ -97,6 +98,7 @@ def _report(routed_text: bytes, relay: Relay, step: str) -> Mapping[str, Literal
 def _named(routed: Ad, links: ads.Links) -> dict[str, Literal]:
     named: dict[str, Literal] = {
         "job": links.source_job,
+        "source": routed.text(ads.SOURCE) or "",
         "routed_job": links.job,
         "global_job_id": links.global_job_id,
         "grid_job_id": links.grid_job_id,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.pool.lab import PROJECT, Lab, TestJob
 from tests.pool.relay import RelayProcess, site_directory
@@ -28,6 +32,22 @@ JOB_ROUTER_ROUTE_Here @=end
 @end
 HTLEASE_HOOK_DIR = {hooks}
 """
+
+
+class Relay(RelayProcess):
+    """A relay that can be made to hang, and more than one of which can be there."""
+
+    def __init__(self, lab: Lab, directory: Path | None = None) -> None:
+        super().__init__(lab, "--poll", "2")
+        if directory is not None:
+            self.directory = directory
+            self.socket = directory / "relay.sock"
+            self.log = directory / "relay.log"
+            self.state = directory / "relay-state"
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
 
 
 def install_links(lab: Lab) -> None:
@@ -118,11 +138,13 @@ def submit_routed(
     name: str,
     behaviour: Mapping[str, Any] | None = None,
     lines: Sequence[str] = (),
+    key: str | None = None,
     **options: Any,
 ) -> RoutedJob:
     """Submit a job that only the router may take."""
-    workflow = f"{name}-{lab.submitted + 1}"
-    key = f"{workflow}/work-of-{name}"
+    number = lab.submitted + 1
+    key = key or f"{name}-{number}/{name}-of-{number}"
+    options.setdefault("ttl_seconds", 10)
     job = lab.submit(
         name,
         behaviour,
@@ -137,8 +159,20 @@ def submit_routed(
     return RoutedJob(replace(job, key=key))
 
 
-def link_relay(relay: RelayProcess) -> None:
-    """Let the hooks find the relay's socket beside their links."""
-    link = relay.directory / "relay.sock"
-    if relay.socket != link and not link.is_symlink():
-        link.symlink_to(relay.socket)
+@contextmanager
+def routed_by(lab: Lab, more: str = "") -> Iterator[Relay]:
+    """Have a Job Router with our hooks and a relay for a while."""
+    relay = Relay(lab)
+    relay.start()
+    install_router(lab, more)
+    try:
+        yield relay
+    finally:
+        lab.pool.configure("ap", "router", None)
+        relay.stop()
+
+
+def found(lab: Lab, identifier: str) -> list[str]:
+    """Return the keys of the subjobs that know an ID."""
+    answer = lab.server.ask("GET", f"subjobs?id={quote(identifier, safe='')}")
+    return [f"{each['workflow']}/{each['subjob']}" for each in answer["subjobs"]]

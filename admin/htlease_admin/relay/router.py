@@ -67,6 +67,13 @@ class Routes:
         ads = self.queue.read_jobs(constraint, _ATTRIBUTES)
         if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
             raise Refused("forbidden", f"user {peer.uid} has no job {job} in this queue")
+        source, asked = ads[0].get("GlobalJobId"), body.get("source")
+        if asked and asked != source:
+            raise Refused(
+                "forbidden",
+                f"job {job} is {source} here and {asked} to the router: this relay reads another "
+                "queue than the router's; start it with the router's CONDOR_CONFIG",
+            )
         named = {"HTLeaseKey": body["key"]} if isinstance(body.get("key"), str) else {}
         return {**named, **ads[0]}
 
