@@ -10,6 +10,7 @@ import click
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused, ServerUnavailable
 from htlease_admin import installed_version
+from htlease_admin.dag.commands import dag
 from htlease_admin.doctor import doctor
 from htlease_admin.graph import graph
 from htlease_admin.hooks.command import hooks
@@ -19,6 +20,7 @@ from htlease_admin.operating import cancel, commit, settle
 from htlease_admin.pools import pool
 from htlease_admin.reading import explain_command, find, history, list_command, show
 from htlease_admin.relay.command import relay
+from htlease_admin.scenarios.command import scenario
 from htlease_admin.serving import serve
 from htlease_admin.session import Session, connection_options
 from htlease_admin.staging.command import stage
@@ -71,8 +73,8 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 
 assert isinstance(htlease, SectionedGroup)
 htlease.add_section("Look", [list_command, show, history, explain_command, logs, find, graph])
-htlease.add_section("Act", [submit, stage, cancel, commit, settle, maintenance])
-htlease.add_section("Set up", [serve, relay, hooks, doctor, token, workflow, pool])
+htlease.add_section("Act", [submit, dag, stage, cancel, commit, settle, maintenance])
+htlease.add_section("Set up", [serve, relay, hooks, doctor, token, workflow, pool, scenario])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

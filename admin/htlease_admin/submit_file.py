@@ -115,7 +115,7 @@ def wrap(description: Description, wrapping: Wrapping) -> Description:
     is_transferred = sends_files(commands)
     if is_transferred:
         commands["should_transfer_files"] = "YES"
-    if not _is_wrapper(executable):
+    if not is_wrapper(executable):
         _put_in_front(commands, executable, is_transferred, wrapping)
     elif wrapping.plan_path or wrapping.ttl_seconds:
         raise InvalidField(
@@ -137,7 +137,7 @@ def sends_executable(commands: Commands) -> bool:
     return (
         sends_files(commands)
         and not _is_no(commands, "transfer_executable")
-        and not _is_wrapper(commands.get("executable", ""))
+        and not is_wrapper(commands.get("executable", ""))
     )
 
 
@@ -150,7 +150,8 @@ def sends_files(commands: Commands) -> bool:
     return _universe(commands) in _WITH_TRANSFER and not _is_no(commands, "should_transfer_files")
 
 
-def _is_wrapper(executable: str) -> bool:
+def is_wrapper(executable: str) -> bool:
+    """Tell whether an `executable` is the wrapper itself."""
     return _WRAPPER_NAME.fullmatch(PurePosixPath(executable.strip()).name) is not None
 
 

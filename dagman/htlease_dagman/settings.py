@@ -19,7 +19,7 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True)
 class NodeScripts:
-    """The scripts that the user gave one node; ours run them in their place."""
+    """The scripts that the user gave one node, which ours run in their place; and what it is."""
 
     #: As they stand in the DAG, DAGMan's macros included; empty: none.
     pre: tuple[str, ...] = ()
@@ -30,6 +30,12 @@ class NodeScripts:
     #: The exit status after which the user's script is to run again later (SCRIPT DEFER).
     pre_defer: int | None = None
     post_defer: int | None = None
+    #: `job`, `subdag`, `final`, `provisioner` or `service`.
+    kind: str = "job"
+    #: How many jobs it queues; with more than one, job N is the subjob `NODE.N`.
+    jobs: int = 1
+    #: DAGMan submits no job for it.
+    is_noop: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""`htlease dag`: DAGMan workflows on the access point."""
