@@ -91,7 +91,10 @@ def install_command(
     force: bool,
     reconfig: bool,
 ) -> None:
-    """Put programs and one configuration file in place, or leave all as it was."""
+    """Put programs and configuration in place.
+
+    When HTCondor does not read the result as it should, all is left as it was.
+    """
     config = find_config(os.environ, prefix)
     part = read_role(role)
     where = places(config, part, hook_dir or hook_directory(config))
@@ -136,7 +139,10 @@ def install_command(
 @_FORCE
 @_RECONFIG
 def uninstall_command(role: str, prefix: Path, force: bool, reconfig: bool) -> None:
-    """Take away what install put there; what it replaced comes back byte by byte."""
+    """Take away what install put there.
+
+    What it replaced comes back byte by byte.
+    """
     config = find_config(os.environ, prefix)
     part = read_role(role)
     where = places(config, part, hook_directory(config))
@@ -152,7 +158,10 @@ def uninstall_command(role: str, prefix: Path, force: bool, reconfig: bool) -> N
 @_PREFIX
 @click.option("--pyz", type=click.Path(path_type=Path), help="Compare with this htlease-ep.pyz.")
 def status_command(prefix: Path, pyz: Path | None) -> None:
-    """Show what is installed and what HTCondor makes of it; exits 1 if there is a problem."""
+    """Show what is installed, and what HTCondor makes of it.
+
+    Exits 1 if there is a problem.
+    """
     config = find_config(os.environ, prefix)
     _say_which(config)
     hook_dir = hook_directory(config)
@@ -227,6 +236,8 @@ def _say_which(config: CondorConfig) -> None:
 
 
 def _reconfigure(config: CondorConfig, is_wanted: bool) -> None:
+    if config.root != Path("/"):
+        return
     if not is_wanted:
         click.echo("Nothing changes until you run condor_reconfig (or give --reconfig).")
         return

@@ -65,18 +65,18 @@ def hook_checks(
 
 
 def _path_checks(values: Mapping[str, str], faults: Mapping[str, str]) -> Iterator[Check]:
-    for knob in HOOKS:
-        if knob not in faults:
-            continue
+    for fault in dict.fromkeys(faults.values()):
+        knobs = [knob for knob in HOOKS if faults.get(knob) == fault]
         consequence = (
             "starts get no token"
-            if "SHADOW" in knob
-            else "HTCondor fails every job that comes here, one after the other"
+            if all("SHADOW" in knob for knob in knobs)
+            else "HTCondor fails every job that needs it, one after the other"
         )
+        paths = ", ".join(f"{knob} = {values[knob]}" for knob in knobs)
         yield Check(
             "hook path",
             PROBLEM,
-            f"{knob} = {values[knob]}: {faults[knob]}; {consequence}",
+            f"{fault}: {paths}; {consequence}",
             "run `htlease hooks install` again, or take the configuration file away",
         )
     present = [knob for knob in HOOKS if knob in values]

@@ -97,8 +97,16 @@ def test_a_hook_that_htcondor_refuses_is_named_with_what_follows() -> None:
     }
     starter, shadow = (c for c in hook_checks(values, NEW, faults) if c.name == "hook path")
     assert (starter.verdict, shadow.verdict) == (PROBLEM, PROBLEM)
-    assert "/h/prepare_job: No such file" in starter.finding and "every job" in starter.finding
+    assert starter.finding.startswith("No such file or directory: HTLEASE_HOOK_PREPARE_JOB = /h/")
+    assert "every job" in starter.finding
     assert "no token" in shadow.finding and "every job" not in shadow.finding
+
+
+def test_one_fault_of_many_hooks_is_said_once() -> None:
+    fault = "everybody may write to /h"
+    faults = {"HTLEASE_HOOK_PREPARE_JOB": fault, "HTLEASE_HOOK_UPDATE_JOB_INFO": fault}
+    (found,) = (c for c in hook_checks(EP, NEW, faults) if c.name == "hook path")
+    assert "/h/prepare_job" in found.finding and "/h/update_job_info" in found.finding
 
 
 def test_every_macro_that_is_judged_is_asked_for() -> None:
