@@ -25,14 +25,19 @@ LEASE_STILL_LIVE = 601
 NO_SERVER_IDLE = 602
 OVERLOADED = 603
 
-#: What comes out as a job that ended with 0 without having run or touched earlier outputs.
-#: Source: measured on 23.9.6 and 25.14.1; without `TransferExecutable` the job is held.
+#: Makes HTCondor run nothing and see a job that ended with 0. Source: measured on 23.9.6 and
+#: 25.14.1; without `TransferExecutable` the job is held.
 NOTHING_TO_DO: Mapping[str, str] = {
     "Cmd": '"/bin/true"',
     "Args": '""',
     "Arguments": '""',
     "Environment": '""',
     "TransferExecutable": "false",
+}
+#: The same before the input is transferred, when it can also keep what earlier starts brought
+#: back from being replaced.
+NOTHING_TO_BRING_BACK: Mapping[str, str] = {
+    **NOTHING_TO_DO,
     "TransferInput": '""',
     "TransferOutput": '""',
     "In": '"/dev/null"',

@@ -6,14 +6,14 @@ from htlease import messages as m
 from htlease.client import Clock, Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_hooks import answer
-from htlease_hooks.answer import NOTHING_TO_DO, Answer
+from htlease_hooks.answer import NOTHING_TO_BRING_BACK, NOTHING_TO_DO, Answer
 from htlease_hooks.site import Site
+from htlease_wrapper.job_ad import Ad
 
 _ASK_AGAIN_MIN_SECONDS = 0.2
 _BACKOFF_FIRST_SECONDS = 0.25
 _BACKOFF_MAX_SECONDS = 2.0
-#: Universes whose jobs are a command with files: vanilla (containers too) and local.
-_COMMAND_UNIVERSES = (5, 12)
+_VANILLA, _LOCAL = 5, 12
 
 
 def ask(client: LeaseClient, command: m.Acquire, site: Site) -> Lease:
@@ -48,7 +48,9 @@ def _with_jitter(seconds: float, clock: Clock) -> float:
     return seconds * (1 + clock.chance() / 5)
 
 
-def answer_to(refused: Refused, about: str, token_found_at: str | None, universe: int) -> Answer:
+def answer_to(
+    refused: Refused, about: str, token_found_at: str | None, ad: Ad, is_before_transfer: bool
+) -> Answer:
     """Return what a refusal by the server means for the job; pure."""
     code, why = refused.code, refused.detail
     if code == "lease-still-live":
@@ -64,10 +66,7 @@ def answer_to(refused: Refused, about: str, token_found_at: str | None, universe
             "submit it again",
         )
     if code == "subjob-closed" and refused.outcome == "complete":
-        if universe in _COMMAND_UNIVERSES:
-            done = f"{about}: complete already, so the job ends with 0 and leaves its outputs alone"
-            return Answer(message=done, attributes=NOTHING_TO_DO)
-        return Answer(answer.COMPLETE, f"{about}: complete already; remove this job")
+        return answer_to_complete(about, ad, is_before_transfer)
     if code == "subjob-closed":
         return Answer(
             answer.CLOSED,
@@ -82,6 +81,21 @@ def answer_to(refused: Refused, about: str, token_found_at: str | None, universe
             "release it",
         )
     return Answer(answer.BAD_CONFIG, f"{about}: the server refuses the request: {refused}")
+
+
+def answer_to_complete(about: str, ad: Ad, is_before_transfer: bool) -> Answer:
+    """Return what lets a job end well that has nothing left to do; pure.
+
+    Once the input has been transferred, the list of outputs stands: one that is named but not
+    made would fail the job.
+    """
+    done = f"{about}: complete already, so nothing is run and the job ends with 0"
+    universe = ad.count("JobUniverse")
+    if universe == _VANILLA and is_before_transfer:
+        return Answer(message=done, attributes=NOTHING_TO_BRING_BACK)
+    if universe == _LOCAL or (universe == _VANILLA and not ad.text("TransferOutput")):
+        return Answer(message=done, attributes=NOTHING_TO_DO)
+    return Answer(answer.COMPLETE, f"{about}: complete already; remove this job")
 
 
 def answer_without_server(site: Site, about: str, why: str) -> Answer:

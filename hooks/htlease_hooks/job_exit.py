@@ -76,7 +76,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
 
 def _record(start: Start, state: SandboxState, end: JobEnd) -> None:
     assert state.fence is not None
-    client = start.connect()
+    client = start.connect(state)
     pair = (state.fence, state.nonce)
     remove_state(start.notes.folder, state.nonce)  # an UPDATE_JOB_INFO may still come
     if end.is_evicted:
@@ -91,5 +91,5 @@ def _record(start: Start, state: SandboxState, end: JobEnd) -> None:
             else:
                 client.call(m.Fail(*pair, phase, "the job failed", end.exit_code))
     except Refused as refused:
-        say(f"{start.key}: {phase} is not recorded: {refused}")
+        say(f"{state.key}: {phase} is not recorded: {refused}")
     client.call(m.Exited(*pair, end.exit_code, end.exit_signal))

@@ -49,13 +49,6 @@ class Notes:
         """Keep the token for hooks that cannot find it: chirp is not there in all of them."""
         self._write(_TOKEN, token)
 
-    def token(self) -> str | None:
-        """Return the token that PREPARE found, or None."""
-        try:
-            return (self.folder / _TOKEN).read_text(encoding="ascii").strip() or None
-        except (OSError, UnicodeDecodeError):
-            return None
-
     def write_phase(self, phase: str) -> None:
         """Note the phase that is entered once the job runs."""
         self._write(_PHASE, phase)

@@ -24,7 +24,7 @@ from htlease_wrapper.sandbox import SandboxState, write_state
 
 #: For all that is not waiting: files, chirp, the start of the thread.
 _OWN_SECONDS = 2.0
-_VANILLA = 5
+BEFORE_TRANSFER = "prepare_job_before_transfer"
 
 
 def main(name: str, arguments: Sequence[str]) -> int:
@@ -77,7 +77,7 @@ def _prepared(name: str, start: Start) -> Answer:
     if start.is_left_alone:
         return Answer()
     if start.token is None:
-        if name == "prepare_job_before_transfer":
+        if name == BEFORE_TRANSFER:
             return Answer()  # it may come with the input files
         about = f"job {start.job.global_job_id}"
         return answer_without_server(start.site, about, "the job has no token for the lease server")
@@ -86,18 +86,19 @@ def _prepared(name: str, start: Start) -> Answer:
     if state is None or state.fence is None:
         if state is not None:
             return Answer()  # asked in vain before the transfer; UPDATE_JOB_INFO catches up
-        return _acquired(start)
-    return _confirmed(start, state)
+        return _acquired(name, start)
+    return _confirmed(name, start, state)
 
 
-def _acquired(start: Start) -> Answer:
+def _acquired(name: str, start: Start) -> Answer:
     state = start.new_state()
     write_state(start.notes.folder, state)  # a lost reply is found again by this nonce
     try:
-        lease = ask(start.connect(), start.acquire_command(state), start.site)
+        lease = ask(start.connect(state), start.acquire_command(state), start.site)
     except Refused as refused:
-        return _refusal(start, refused)
+        return _refusal(name, start, refused)
     except ServerUnavailable as error:
+        start.show({"ChirpHTLeaseState": "server-away"})
         return answer_without_server(start.site, str(start.key), str(error))
     keep(start, state, lease.grant)
     number = lease.grant.attempt_number
@@ -120,10 +121,10 @@ def keep(start: Start, state: SandboxState, grant: m.Grant) -> None:
         start.notes.write_phase(grant.phases[0].name)
 
 
-def _confirmed(start: Start, state: SandboxState) -> Answer:
+def _confirmed(name: str, start: Start, state: SandboxState) -> Answer:
     """Make sure that a lease outlasted the transfer of the input."""
     assert state.fence is not None
-    client = start.connect()
+    client = start.connect(state)
     try:
         answered = client.call(m.Renew(state.fence, state.nonce))
         order = answered.get("order")
@@ -134,12 +135,12 @@ def _confirmed(start: Start, state: SandboxState) -> Answer:
         client.call(m.Abandon(state.fence, state.nonce, "recalled before the job began"))
         raise Refused("lease-still-live", "a later attempt has asked for the lease")
     except Refused as refused:
-        return _refusal(start, refused)
+        return _refusal(name, start, refused)
     except ServerUnavailable:
         return Answer()  # the lease is ours as far as we know
 
 
-def _refusal(start: Start, refused: Refused) -> Answer:
-    token = start.token
-    universe = start.ad.count("JobUniverse") or _VANILLA
-    return answer_to(refused, str(start.key), token.found_at if token else None, universe)
+def _refusal(name: str, start: Start, refused: Refused) -> Answer:
+    found_at = start.token.found_at if start.token else None
+    is_before_transfer = name == BEFORE_TRANSFER
+    return answer_to(refused, str(start.key), found_at, start.ad, is_before_transfer)

@@ -21,14 +21,13 @@ from htlease_hooks.environment import Unreadable, job_environment
 from htlease_hooks.notes import Notes
 from htlease_hooks.site import Site
 from htlease_wrapper import chirp
-from htlease_wrapper.credentials import Token, find_token
+from htlease_wrapper.credentials import TOKEN_ATTRIBUTE, Token, find_token
 from htlease_wrapper.job import Job, choose_key, find_job
 from htlease_wrapper.job_ad import Ad, evidence_of, parse_ad, place_of
 from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
 
 #: Of a job's environment and of the hook's; daemons may have a BEARER_TOKEN of their own.
 _FROM_HOOK = ("_CONDOR_CREDS", "_CONDOR_CHIRP_CONFIG")
-_TOKEN_ATTRIBUTE = "_condor_priv_HTLeaseToken"
 #: An exchange must fit into the time for the server more than once.
 _EXCHANGE_PART = 1 / 2
 _EXCHANGE_MIN_SECONDS = 1.0
@@ -73,11 +72,9 @@ class Start:
         hook = {name: self._environ[name] for name in _FROM_HOOK if name in self._environ}
         own = {**(self.environment or {}), **hook}
         found = find_token(own, sandbox, os.getuid())
-        if found is None and (noted := self.notes.token()):
-            return Token(noted, "what PREPARE_JOB kept of it")
         if found is None and (config := chirp.config_path(own, sandbox)):
-            text = chirp.get_string(config, _TOKEN_ATTRIBUTE)
-            return Token(text, f"{_TOKEN_ATTRIBUTE} of the job") if text else None
+            text = chirp.get_string(config, TOKEN_ATTRIBUTE)
+            return Token(text, f"{TOKEN_ATTRIBUTE} of the job") if text else None
         return found
 
     @cached_property
@@ -94,12 +91,12 @@ class Start:
             raise BadConfig("no server is named; set HTLEASE_URL in the configuration")
         return server
 
-    def connect(self) -> LeaseClient:
-        """Return a client for the subjob; raises BadConfig."""
+    def connect(self, state: SandboxState) -> LeaseClient:
+        """Return a client for the subjob and server that a state names; raises BadConfig."""
         exchange_seconds = max(_EXCHANGE_MIN_SECONDS, self.site.wait_server * _EXCHANGE_PART)
         token = self.token.text if self.token else None
-        transport = HttpTransport(self.server, token, exchange_seconds=exchange_seconds)
-        return LeaseClient(transport, self.key, self.clock)
+        transport = HttpTransport(state.server, token, exchange_seconds=exchange_seconds)
+        return LeaseClient(transport, SubjobKey.parse(state.key), self.clock)
 
     def state(self) -> SandboxState | None:
         """Return what this start's processes have left: its nonce, and its fence if it has one."""

@@ -86,28 +86,28 @@ def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
     task = task_for(job_state, has_process, state, state is not None and state.is_in_use)
     if task is Task.NOTHING or state is None:
         return
-    client = start.connect()
+    client = start.connect(state)
     try:
         if task is Task.ACQUIRE:
             lease = client.acquire(start.acquire_command(state))
             keep(start, state, lease.grant)
-            say(f"{start.key} attempt {lease.grant.attempt_number}: has the lease at last")
+            say(f"{state.key} attempt {lease.grant.attempt_number}: has the lease at last")
             return
         why = _renew(start, client, state, has_process)
     except ServerUnavailable as error:
-        say(f"{start.key}: the server does not answer ({error}); the job goes on")
+        say(f"{state.key}: the server does not answer ({error}); the job goes on")
         start.show({"ChirpHTLeaseState": "server-away"})
         return
     except Refused as refused:
         if refused.code not in _LOST_CODES:
-            say(f"{start.key}: the lease was not renewed: {refused}")
+            say(f"{state.key}: the lease was not renewed: {refused}")
             return
         if refused.code == "subjob-closed" and refused.outcome == "complete":
             return
         why = refused.detail
     if why is None or job_pid is None:
         return
-    say(f"{start.key}: {why}; the job is stopped")
+    say(f"{state.key}: {why}; the job is stopped")
     start.show({"ChirpHTLeaseState": "lost"})
     is_gone = stop(job_pid, job_mark(environ, os.getpid(), job_pid), KILL_GRACE_SECONDS)
     if is_gone and state.fence is not None:

@@ -113,7 +113,8 @@ def home_in(sandbox: Path) -> Path:
     is known here, on another machine with the same shared directory. Raises OSError.
     """
     state = read_state(sandbox)
-    if state is None or not (state.is_in_use or _may_live_elsewhere(state, sandbox)):
+    is_own = state is not None and state.pid == os.getpid() and state.is_in_use
+    if state is None or is_own or not (state.is_in_use or _may_live_elsewhere(state, sandbox)):
         return sandbox
     home = sandbox / _own_folder()
     home.mkdir(mode=0o700, exist_ok=True)
