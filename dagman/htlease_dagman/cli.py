@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings, call: Call) -> int:
+    settings.state_directory.mkdir(mode=0o700, exist_ok=True)
     act: Callable[[Script], int]
     if call.kind == "hold":
         from htlease_dagman.hold import hold

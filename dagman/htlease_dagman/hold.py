@@ -25,7 +25,6 @@ def hold(settings: Settings, call: Call) -> int:
         "try": call.try_id,
         "job": call.macros["JOBID"],
     }
-    settings.state_directory.mkdir(mode=0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     descriptor = os.open(settings.state_directory / FILE, flags, 0o600)
     with os.fdopen(descriptor, "w") as file:

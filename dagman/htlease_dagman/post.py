@@ -21,7 +21,7 @@ _HISTORY_SECONDS = 10.0
 def post(script: Script) -> int:
     """Settle one try of a node and return the exit status; raises Later or HTLeaseError."""
     returned = int(script.call.macros["RETURN"])
-    standing = standing_of(script.document(), script.call.try_id)
+    standing = _look(script)
     if standing.is_overtaken:
         if standing.outcome == "complete":
             return 0
@@ -37,12 +37,22 @@ def post(script: Script) -> int:
                 raise Later(refused.detail) from None
             if refused.outcome is None:
                 raise
-            standing = standing_of(script.document(), script.call.try_id)
+            standing = _look(script)
     try:
         return _settle(script, standing, lease, returned)
     finally:
         if lease is not None:
             script.abandon(lease, "POST is done")
+
+
+def _look(script: Script) -> Standing:
+    try:
+        return standing_of(script.document(), script.call.try_id)
+    except Refused as refused:
+        if refused.code != "unknown-subjob":
+            raise
+        # A server that was set up anew since; what DAGMan knows has to do.
+        return Standing(script.call.try_id, False, False, None, ())
 
 
 def _acquire(script: Script, standing: Standing) -> Lease:

@@ -80,7 +80,7 @@ def _act(script: Script, lease: Lease) -> int:
 
 def write_token(path: Path, token: str) -> None:
     """Write a token for its owner alone; a job that is being submitted sees the old or the new."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -39,7 +39,7 @@ class Record:
 
     def __init__(self, path: Path, try_id: str) -> None:
         """Open the note; raises Busy, or OSError when the folder cannot be used."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         #: Whether a nonce in the note belongs to nobody who is alive.
         self.is_alone = True

@@ -129,10 +129,12 @@ class Script:
                 self.clock.sleep(pause_seconds)
 
     def abandon(self, lease: Lease, reason: str) -> None:
-        """Let go of the lease; a server that is away lets it lapse."""
+        """Let go of the lease; from a server that is away the next script takes it over."""
         try:
             self._client.call(m.Abandon(lease.fence, lease.nonce, reason))
-        except (Refused, ServerUnavailable):
+        except ServerUnavailable:
+            return
+        except Refused:
             pass
         self.record.save(nonce=None)
 

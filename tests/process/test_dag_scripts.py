@@ -1,0 +1,409 @@
+"""PRE and POST scripts as processes against a real server."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.process.dag_node import DagNode
+from tests.process.execution import wait_for
+from tests.serving import ServerProcess
+
+from htlease_dagman.call import DEFER, SKIP
+
+_NUMBERS = itertools.count(1)
+NewNode = Callable[[ServerProcess], DagNode]
+
+
+@pytest.fixture
+def new_node(tmp_path: Path) -> NewNode:
+    def new(server: ServerProcess) -> DagNode:
+        number = next(_NUMBERS)
+        return DagNode(tmp_path / f"dag{number}", server, f"dag-scripts-{number}")
+
+    return new
+
+
+@pytest.fixture
+def node(new_node: NewNode, server: ServerProcess) -> DagNode:
+    return new_node(server)
+
+
+def ended(node: DagNode, *processes: object) -> list[int]:
+    return [process.wait(60) for process in processes]  # type: ignore[attr-defined]
+
+
+# PRE
+
+
+def test_pre_announces_the_try_and_leaves_a_token_that_only_its_owner_can_read(
+    node: DagNode,
+) -> None:
+    assert node.run("pre") == (0, "")
+    [submission] = node.subjob["submissions"]
+    assert (submission["epoch"], submission["retry"]) == (1, 0)
+    assert stat.S_IMODE(node.job_token_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(node.job_token_file.parents[2].stat().st_mode) == 0o700
+    node.do_job()
+    assert [one["global_job_id"] for one in node.subjob["submissions"]][1:] == [node.job_id()]
+
+
+def test_the_token_of_pre_is_for_its_node_alone(node: DagNode) -> None:
+    node.run("pre")
+    token = node.job_token_file.read_text().strip()
+    body = {"request_id": "r1", "nonce": "another-nodes-nonce"}
+    path = f"workflows/{node.workflow}/subjobs/B/acquire"
+    assert node.server.ask_as(token, path, body)[0] == 403
+
+
+def test_pre_of_the_same_try_again_changes_nothing(node: DagNode) -> None:
+    node.chain("pre", "exit 0")
+    assert node.run("pre")[0] == 0
+    node.dag_job(100, starts=1)  # DAGMan was started again
+    before = node.server.history(node.key)
+    assert node.run("pre")[0] == 0
+    assert node.server.history(node.key) == before
+    assert node.ran == ["pre"]
+
+
+def test_retries_and_rescues_are_later_submissions(node: DagNode) -> None:
+    node.run("pre")
+    node.do_job(0, is_done=False)
+    assert node.run("post", RETURN=1)[0] == 1
+    assert node.run("pre", retry=1)[0] == 0
+    node.do_job(1, is_done=False)
+    assert node.run("post", retry=1, RETURN=1)[0] == 1
+    node.dag_job(200)
+    assert node.run("pre", retry=0)[0] == 0
+    epochs = [(one["epoch"], one["retry"]) for one in node.subjob["submissions"]]
+    assert epochs == [(1, 0), (2, None), (3, 1), (4, None), (5, 0)]
+    assert node.subjob["status"] == "abandoned"  # open again, and nobody is at work
+
+
+def test_pre_skips_a_complete_node_in_every_later_run(node: DagNode) -> None:
+    node.run("pre")
+    node.do_job()
+    assert node.run("post")[0] == 0
+    before = node.server.history(node.key)
+    node.dag_job(200)
+    status, said = node.run("pre")
+    assert (status, "complete already" in said) == (SKIP, True)
+    assert node.server.history(node.key) == before
+
+
+def test_pre_waits_for_an_older_job_by_deferring(node: DagNode) -> None:
+    node.run("pre")
+    fence = node.acquire(ttl_seconds=2)
+    node.dag_job(200)  # everything was removed but this job, which still runs somewhere
+    assert node.run("pre")[0] == DEFER
+    assert node.job("renew", fence=fence)["order"] == "stop"
+    wait_for(lambda: node.run("pre")[0] == 0, "the old lease to end")
+
+
+def test_pre_of_a_dag_that_is_not_the_last_fails(node: DagNode) -> None:
+    node.dag_job(200)
+    node.run("pre")
+    node.dag_job(300)
+    assert node.run("pre")[0] == 0
+    node.dag_job(200, starts=1)
+    for note in node.directory.glob("d.htlease.d/pre/A"):
+        note.unlink()  # as on another access point
+    status, said = node.run("pre")
+    assert status == 1
+    assert "not the last that was submitted" in said
+
+
+def test_of_two_pre_one_acts(node: DagNode) -> None:
+    node.chain("pre", "while [ ! -e go ]; do sleep 0.05; done")
+    first = node.start("pre")
+    wait_for(lambda: node.ran, "the user's script to run")
+    assert node.run("pre")[0] == DEFER
+    (node.directory / "go").touch()
+    assert ended(node, first) == [0]
+    assert node.run("pre")[0] == 0
+    assert node.ran == ["pre"]
+
+
+def test_pre_goes_on_at_once_after_one_that_was_killed(node: DagNode) -> None:
+    node.settings["ttl_seconds"] = 600
+    node.chain("pre", "[ -e go ] || sleep 30")
+    first = node.start("pre")
+    wait_for(lambda: node.ran, "the user's script to run")
+    first.kill()
+    first.wait()
+    (node.directory / "go").touch()
+    node.dag_job(100, starts=1)
+    assert node.run("pre")[0] == 0
+    assert node.ran == ["pre", "pre"]
+    assert len(node.server.events(node.key, "lease-acquired")) == 1
+
+
+@pytest.mark.parametrize(
+    ("user_exits", "is_told", "status"),
+    [
+        (3, 3, "failed"),
+        (9, SKIP, "complete"),
+        (7, DEFER, "abandoned"),
+        (DEFER, 1, "failed"),
+        (SKIP, 1, "failed"),
+    ],
+)
+def test_the_users_pre_script_decides_as_it_would_alone(
+    node: DagNode, user_exits: int, is_told: int, status: str
+) -> None:
+    node.chain("pre", f"exit {user_exits}", "$JOB", "x$RETRY", "$RETRY", pre_skip=9, pre_defer=7)
+    assert node.run("pre")[0] == is_told
+    assert node.ran == ["pre A x$RETRY 0"]
+    assert node.subjob["status"] == status
+
+
+def test_a_users_script_that_asks_for_later_is_not_counted(node: DagNode) -> None:
+    node.settings["deferrals_max"] = 1
+    node.chain("pre", "exit 7", pre_defer=7)
+    assert [node.run("pre")[0] for _ in range(3)] == [DEFER] * 3
+
+
+def test_without_a_server_pre_defers_and_then_fails_with_what_to_do(
+    new_node: NewNode, own_server: ServerProcess
+) -> None:
+    node = new_node(own_server)
+    node.settings |= {"deferrals_max": 2, "wait_server_seconds": 0.5}
+    own_server.stop(signal.SIGKILL)
+    assert [node.run("pre")[0] for _ in range(2)] == [DEFER, DEFER]
+    status, said = node.run("pre")
+    assert status == 1
+    assert "gives up after 2 times" in said
+    assert "submit the DAG again" in said
+    own_server.start()
+    node.dag_job(200)  # the rescue DAG
+    assert node.run("pre")[0] == 0
+    node.do_job()
+    assert node.run("post")[0] == 0
+
+
+def test_a_server_that_hangs_is_waited_for_for_a_bounded_time(
+    new_node: NewNode, own_server: ServerProcess
+) -> None:
+    node = new_node(own_server)
+    node.settings["wait_server_seconds"] = 0.5
+    own_server.signal(signal.SIGSTOP)
+    assert node.run("pre")[0] == DEFER
+    node.settings["wait_server_seconds"] = 10
+    own_server.signal(signal.SIGCONT)
+    assert node.run("pre")[0] == 0
+
+
+def test_what_was_cancelled_goes_on_when_the_dag_is_submitted_again(node: DagNode) -> None:
+    node.run("pre")
+    node.server.command(node.key, "cancel", reason="removed with the DAG")
+    status, said = node.run("pre", retry=1)
+    assert status == 1
+    assert "cancelled while this DAG was running" in said
+    node.dag_job(200)
+    assert node.run("pre")[0] == 0
+    assert node.subjob["outcome"] is None
+
+
+# POST
+
+
+def test_post_commits_what_is_complete(node: DagNode) -> None:
+    node.run("pre")
+    node.do_job()
+    assert node.run("post")[0] == 0
+    assert node.closings == [("committed", "complete")]
+
+
+def test_a_job_that_exited_0_without_completing_its_phases_has_failed(node: DagNode) -> None:
+    node.run("pre")
+    node.do_job(is_done=False)
+    status, said = node.run("post")
+    assert status == 1
+    assert "not complete: run" in said
+    assert node.closings == [("settled", "failed")]
+    reason = node.server.events(node.key, "subjob-closed")[0]["reason"]
+    assert "retry 1 of 1 may follow" in reason
+
+
+@pytest.mark.parametrize(
+    ("returned", "is_told"),
+    [(4, 4), (DEFER, 1), (-9, 137), (-1002, 1)],
+)
+def test_a_failed_job_fails_its_node_with_its_own_status(
+    node: DagNode, returned: int, is_told: int
+) -> None:
+    node.run("pre")
+    node.do_job(is_done=False)
+    assert node.run("post", RETURN=returned)[0] == is_told
+    assert node.closings == [("settled", "failed")]
+
+
+@pytest.mark.parametrize(("returned", "outcome"), [(0, "complete"), (2, "failed")])
+def test_without_wrapper_and_hooks_the_jobs_exit_decides(
+    node: DagNode, returned: int, outcome: str
+) -> None:
+    node.run("pre")
+    status, said = node.run("post", RETURN=returned)
+    assert status == returned, said
+    assert node.closings == [("settled", outcome)]
+
+
+def test_a_job_that_was_superseded_is_no_failure(node: DagNode) -> None:
+    node.run("pre")
+    node.acquire()
+    status, said = node.run("post", RETURN=76)
+    assert (status, "took over" in said) == (DEFER, True)
+    fence = node.subjob["fence"]
+    node.job("phases/run/complete", fence=fence)
+    node.job("exited", fence=fence, exit_code=0)
+    assert node.run("post", RETURN=76)[0] == 0
+
+
+def test_post_of_an_overtaken_try_waits_for_the_later_one(node: DagNode) -> None:
+    node.settings["deferrals_max"] = 1
+    node.run("pre")
+    node.do_job(is_done=False)
+    old_dag = node.cluster
+    node.dag_job(200)
+    node.run("pre")
+    node.do_job(5)
+    node.dag_job(old_dag)
+    assert node.run("post", RETURN=1)[0] == DEFER
+    node.dag_job(200)
+    assert node.run("post")[0] == 0
+    node.dag_job(old_dag)
+    assert node.run("post", RETURN=1)[0] == 0
+    assert node.closings == [("committed", "complete")]
+
+
+def test_post_waits_for_the_lease_of_a_job_that_died_unheard(node: DagNode) -> None:
+    node.run("pre")
+    node.acquire(ttl_seconds=4)
+    assert node.run("post", RETURN=-1002)[0] == DEFER
+    wait_for(lambda: node.run("post", RETURN=-1002)[0] == 1, "the lease to end")
+    assert node.closings == [("settled", "failed")]
+
+
+@pytest.mark.parametrize("restart", ["redo", "once"])
+@pytest.mark.parametrize("user_exits", [0, 3])
+def test_of_three_post_one_acts_and_all_exit_the_same_way(
+    node: DagNode, restart: str, user_exits: int
+) -> None:
+    node.chain("post", f"while [ ! -e go ]; do sleep 0.05; done\nexit {user_exits}", "$RETURN")
+    node.run("pre")
+    node.do_job(restart=restart)
+    first = node.start("post")
+    wait_for(lambda: node.ran, "the user's script to run")
+    assert [node.run("post")[0] for _ in range(2)] == [DEFER, DEFER]
+    (node.directory / "go").touch()
+    assert ended(node, first) == [user_exits]
+    assert [node.run("post")[0] for _ in range(2)] == [user_exits] * 2
+    assert node.ran == ["post 0"]
+    assert len(node.closings) == 1
+
+
+def test_the_users_post_script_may_take_a_failed_job_for_success(node: DagNode) -> None:
+    node.chain("post", "exit 0", "$RETURN")
+    node.run("pre")
+    node.do_job(is_done=False)
+    assert node.run("post", RETURN=5)[0] == 0
+    assert node.ran == ["post 5"]
+    assert node.closings == [("settled", "complete")]
+
+
+def test_the_users_post_script_runs_once_though_the_server_is_away_after_it(
+    new_node: NewNode, own_server: ServerProcess
+) -> None:
+    node = new_node(own_server)
+    node.settings["wait_server_seconds"] = 3
+    node.chain("post", "touch ran-once; while [ ! -e go ]; do sleep 0.05; done")
+    node.run("pre")
+    node.do_job()
+    first = node.start("post")
+    wait_for((node.directory / "ran-once").exists, "the user's script to run")
+    own_server.stop(signal.SIGKILL)
+    (node.directory / "go").touch()
+    assert ended(node, first) == [DEFER]
+    own_server.start()
+    assert node.run("post")[0] == 0
+    assert node.ran == ["post"]
+    assert node.closings == [("committed", "complete")]
+
+
+def test_a_post_script_that_failed_on_a_complete_subjob_runs_again_in_the_next_try(
+    node: DagNode,
+) -> None:
+    node.chain("post", "[ -e mended ]")
+    node.run("pre")
+    node.do_job(restart="once")
+    assert node.run("post")[0] == 1
+    status, said = node.run("pre", retry=1)
+    assert (status, "only looks in" in said) == (0, True)
+    (node.directory / "mended").touch()
+    assert node.run("post", retry=1)[0] == 0
+    node.dag_job(200)
+    assert node.run("pre")[0] == SKIP
+
+
+def test_post_goes_on_at_once_after_one_that_was_killed(node: DagNode) -> None:
+    node.settings["ttl_seconds"] = 600
+    node.chain("post", "[ -e go ] || sleep 30")
+    node.run("pre")
+    node.do_job()
+    first = node.start("post")
+    wait_for(lambda: node.ran, "the user's script to run")
+    first.kill()
+    first.wait()
+    (node.directory / "go").touch()
+    node.dag_job(100, starts=1)
+    assert node.run("post")[0] == 0
+    assert node.ran == ["post", "post"]
+    assert node.closings == [("committed", "complete")]
+
+
+def test_a_long_script_of_the_users_keeps_its_lease(node: DagNode) -> None:
+    node.settings["ttl_seconds"] = 1
+    node.chain("post", "sleep 3")
+    node.run("pre")
+    node.do_job()
+    assert node.run("post")[0] == 0
+    assert node.closings == [("committed", "complete")]
+
+
+def test_a_users_script_that_cannot_be_started_fails_the_node(node: DagNode) -> None:
+    node.settings["nodes"]["A"] = {"post": ["missing.sh"]}
+    node.run("pre")
+    node.do_job()
+    status, said = node.run("post")
+    assert status == 127
+    assert "./missing.sh: No such file" in said
+
+
+def test_a_server_that_was_set_up_anew_takes_dagmans_word(node: DagNode) -> None:
+    assert node.run("post")[0] == 0
+    assert node.closings == [("settled", "complete")]
+
+
+# Settings
+
+
+def test_what_is_wrong_with_the_settings_is_said_without_a_traceback(node: DagNode) -> None:
+    (node.directory / "workflow.token").unlink()
+    status, said = node.run("pre")
+    assert status == 1
+    assert "workflow.token" in said and "htlease dag instrument" in said
+    del node.settings["server"]
+    status, said = node.run("pre")
+    assert (status, "Traceback" in said) == (1, False)
+    assert "d.htlease.json: has no 'server'" in said
+
+
+def test_hold_notes_the_job_and_runs_the_users_script(node: DagNode) -> None:
+    node.chain("hold", "exit 0", "$JOBID")
+    assert node.run("hold")[0] == 0
+    assert '"job": "101.0"' in (node.directory / "d.htlease.d" / "holds.jsonl").read_text()
+    assert node.ran == ["hold 101.0"]
