@@ -1,0 +1,241 @@
+"""The relay's looks at queue and history, against a real server and a queue made by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.process.execution import wait_for
+from tests.serving import ServerProcess
+
+from htlease.errors import BadConfig, ServerUnavailable
+from htlease_admin.lease_server import LeaseServer
+from htlease_admin.relay.chirp_starts import ChirpStarts, ViaTransport
+from htlease_admin.relay.owners import WorkflowOwners
+from htlease_admin.relay.queue_reader import QueueReader
+from htlease_admin.relay.reports import Reports
+from htlease_admin.relay.watcher import Watcher
+from htlease_admin.schedd import Plain
+from htlease_admin.settings import Connection, Credential
+
+_NUMBERS = itertools.count(1)
+
+
+class MadeQueue(QueueReader):
+    """What has ended: in the queue still, and in the history, the last one first."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.queued: list[dict[str, Plain]] = []
+        self.history: list[dict[str, Plain]] = []
+        self.asked_until: list[str | None] = []
+
+    def read_jobs(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Plain]]:
+        return self.queued
+
+    def read_history(
+        self, constraint: str, attributes: Sequence[str], until: str | None, most: int
+    ) -> list[dict[str, Plain]]:
+        found = []
+        for ad in self.history:
+            if until == f'GlobalJobId == "{ad["GlobalJobId"]}"':
+                break
+            found.append(ad)
+        if most < 0:
+            self.asked_until.append(until)
+        return found if most < 0 else found[:most]
+
+
+class Relay:
+    """A watcher and its queue."""
+
+    def __init__(self, server: ServerProcess, directory: Path) -> None:
+        self.server = server
+        self.directory = directory
+        self.queue = MadeQueue()
+        self.start()
+
+    def start(self) -> None:
+        """Start, as after a crash."""
+        token = self.server.admin_token
+        speaker = LeaseServer.at(Connection(self.server.url, Credential(token, "test")))
+        transport = ViaTransport(self.server.url, token, "chirp ap")
+        chirp = ChirpStarts(transport, self.directory / "starts", 60.0)
+        self.watcher = Watcher(Reports(speaker), self.queue, self.directory, 1.0, chirp)
+
+    def ended(self, job: str, key: str, **changes: Plain) -> dict[str, Plain]:
+        """Put a job that ended well into the history."""
+        ad: dict[str, Plain] = {
+            "GlobalJobId": job,
+            "HTLeaseKey": key,
+            "JobStatus": 4,
+            "NumJobStarts": 1,
+            "NumShadowStarts": 1,
+            "ExitBySignal": False,
+            "ExitCode": 0,
+            **changes,
+        }
+        self.queue.history.insert(0, ad)
+        return ad
+
+    def acquire(self, job: str, key: str, ttl_seconds: float = 60, shadow_starts: int = 1) -> None:
+        self.server.command(
+            key,
+            "acquire",
+            nonce=os.urandom(8).hex(),
+            global_job_id=job,
+            evidence={"job_starts": 1, "shadow_starts": shadow_starts},
+            ttl_seconds=ttl_seconds,
+        )
+
+    def wait_lapsed(self, key: str) -> None:
+        wait_for(lambda: self.server.subjob(key)["status"] == "lapsed", f"{key} to lapse")
+
+    def outcome(self, key: str) -> str | None:
+        outcome: str | None = self.server.subjob(key)["outcome"]
+        return outcome
+
+
+@pytest.fixture
+def relay(server: ServerProcess, tmp_path: Path) -> Relay:
+    return Relay(server, tmp_path / "state")
+
+
+@pytest.fixture
+def job() -> tuple[str, str]:
+    number = next(_NUMBERS)
+    return f"ap#{number}.0#1795225431", f"watched/s{number}"
+
+
+def test_an_end_is_reported_and_closed_once(relay: Relay, job: tuple[str, str]) -> None:
+    relay.acquire(*job)
+    relay.ended(*job)
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "complete"
+    before = relay.server.history(job[1])
+    relay.watcher.look()
+    (relay.directory / "watcher.json").unlink()  # the whole history is looked at again
+    relay.start()
+    relay.watcher.look()
+    assert relay.server.history(job[1]) == before
+
+
+def test_a_look_goes_on_where_the_last_one_ended(relay: Relay, job: tuple[str, str]) -> None:
+    relay.ended(*job)
+    relay.watcher.look()
+    relay.ended("ap#999.0#1", "watched/later")
+    relay.start()
+    relay.watcher.look()
+    assert relay.queue.asked_until[-1] == f'GlobalJobId == "{job[0]}"'
+
+
+def test_an_end_waits_for_a_lease_that_is_live_and_over_a_crash(
+    relay: Relay, job: tuple[str, str]
+) -> None:
+    """The last start is not the holder's: nobody saw that one end."""
+    relay.acquire(*job, ttl_seconds=2, shadow_starts=5)
+    relay.ended(*job, ExitCode=3)
+    relay.watcher.look()
+    assert relay.outcome(job[1]) is None
+    relay.start()
+    assert list(json.loads((relay.directory / "watcher.json").read_text())["waiting"]) == [job[0]]
+    relay.wait_lapsed(job[1])
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "failed"
+    assert not json.loads((relay.directory / "watcher.json").read_text())["waiting"]
+
+
+def test_with_the_server_away_nothing_is_forgotten(
+    own_server: ServerProcess, tmp_path: Path, job: tuple[str, str]
+) -> None:
+    relay = Relay(own_server, tmp_path / "state")
+    relay.acquire(*job)
+    relay.ended(*job)
+    own_server.stop()
+    with pytest.raises(ServerUnavailable):
+        relay.watcher.look()
+    own_server.start()
+    relay.start()
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "complete"
+
+
+def test_a_job_of_which_there_is_no_record_is_left_alone(
+    relay: Relay, job: tuple[str, str]
+) -> None:
+    relay.acquire(*job)
+    before = relay.server.history(job[1])
+    relay.watcher.look()
+    assert relay.server.history(job[1]) == before
+
+
+def test_the_end_of_an_earlier_submission_does_not_touch_a_later_one(
+    relay: Relay, job: tuple[str, str]
+) -> None:
+    relay.acquire(*job, ttl_seconds=1)
+    relay.wait_lapsed(job[1])
+    relay.acquire("ap#777.0#1795225499", job[1])
+    before = relay.server.history(job[1])
+    relay.ended(*job, ExitCode=1)
+    relay.watcher.look()
+    assert relay.server.history(job[1]) == before
+
+
+def test_a_job_removed_by_force_keeps_its_lease_to_the_end(
+    relay: Relay, job: tuple[str, str]
+) -> None:
+    relay.acquire(*job, ttl_seconds=2)
+    relay.ended(*job, JobStatus=3, RemoveReason="via condor_rm -forcex (by user alice)")
+    relay.watcher.look()
+    assert relay.server.subjob(job[1])["status"] in ("active", "lapsed")
+    relay.wait_lapsed(job[1])
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "cancelled"
+
+
+def test_an_ended_job_that_stays_in_the_queue_is_reported_once(
+    relay: Relay, job: tuple[str, str]
+) -> None:
+    relay.acquire(*job)
+    ad = relay.ended(*job)
+    relay.queue.history, relay.queue.queued = [], [ad]
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "complete"
+    before = relay.server.history(job[1])
+    relay.watcher.look()
+    relay.queue.history, relay.queue.queued = [ad], []
+    relay.watcher.look()
+    assert relay.server.history(job[1]) == before
+
+
+@pytest.mark.parametrize("key", ["no slash", "a/b/c", "never/heard-of", "/"])
+def test_a_key_that_the_server_does_not_know_stops_nothing(
+    relay: Relay, job: tuple[str, str], key: str
+) -> None:
+    relay.acquire(*job)
+    relay.ended("ap#888.0#1795225400", key)
+    relay.ended(*job)
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "complete"
+
+
+def test_a_state_file_that_cannot_be_read_is_named(relay: Relay) -> None:
+    (relay.directory / "watcher.json").write_text("{")
+    with pytest.raises(BadConfig, match=r"watcher\.json.*remove it"):
+        relay.start()
+
+
+def test_a_workflow_stays_with_its_first_owner(server: ServerProcess) -> None:
+    def owners() -> WorkflowOwners:
+        credential = Credential(server.admin_token, "test")
+        return WorkflowOwners(LeaseServer.at(Connection(server.url, credential)))
+
+    owners().claim("owned", "alice@a.org")
+    owners().claim("owned", "alice@a.org")
+    with pytest.raises(Exception, match=r"belongs to alice@a\.org; bob@a\.org has to"):
+        owners().claim("owned", "bob@a.org")
+    assert server.ask("GET", "workflows/owned")["labels"] == {"owner": "alice@a.org"}
