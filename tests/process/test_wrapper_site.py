@@ -367,6 +367,7 @@ def test_the_lease_that_a_prepare_hook_acquired_is_the_wrappers(job: Sandbox) ->
     nonce = _acquired_by_a_hook(job)
     assert job.run(SH, "-c", "cat .htlease.json; exit 2") == 2
     assert nonce.encode() in job.output
+    assert not (job.path / ".htlease.json").exists()
     document = job.server.subjob(job.key)
     assert (document["fence"], document["status"], document["exit_code"]) == (1, "exited", 2)
     assert len(document["attempts"]) == 1
