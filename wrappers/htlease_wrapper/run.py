@@ -114,7 +114,6 @@ class _Attempt:
         self.nonce = self._state.nonce
         #: Where `.htlease.json` is.
         self.home = job.sandbox
-        self._has_claimed = False
         self._clock = Clock(monotonic=since_boot, sleep=self.signals.pause)
 
     def step_back(self) -> None:
@@ -170,7 +169,6 @@ class _Attempt:
         """Let hooks of this start know that the lease they acquired is looked after from here."""
         try:
             write_state(self.home, self._state)
-            self._has_claimed = True
         except OSError:
             pass  # said when the lease is there
 
@@ -178,8 +176,7 @@ class _Attempt:
         """Start keeping the lease, and lay out the sandbox for the payload."""
         details: DetailsFile | None = None
         try:
-            if not self._has_claimed:
-                self.home = home_in(self.home)
+            self.home = home_in(self.home)
             grant = lease.grant
             self._state = replace(
                 self._state, fence=grant.fence, attempt_number=grant.attempt_number

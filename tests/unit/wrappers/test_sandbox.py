@@ -103,6 +103,9 @@ def test_a_wrapper_inside_a_payload_has_a_home_of_its_own(tmp_path: Path) -> Non
     write_state(tmp_path, LEFT)
     assert home_in(tmp_path) == tmp_path
     write_state(tmp_path, replace(LEFT, pid_started=start_ticks(os.getpid())))
+    assert home_in(tmp_path) == tmp_path, "this process has claimed it itself"
+    outer = os.getppid()
+    write_state(tmp_path, replace(LEFT, pid=outer, pid_started=start_ticks(outer)))
     home = home_in(tmp_path)
     assert home != tmp_path and home.parent == tmp_path
 
