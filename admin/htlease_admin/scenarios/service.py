@@ -41,6 +41,8 @@ class Faults:
     credential: str = "ok"
     #: So many submissions are carried out, and their answer is lost.
     lose_replies: int = 0
+    #: And the service is away from then on.
+    leave_after_loss: bool = False
     #: So many submissions are refused as a busy service would.
     busy: int = 0
     #: Why the task that runs is ended, `fatal` or `retryable`.
@@ -64,7 +66,10 @@ class Service:
         """Answer a call of the API; an answer of status 0 is lost."""
         path = path.removeprefix("/v0.10")
         if self.faults.away:
+            self.counts["away"] += 1
             return 503, problem("ServiceUnavailable", "the service is down for maintenance")
+        if self.faults.credential in ("token", "consent"):
+            self.counts["turned_away"] += 1
         if self.faults.credential == "token":
             return 401, problem("AuthenticationFailed", "Token is not active")
         if self.faults.credential == "consent":
@@ -104,6 +109,7 @@ class Service:
                     return 403, problem("PermissionDenied", f"path not allowed: {path}")
         task = {
             "DATA_TYPE": "task",
+            "type": "TRANSFER",
             "task_id": str(uuid.uuid4()),
             "submission_id": body["submission_id"],
             "label": body.get("label"),
@@ -122,6 +128,7 @@ class Service:
         self.counts["accepted"] += 1
         if self.faults.lose_replies:
             self.faults.lose_replies -= 1
+            self.faults.away = self.faults.leave_after_loss
             return 0, {}
         return 202, self._accepted(task, "Accepted")
 

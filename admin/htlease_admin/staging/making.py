@@ -85,9 +85,13 @@ def check_places(file: StagingFile) -> None:
     """Ask the service whether each place can be used; raises BadConfig naming file and line."""
     backend = open_backend(file)
     try:
-        for transfer in file.transfers.values():
-            for name, problem in backend.check(transfer).items():
-                raise file.toml.wrong(f"places.{name}", "", problem)
+        made = {transfer.destination for transfer in file.transfers.values()}
+        used = made | {transfer.source for transfer in file.transfers.values()}
+        for place in sorted(used, key=lambda place: place.name):
+            # A transfer makes its destination, from which a later one may take.
+            problem = backend.check(place, has_to_exist=place not in made)
+            if problem:
+                raise file.toml.wrong(f"places.{place.name}", "", problem)
     finally:
         backend.close()
 

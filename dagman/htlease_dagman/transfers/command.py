@@ -16,6 +16,7 @@ from htlease_dagman.transfers.task import (
     Away,
     CannotFind,
     NeedsPerson,
+    Place,
     Refused,
     Sight,
     State,
@@ -46,6 +47,8 @@ class CommandRules:
     poll: tuple[str, ...]
     cancel: tuple[str, ...] = ()
     find: tuple[str, ...] = ()
+    #: Fails for a place that cannot be used.
+    check: tuple[str, ...] = ()
     #: Finds the task's ID in what submit and find print; without it, their last line is the ID.
     id: Pattern[str] | None = None
     #: Meaning (see SEARCHED) -> expression looked for in what poll and submit print.
@@ -139,9 +142,14 @@ class CommandBackend:
             raise Away(f"find ended with {ended.exit_code}: {ended.last_line}")
         return self._id_in(ended)
 
-    def check(self, transfer: Transfer) -> Mapping[str, str]:
-        """Nothing is known ahead of what a tool may do."""
-        return {}
+    def check(self, place: Place, has_to_exist: bool) -> str | None:
+        """Run the check command, if there is one; what it cannot find may be made later."""
+        if not self._rules.check:
+            return None
+        ended = self._run(self._rules.check, path=place.path)
+        if ended.exit_code == 0 or (self._meaning(ended) == "unknown" and not has_to_exist):
+            return None
+        return f"{place.path} cannot be used: {ended.last_line or f'exit code {ended.exit_code}'}"
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -189,6 +197,7 @@ PLACEHOLDERS = {
     "poll": ("id",),
     "cancel": ("id",),
     "find": ("key",),
+    "check": ("path",),
 }
 BRACES = re.compile(r"\{([a-z_]+)\}")
 

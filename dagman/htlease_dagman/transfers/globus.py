@@ -107,14 +107,9 @@ class GlobusBackend:
 
         return self._call(find)
 
-    def check(self, transfer: Transfer) -> Mapping[str, str]:
-        """List both places; a destination that is not there yet is made by the transfer."""
-        problems: dict[str, str] = {}
-        for place in (transfer.source, transfer.destination):
-            problem = self._call(partial(_why_unusable, place, place is transfer.source))
-            if problem:
-                problems[place.name] = problem
-        return problems
+    def check(self, place: Place, has_to_exist: bool) -> str | None:
+        """List the place."""
+        return self._call(partial(_why_unusable, place, has_to_exist))
 
     def close(self) -> None:
         """Nothing is kept open."""

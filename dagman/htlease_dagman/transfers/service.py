@@ -17,7 +17,7 @@ from htlease_dagman.transfers.task import Backend
 
 _TABLE = "service"
 _KEYS = (
-    *("backend", "submit", "poll", "cancel", "find", "id", "words", "exits", "action"),
+    *("backend", "submit", "poll", "cancel", "find", "check", "id", "words", "exits", "action"),
     *("submits_once", "call_seconds"),
 )
 
@@ -69,7 +69,20 @@ def command_rules(file: StagingFile) -> CommandRules:
         raise toml.wrong(
             "service.words", "", 'nothing says that a task is done; write done = "SUCCEEDED"'
         )
-    call_seconds = table.get("call_seconds", CALL_SECONDS_DEFAULT)
+    most_seconds = file.watching.ttl_seconds / 2
+    call_seconds = seconds(
+        toml,
+        _TABLE,
+        "call_seconds",
+        table.get("call_seconds", min(CALL_SECONDS_DEFAULT, most_seconds)),
+    )
+    if call_seconds > most_seconds:
+        raise toml.wrong(
+            _TABLE,
+            "call_seconds",
+            f"{call_seconds:g} is more than half of ttl_seconds ({file.watching.ttl_seconds:g}):"
+            " the lease could end during a call",
+        )
     return CommandRules(
         **commands,
         id=pattern(toml, _TABLE, "id", table["id"], groups=1) if "id" in table else None,
@@ -77,7 +90,7 @@ def command_rules(file: StagingFile) -> CommandRules:
         exits=exits,
         action=table.get("action"),
         submits_once=bool(table.get("submits_once", False)),
-        call_seconds=seconds(toml, _TABLE, "call_seconds", call_seconds),
+        call_seconds=call_seconds,
     )
 
 

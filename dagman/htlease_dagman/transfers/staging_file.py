@@ -236,7 +236,7 @@ def _submit_file(toml: TomlFile, name: str) -> Path | None:
         return None
     submit = table.get("submit")
     if not isinstance(submit, str) or not submit:
-        raise toml.wrong(name, "", 'names no submit file; write submit = "my.sub"')
+        raise toml.wrong(name, "submit", 'names no submit file; write submit = "my.sub"')
     path = toml.path.parent / submit
     if not path.is_file():
         raise toml.wrong(name, "submit", f"there is no file {path}")

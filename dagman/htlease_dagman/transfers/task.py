@@ -110,8 +110,8 @@ class Backend(Protocol):
         Raises CannotFind when the service cannot be asked that.
         """
 
-    def check(self, transfer: Transfer) -> Mapping[str, str]:
-        """Return the places that cannot be used, and why, as far as that can be told ahead."""
+    def check(self, place: Place, has_to_exist: bool) -> str | None:
+        """Return why a place cannot be used, or None, as far as that can be told ahead."""
 
     def close(self) -> None:
         """Let go of what belongs to the watcher."""

@@ -1,0 +1,287 @@
+"""A transfer's task is submitted once, whatever is lost; pure decisions and a service in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htlease.attempt import SubjobKey
+from htlease_dagman.transfers.engine import (
+    UNKNOWN_LOOKS_MAX,
+    Adopted,
+    Engine,
+    Step,
+    Verdict,
+    after_refusal,
+    after_sight,
+    next_step,
+    take_up,
+)
+from htlease_dagman.transfers.record import Record, key_of, read_record
+from htlease_dagman.transfers.task import (
+    Away,
+    CannotFind,
+    Item,
+    NeedsPerson,
+    Place,
+    Refused,
+    Sight,
+    State,
+    Transfer,
+)
+
+KEY = SubjobKey("run7", "stage-in")
+TRANSFER = Transfer(Place("a", "/a"), Place("b", "/b"), (Item("x", "x"),))
+SUBMITTED = Record(key="k", is_asked=True, external_id="t1", state="submitted")
+
+
+class Died(Exception):
+    """The watcher was killed here."""
+
+
+@dataclass
+class Service:
+    """A transfer service that loses what it is told to lose."""
+
+    #: One word for each submit call: ok, lost (carried out, no answer), deaf (neither), die (the
+    #: watcher is killed when the call was carried out), busy.
+    fates: list[str] = field(default_factory=list)
+    submits_once: bool = False
+    can_find: bool = True
+    tasks: dict[str, str] = field(default_factory=dict)
+    submissions: int = 0
+    sight: Sight = field(default_factory=lambda: Sight(State.RUNNING))
+
+    def reserve(self, key: str) -> str | None:
+        return f"reserved for {key}" if self.submits_once else None
+
+    def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
+        fate = self.fates.pop(0) if self.fates else "ok"
+        if fate == "deaf":
+            raise Away("no route")
+        if fate == "busy":
+            raise Refused("too many tasks", is_fatal=False)
+        if not self.submits_once or key not in self.tasks:
+            self.submissions += 1
+            self.tasks[key] = f"t{self.submissions}"
+        if fate == "die":
+            raise Died
+        if fate == "lost":
+            raise Away("connection reset")
+        return self.tasks[key]
+
+    def poll(self, external_id: str) -> Sight:
+        return self.sight
+
+    def cancel(self, external_id: str) -> None:
+        raise AssertionError("nobody asked for that")
+
+    def find_by_key(self, key: str) -> str | None:
+        if not self.can_find:
+            raise CannotFind("no way to ask")
+        return self.tasks.get(key)
+
+    def check(self, place: Place, has_to_exist: bool) -> str | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class Life:
+    """Watchers that follow each other, with what the lease server keeps."""
+
+    service: Service
+    #: What happens at each save of an intent: True, or False when the watcher dies just after it.
+    saves: list[bool] = field(default_factory=list)
+    saved: Record = field(default_factory=Record)
+
+    def save(self, record: Record) -> None:
+        self.saved = record
+        if self.saves and not self.saves.pop(0):
+            raise Died
+
+    def live(self, steps: int) -> Record:
+        """Take so many steps, with a new watcher after each death."""
+        engine = Engine(KEY, TRANSFER, self.service)
+        record = self.saved
+        for _ in range(steps):
+            try:
+                record, _ = engine.advance(record, self.save)
+                self.saved = record
+            except Died:
+                record = take_up(self.saved, None)
+        return record
+
+
+def test_the_intent_is_saved_before_the_submit_call() -> None:
+    service = Service()
+    seen: list[tuple[Record, int]] = []
+    engine = Engine(KEY, TRANSFER, service)
+
+    record, verdict = engine.advance(Record(), lambda r: seen.append((r, service.submissions)))
+
+    assert [(intent.is_asked, intent.external_id, n) for intent, n in seen] == [(True, None, 0)]
+    assert (record.external_id, verdict) == ("t1", Verdict.WAIT)
+
+
+def test_nothing_is_submitted_when_the_intent_cannot_be_saved() -> None:
+    service = Service()
+
+    def refuse(_: Record) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        Engine(KEY, TRANSFER, service).advance(Record(), refuse)
+    assert service.submissions == 0
+
+
+@given(
+    st.lists(st.sampled_from(["ok", "lost", "deaf", "die", "busy"]), max_size=8),
+    st.lists(st.booleans(), max_size=8),
+    st.booleans(),
+)
+def test_a_task_is_submitted_once_whatever_is_lost(
+    fates: list[str], saves: list[bool], submits_once: bool
+) -> None:
+    service = Service(list(fates), submits_once)
+    record = Life(service, list(saves)).live(steps=40)
+    assert service.submissions == 1
+    assert record.external_id == "t1"
+
+
+@given(st.lists(st.sampled_from(["ok", "lost", "deaf", "die"]), max_size=8))
+def test_a_service_that_knows_keys_needs_no_look_up(fates: list[str]) -> None:
+    service = Service(list(fates), submits_once=True, can_find=False)
+    assert Life(service).live(steps=40).external_id == "t1"
+    assert service.submissions == 1
+
+
+def test_a_service_that_can_neither_find_nor_recognise_asks_a_person() -> None:
+    service = Service(["lost"], can_find=False)
+    record = Life(service).live(steps=10)
+    assert service.submissions == 1
+    assert record.state == "needs-action"
+    assert record.key is not None and record.key in (record.action or "")
+
+    told = take_up(record, Adopted(None, unused_key=record.key))
+    assert next_step(told) is Step.SUBMIT
+    assert next_step(take_up(record, Adopted(None, unused_key="another"))) is Step.FIND
+    found = take_up(record, Adopted("t1"))
+    assert (found.external_id, found.is_adopted) == ("t1", True)
+
+
+def test_the_key_survives_a_resubmission_and_nothing_else() -> None:
+    assert key_of(KEY, 1, TRANSFER) == key_of(SubjobKey("run7", "stage-in"), 1, TRANSFER)
+    other = Transfer(TRANSFER.source, TRANSFER.destination, (Item("y", "y"),))
+    keys = {
+        key_of(KEY, 1, TRANSFER),
+        key_of(KEY, 2, TRANSFER),
+        key_of(SubjobKey("run8", "stage-in"), 1, TRANSFER),
+        key_of(KEY, 1, other),
+    }
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize(
+    ("sight", "record", "state", "verdict"),
+    [
+        (Sight(State.RUNNING), SUBMITTED, "submitted", Verdict.WAIT),
+        (Sight(State.DONE), SUBMITTED, "finished", Verdict.DONE),
+        (Sight(State.NEEDS_ACTION, "log in"), SUBMITTED, "needs-action", Verdict.WAIT),
+        (Sight(State.FATAL, "gone"), SUBMITTED, "failed", Verdict.FAILED),
+        (Sight(State.RETRYABLE, "busy"), SUBMITTED, "new", Verdict.GO_ON),
+        (Sight(State.RETRYABLE), SUBMITTED.with_(generation=3), "failed", Verdict.FAILED),
+        (Sight(State.RETRYABLE), SUBMITTED.with_(is_adopted=True), "failed", Verdict.FAILED),
+        (Sight(State.UNKNOWN), SUBMITTED, "submitted", Verdict.WAIT),
+        (Sight(State.UNKNOWN), SUBMITTED.with_(is_adopted=True), "failed", Verdict.FAILED),
+    ],
+)
+def test_what_a_look_at_a_task_means(
+    sight: Sight, record: Record, state: str, verdict: Verdict
+) -> None:
+    after, found = after_sight(record, sight, 3)
+    assert (after.state, found) == (state, verdict)
+
+
+def test_a_task_that_a_service_forgot_is_followed_by_another() -> None:
+    record = SUBMITTED
+    for _ in range(UNKNOWN_LOOKS_MAX - 1):
+        record, verdict = after_sight(record, Sight(State.UNKNOWN), 3)
+        assert verdict is Verdict.WAIT
+    record, verdict = after_sight(record, Sight(State.UNKNOWN), 3)
+    assert (record.generation, record.external_id, verdict) == (2, None, Verdict.GO_ON)
+    assert "t1" in record.past[0]
+
+
+def test_unclear_answers_keep_waiting_and_are_counted() -> None:
+    unclear = Sight(State.RUNNING, "", is_unclear=True)
+    record, verdict = after_sight(SUBMITTED, unclear, 3)
+    record, verdict = after_sight(record, unclear, 3)
+    assert (record.poll_errors, verdict) == (2, Verdict.WAIT)
+
+
+def test_a_service_that_is_away_keeps_waiting_and_is_counted() -> None:
+    class Silent(Service):
+        def poll(self, external_id: str) -> Sight:
+            raise Away("no route")
+
+    record, verdict = Engine(KEY, TRANSFER, Silent()).advance(SUBMITTED, lambda _: None)
+    assert (record.poll_errors, verdict) == (1, Verdict.WAIT)
+    assert record.external_id == "t1"
+
+
+def test_an_action_is_forgotten_once_it_was_taken_so_that_the_next_is_told() -> None:
+    needs, _ = after_sight(SUBMITTED, Sight(State.NEEDS_ACTION, "log in"), 3)
+    told = needs.with_(noticed=needs.action)
+    still, _ = after_sight(told, Sight(State.NEEDS_ACTION, "log in"), 3)
+    assert still.noticed == "log in"
+    well, _ = after_sight(still, Sight(State.RUNNING), 3)
+    assert (well.action, well.noticed) == (None, None)
+
+
+def test_a_submission_that_needs_a_person_waits_under_the_same_key() -> None:
+    class Closed(Service):
+        def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
+            raise NeedsPerson("log in again")
+
+    record, verdict = Engine(KEY, TRANSFER, Closed()).advance(Record(), lambda _: None)
+    assert (record.state, record.action, verdict) == ("needs-action", "log in again", Verdict.WAIT)
+    assert next_step(record) is Step.SUBMIT
+    assert record.generation == 1
+
+
+def test_a_refused_submission_waits_or_fails() -> None:
+    asked = Record(key="k", is_asked=True)
+    record, verdict = after_refusal(asked, Refused("busy", is_fatal=False))
+    assert (record.generation, record.is_asked, verdict) == (1, False, Verdict.WAIT)
+    record, verdict = after_refusal(asked, Refused("not permitted", is_fatal=True))
+    assert (record.state, verdict) == ("failed", Verdict.FAILED)
+
+
+def test_an_attempt_after_a_failed_task_stands_for_a_new_one() -> None:
+    failed = SUBMITTED.with_(state="failed", text="gone")
+    after = take_up(failed, None)
+    assert (after.generation, after.external_id) == (2, None)
+    assert take_up(SUBMITTED, None) == SUBMITTED
+    adopted = failed.with_(is_adopted=True)
+    assert take_up(adopted, Adopted("t1")) == adopted
+
+
+def test_adopting_replaces_another_task() -> None:
+    after = take_up(SUBMITTED, Adopted("t9", is_owned=True))
+    assert (after.external_id, after.is_adopted, after.is_owned) == ("t9", True, True)
+    assert "t1" in after.past[0]
+    assert take_up(after, Adopted("t9")) == after
+
+
+def test_a_record_survives_being_saved() -> None:
+    record = SUBMITTED.with_(counts={"files": "3"}, past=("t0: failed",), noticed="x" * 9999)
+    assert read_record(record.to_text()) == record
+    assert len(record.to_text()) < 2000
+    assert read_record('{"generation":2,"state":"new","of_a_later_version":1}').generation == 2
+    assert read_record(None) == Record()
