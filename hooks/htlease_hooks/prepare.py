@@ -76,12 +76,13 @@ def _prepared(name: str, start: Start) -> Answer:
     start.notes.write_site(start.site)
     if start.is_left_alone:
         return Answer()
-    if start.token is None:
+    if start.token is None and start.needs_token:
         if name == BEFORE_TRANSFER:
             return Answer()  # it may come with the input files
         about = f"job {start.job.global_job_id}"
         return answer_without_server(start.site, about, "the job has no token for the lease server")
-    start.notes.write_token(start.token.text)
+    if start.token is not None:
+        start.notes.write_token(start.token.text)
     state = start.state()
     if state is None or state.fence is None:
         if state is not None:

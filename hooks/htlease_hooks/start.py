@@ -16,7 +16,7 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.client import Clock, LeaseClient
 from htlease.errors import BadConfig
-from htlease.transport import HttpTransport
+from htlease.journal import CHIRP_URL
 from htlease_hooks.environment import Unreadable, job_environment
 from htlease_hooks.notes import Notes
 from htlease_hooks.site import Site
@@ -25,6 +25,7 @@ from htlease_wrapper.credentials import TOKEN_ATTRIBUTE, Token, find_token
 from htlease_wrapper.job import Job, choose_key, find_job
 from htlease_wrapper.job_ad import Ad, evidence_of, parse_ad, place_of
 from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
+from htlease_wrapper.way import transport_to
 
 #: Of a job's environment and of the hook's; daemons may have a BEARER_TOKEN of their own.
 _FROM_HOOK = ("_CONDOR_CREDS", "_CONDOR_CHIRP_CONFIG")
@@ -77,6 +78,11 @@ class Start:
             return Token(text, f"{TOKEN_ATTRIBUTE} of the job") if text else None
         return found
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether a network leads to the server; what goes by the queue, the relay vouches for."""
+        return self.ad.text("HTLeaseURL") != CHIRP_URL
+
     @cached_property
     def key(self) -> SubjobKey:
         """The subjob; raises BadConfig."""
@@ -95,7 +101,9 @@ class Start:
         """Return a client for the subjob and server that a state names; raises BadConfig."""
         exchange_seconds = max(_EXCHANGE_MIN_SECONDS, self.site.wait_server * _EXCHANGE_PART)
         token = self.token.text if self.token else None
-        transport = HttpTransport(state.server, token, exchange_seconds=exchange_seconds)
+        transport = transport_to(
+            state.server, token, self.job.sandbox, self._environ, exchange_seconds
+        )
         return LeaseClient(transport, SubjobKey.parse(state.key), self.clock)
 
     def state(self) -> SandboxState | None:

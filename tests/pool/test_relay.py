@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.pool.hooked import HookedSite
 from tests.pool.lab import Lab, write_for_job
 from tests.pool.relay import RelayProcess, install_shadow_hook
 from tests.serving import ServerProcess, exchange
@@ -489,6 +490,26 @@ def test_a_start_that_would_overlap_goes_back_to_idle_before_it_begins(
     closed(lab, "chirp/live", "complete")
     assert lab.pool.job_ad(job)["NumShadowStarts"] > 1
     assert lab.pool.job_ad(job)["NumJobStarts"] == 1
+    assert not lab.pool.events(directory / "log", 12)
+
+
+def test_a_bare_job_without_network_is_known_by_its_execution_points_hooks(
+    lab: Lab, relay: RelayProcess
+) -> None:
+    site = HookedSite(lab)
+    site.configure(HTLEASE_URL="http://no-such-host.invalid:1")
+    try:
+        lines = ('My.HTLeaseKey = "chirp/bare"', "+HTLeaseNoPath = true")
+        program = "#!/usr/bin/env python3\nimport time\ntime.sleep(9)\n"
+        _, directory = submit_program(lab, "chirp-bare", program, "", *lines)
+        lab.pool.wait_event(directory / "log", 5)
+        closed(lab, "chirp/bare", "complete")
+    finally:
+        site.remove()
+    via = f"chirp {lab.pool.ap_host} (htlease-relay)"
+    assert ("phase-entered", "run", via) in phases_of(lab, "chirp/bare")
+    grants = lab.server.events("chirp/bare", "lease-acquired")
+    assert [grant["fence"] for grant in grants if grant["kind"] == "job"] == [1]
     assert not lab.pool.events(directory / "log", 12)
 
 
