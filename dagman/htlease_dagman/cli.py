@@ -23,6 +23,10 @@ FAILED = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one script and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["watch"]:
+        from htlease_dagman.watch import main as watch
+
+        return watch(words[1:])
     if len(words) < 2:
         print(__doc__.partition("\n")[0], file=sys.stderr)
         return FAILED
