@@ -6,9 +6,6 @@ who asks. HTCondor gives these hooks no arguments, so the socket is found beside
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,6 @@ SOCKET_NAME = "relay.sock"
 SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
 #: What a relay or a server that does not answer may cost one call of a hook.
 WAIT_SECONDS = 5.0
-_ANSWER_MAX_BYTES = 1 << 20
 
 
 class NoRelay(Exception):
@@ -45,7 +41,7 @@ class Relay:
         """Post to `/v1/routes/STEP` and return the answer's document; raises NoRelay."""
         try:
             status, document = within(self.wait_seconds, lambda: self._exchange(step, body))
-        except (OSError, ValueError, TimeoutError, http.client.HTTPException) as error:
+        except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise NoRelay(f"the relay at {self.socket_path} does not answer: {why}") from error
         if status != 200:
@@ -53,27 +49,7 @@ class Relay:
         return document
 
     def _exchange(self, step: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        connection = _Connection(self.socket_path, self.wait_seconds)
-        try:
-            headers = {"Content-Type": "application/json"}
-            connection.request("POST", f"/v1/routes/{step}", json.dumps(body), headers)
-            response = connection.getresponse()
-            document = json.loads(response.read(_ANSWER_MAX_BYTES))
-        finally:
-            connection.close()
-        if not isinstance(document, dict):
-            raise ValueError("no document")
-        return response.status, document
+        # Loading it costs as much as all the rest of a call that has nothing to ask.
+        from htlease_hooks.unix_http import post
 
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
-        super().__init__("relay", timeout=timeout_seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        return post(self.socket_path, f"/v1/routes/{step}", body, self.wait_seconds)

@@ -119,9 +119,9 @@ class RoutedJob:
         ad: dict[str, Any] = self.lab.wait_for(found, f"a copy of {self.source.job}", 90)[0]
         return ad
 
-    def wait_final(self) -> dict[str, Any]:
+    def wait_final(self, timeout_seconds: float = 60) -> dict[str, Any]:
         """Wait until the source shows how its subjob ended, and return its ad."""
-        self.source.wait_gone()
+        self.source.wait_gone(timeout_seconds)
         # JOB_FINALIZE runs at the poll after the one that mirrors the end.
         self.lab.wait_for(
             lambda: "HTLeaseState" in self.source_ad(), f"the state of {self.source.key}", 30

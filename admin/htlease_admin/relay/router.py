@@ -66,7 +66,11 @@ class Routes:
         constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
         ads = self.queue.read_jobs(constraint, _ATTRIBUTES)
         if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
-            raise Refused("forbidden", f"user {peer.uid} has no job {job} in this queue")
+            raise Refused(
+                "forbidden",
+                f"user {peer.uid} has no job {job} in this queue; if the router's is another, "
+                "start the relay with the router's CONDOR_CONFIG",
+            )
         source, asked = ads[0].get("GlobalJobId"), body.get("source")
         if asked and asked != source:
             raise Refused(
@@ -82,10 +86,17 @@ class Routes:
         return self._enrolled(key, m.Enroll(links=links_of(source, body)))
 
     def _record(self, key: SubjobKey, source: Mapping[str, Plain], body: Any) -> Document:
-        """Make the IDs of a copy known."""
-        return self._enrolled(
-            key, m.Enroll(_text(body, "global_job_id"), links=links_of(source, body))
-        )
+        """Make the IDs of a copy known, unless its subjob is closed: new links would re-open it."""
+        command = m.Enroll(_text(body, "global_job_id"), links=links_of(source, body))
+        return {} if self._is_closed(key) else self._enrolled(key, command)
+
+    def _is_closed(self, key: SubjobKey) -> bool:
+        try:
+            return self.server.subjob(key)["outcome"] is not None
+        except Refused as refused:
+            if refused.code != "unknown-subjob":
+                raise
+            return False
 
     def _enrolled(self, key: SubjobKey, command: m.Enroll) -> Document:
         try:
