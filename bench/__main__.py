@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.dag import measure_dag
 from bench.load import Outcome, closed_loop, open_loop, post
 from bench.machine import Running, fdatasyncs_per_second, server
 
@@ -230,9 +231,11 @@ def _htlease(directory: Path) -> Any:
 def main() -> int:
     """Run what was asked for and write the results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", choices=MEASURED, action="append")
+    parser.add_argument("--only", choices=(*MEASURED, "dag"), action="append")
     parser.add_argument("--directory", type=Path, help="where the stores lie; default: a new one")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results.json")
+    parser.add_argument("--dag-nodes", type=int, default=2000)
+    parser.add_argument("--dag-universe", choices=("vanilla", "local"), default="vanilla")
     given = parser.parse_args()
     wanted = given.only or MEASURED
     results: dict[str, Any] = {
@@ -251,6 +254,8 @@ def main() -> int:
             results["live_leases"] = [measure_leases(directory, n) for n in (100, 100_000)]
         if "wrapper" in wanted:
             results["wrapper"] = measure_wrapper(directory)
+        if "dag" in wanted:  # needs HTCondor and is long, so it is asked for by name
+            results["dag"] = measure_dag(directory, given.dag_nodes, given.dag_universe)
     text = json.dumps(results, indent=2)
     print(text)
     given.output.write_text(text + "\n")

@@ -3,8 +3,8 @@
 HTCondor's counters are evidence and never proof. `NumJobStarts` reaches the queue lazily, so
 several starts may show one value; `NumShadowStarts` also counts reconnects of a process that goes
 on; a restart by `checkpoint_exit_code` moves neither. Attempts are therefore compared by
-dominance, and only the server's fence decides. `start_number` is the one place that knows by how
-much each reader of `NumJobStarts` is off.
+dominance, and only the server's fence decides. `starts.start_number` is the one place that knows
+by how much each reader of `NumJobStarts` is off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 
 from htlease.errors import InvalidField
+from htlease.starts import ReadFrom as ReadFrom
+from htlease.starts import start_number as start_number
 
 NAME_LENGTH_MAX = 200
 _NAME = re.compile(r"[A-Za-z0-9._~@:=+,#-]+")
@@ -63,30 +65,6 @@ class SubjobKey:
 
     def __str__(self) -> str:
         return f"{self.workflow}/{self.subjob}"
-
-
-class ReadFrom(enum.Enum):
-    """Where a `NumJobStarts` was read."""
-
-    #: `.job.ad` of a starter, starter hooks, `$$([NumJobStarts])`, a DAG script's job ad.
-    JOB_AD = "job-ad"
-    #: condor_chirp, which answers from the shadow's memory.
-    CHIRP = "chirp"
-    #: The queue or history once the start is over, as a POST script or condor_history sees it.
-    AFTER_THE_END = "after-the-end"
-
-
-#: How many starts each reader is short of, this start included.
-_NOT_YET_COUNTED = {ReadFrom.JOB_AD: 1, ReadFrom.CHIRP: 0, ReadFrom.AFTER_THE_END: 0}
-
-
-def start_number(num_job_starts: int, read_from: ReadFrom) -> int:
-    """Return which start this is (1 = first) for a `NumJobStarts` read in a given place.
-
-    The snapshot in `.job.ad` is written before the start is counted, the shadow's memory after.
-    Source: measured on 23.9.6 and 25.14.1; `BaseShadow::resourceBeganExecution`.
-    """
-    return num_job_starts + _NOT_YET_COUNTED[read_from]
 
 
 class Order(enum.Enum):

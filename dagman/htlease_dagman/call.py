@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from htlease.attempt import Evidence, ReadFrom, start_number
 from htlease.errors import BadConfig
+from htlease.starts import ReadFrom, start_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 #: What the scripts need; each is given as `NAME $NAME`, for DAGMan replaces whole words only.
 MACROS: Mapping[str, tuple[str, ...]] = {
@@ -26,24 +27,26 @@ _STRING = re.compile(r'^GlobalJobId\s*=\s*"([^"\\]+)"\s*$', re.MULTILINE)
 _STARTS = re.compile(r"^NumJobStarts\s*=\s*(\d+)\s*$", re.MULTILINE)
 
 
-def words_for(kind: str, settings_file: Path, also: Iterable[str] = ()) -> list[str]:
+def words_for(kind: str, settings_file: str, also: Iterable[str] = ()) -> list[str]:
     """Return the arguments of a SCRIPT line; `also` names macros that chained scripts use."""
     names = dict.fromkeys([*MACROS[kind], *also])
     names.pop("NODE", None)  # the same as JOB, which older versions know too
-    return [kind, str(settings_file), *(word for name in names for word in (name, f"${name}"))]
+    return [kind, settings_file, *(word for name in names for word in (name, f"${name}"))]
 
 
-@dataclass(frozen=True)
 class Call:
     """What DAGMan says in one call."""
 
-    kind: str
-    #: By upper-case name without `$`.
-    macros: Mapping[str, str]
-    #: What names this run of DAGMan: its job's GlobalJobId.
-    dag: str
-    #: Orders the scripts that DAGMan starts anew after a crash, by its own starts.
-    evidence: Evidence
+    def __init__(
+        self, kind: str, macros: Mapping[str, str], dag: str, dagman_start: int | None
+    ) -> None:
+        self.kind = kind
+        #: By upper-case name without `$`.
+        self.macros = macros
+        #: What names this run of DAGMan: its job's GlobalJobId.
+        self.dag = dag
+        #: Which start of DAGMan this is: orders the scripts that it starts anew after a crash.
+        self.dagman_start = dagman_start
 
     @property
     def node(self) -> str:
@@ -94,13 +97,19 @@ def read_call(kind: str, words: Sequence[str], environ: Mapping[str, str]) -> Ca
         kind,
         macros,
         name[1] if name else f"dagman#{macros['DAGID']}",
-        Evidence(job_starts=start_number(int(starts[1]), ReadFrom.JOB_AD) if starts else None),
+        start_number(int(starts[1]), ReadFrom.JOB_AD) if starts else None,
     )
 
 
 def _job_ad(environ: Mapping[str, str]) -> str:
     """Return the ad of DAGMan's own job, or nothing: it is only written for jobs."""
     try:
-        return Path(environ["_CONDOR_JOB_AD"]).read_text(encoding="utf-8", errors="replace")
+        with open(environ["_CONDOR_JOB_AD"], encoding="utf-8", errors="replace") as file:
+            return file.read()
     except (KeyError, OSError):
         return ""
+
+
+def told(status: int) -> int:
+    """Return what DAGMan is told for a failure: never what DEFER and PRE_SKIP stand for."""
+    return status if 0 < status < 256 and status not in (DEFER, SKIP) else 1

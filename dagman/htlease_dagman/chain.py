@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 
-from htlease_dagman.call import DEFER, SKIP
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _TERM_GRACE_SECONDS = 10.0
 #: What a shell says of a program that it cannot start.
@@ -47,8 +48,3 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def told(status: int) -> int:
-    """Return what DAGMan is told for a failure: never what DEFER and PRE_SKIP stand for."""
-    return status if 0 < status < 256 and status not in (DEFER, SKIP) else 1

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from htlease.errors import HTLeaseError, ServerUnavailable
 from htlease_dagman.call import DEFER, Call, read_call
 from htlease_dagman.record import Busy, Record
 from htlease_dagman.script import Later, Script
 from htlease_dagman.settings import Settings, read_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 FAILED = 1
 
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     kind, settings_file, *rest = words
     try:
-        settings = read_settings(Path(settings_file))
+        settings = read_settings(settings_file)
         call = read_call(kind, rest, os.environ)
         return _run(settings, call)
     except HTLeaseError as error:
@@ -43,8 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings, call: Call) -> int:
-    settings.state_directory.mkdir(mode=0o700, exist_ok=True)
+    os.makedirs(settings.state_directory, 0o700, exist_ok=True)
     act: Callable[[Script], int]
+    if not settings.is_subjob(call.node):
+        return 0
     if call.kind == "hold":
         from htlease_dagman.hold import hold
 
@@ -53,7 +57,7 @@ def _run(settings: Settings, call: Call) -> int:
         from htlease_dagman.pre import pre as act
     else:
         from htlease_dagman.post import post as act
-    path = settings.state_directory / call.kind / call.node
+    path = os.path.join(settings.state_directory, call.kind, call.node)
     try:
         record = Record(path, call.try_id)
     except Busy:
@@ -68,9 +72,9 @@ def _run(settings: Settings, call: Call) -> int:
         try:
             status = act(script)
         except Later as later:
-            return _put_off(script, str(later), later.is_counted)
+            return _put_off(script, record, str(later), later.is_counted)
         except ServerUnavailable as error:
-            return _put_off(script, f"no answer from the lease server: {error}", is_counted=True)
+            return _put_off(script, record, f"no answer from the lease server: {error}", True)
         except HTLeaseError as error:
             script.say(f"{error}")
             return FAILED
@@ -78,8 +82,8 @@ def _run(settings: Settings, call: Call) -> int:
         return status
 
 
-def _put_off(script: Script, why: str, is_counted: bool) -> int:
-    note, most = script.record.note, script.settings.deferrals_max
+def _put_off(script: Script, record: Record, why: str, is_counted: bool) -> int:
+    note, most = record.note, script.settings.deferrals_max
     if not is_counted:
         script.say(f"later: {why}")
         return DEFER
@@ -89,7 +93,7 @@ def _put_off(script: Script, why: str, is_counted: bool) -> int:
             "mend this and submit the DAG again, which goes on from there"
         )
         return FAILED
-    script.record.save(deferrals=note.deferrals + 1)
+    record.save(deferrals=note.deferrals + 1)
     script.say(f"later ({note.deferrals + 1} of at most {most}): {why}")
     return DEFER
 

@@ -12,7 +12,7 @@ import time
 
 from htlease_dagman import chain
 from htlease_dagman.call import Call
-from htlease_dagman.settings import NodeScripts, Settings
+from htlease_dagman.settings import Settings
 
 FILE = "holds.jsonl"
 
@@ -26,8 +26,8 @@ def hold(settings: Settings, call: Call) -> int:
         "job": call.macros["JOBID"],
     }
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    descriptor = os.open(settings.state_directory / FILE, flags, 0o600)
+    descriptor = os.open(os.path.join(settings.state_directory, FILE), flags, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps(line) + "\n")
-    words = (settings.nodes.get(call.node) or NodeScripts()).hold
+    words = settings.scripts(call.node).hold
     return chain.run(call.expand(words), lambda: False, 3600.0) if words else 0

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
-from htlease import messages as m
-from htlease.attempt import ReadFrom, start_number
-from htlease.client import Lease
 from htlease.errors import Refused
-from htlease_dagman.chain import told
-from htlease_dagman.script import Later, Script
+from htlease.starts import ReadFrom, start_number
+from htlease_dagman.call import told
+from htlease_dagman.script import Later, Lease, Script
 from htlease_dagman.verdict import SUPERSEDED, Standing, Verdict, judge, standing_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: A reconciler of the access point may be at work on the same subjob for a moment.
 _WAIT_LEASE_SECONDS = 2.0
@@ -22,6 +21,9 @@ def post(script: Script) -> int:
     """Settle one try of a node and return the exit status; raises Later or HTLeaseError."""
     returned = int(script.call.macros["RETURN"])
     standing = _look(script)
+    unfinished = tuple(job.subjob for job in script.of_jobs() if not _is_finished(job, returned))
+    if unfinished:
+        standing = standing._replace(is_seen=True)
     if standing.is_overtaken:
         if standing.outcome == "complete":
             return 0
@@ -39,7 +41,8 @@ def post(script: Script) -> int:
                 raise
             standing = _look(script)
     try:
-        return _settle(script, standing, lease, returned)
+        missing = unfinished or (lease.missing if lease and standing.missing else ())
+        return _settle(script, standing, lease, returned, missing)
     finally:
         if lease is not None:
             script.abandon(lease, "POST is done")
@@ -64,34 +67,58 @@ def _acquire(script: Script, standing: Standing) -> Lease:
     return script.acquire(standing.submission)
 
 
-def _settle(script: Script, standing: Standing, lease: Lease | None, returned: int) -> int:
-    words = script.scripts.post
+def _is_finished(job: Script, returned: int) -> bool:
+    """Settle one of several jobs of a node and tell whether it is complete; raises Later."""
+    standing = _look(job)
+    if standing.outcome is not None:
+        return standing.outcome == "complete"
+    if standing.is_overtaken:
+        raise Later(f"a later submission of {job.subjob} is at work")
+    lease = job.acquire(standing.submission, _WAIT_LEASE_SECONDS)
+    missing = lease.missing if standing.missing else []
+    # `$RETURN` is that of another job, perhaps; what this one completed is complete.
+    verdict = judge(standing, missing, returned if missing else 0, None)
+    _close(job, lease, verdict)
+    return verdict.exit == 0
+
+
+def _settle(
+    script: Script,
+    standing: Standing,
+    lease: Lease | None,
+    returned: int,
+    missing: Sequence[str],
+) -> int:
+    words = script.chained.post
+    assert script.record is not None
     chained = script.record.note.chained
     if words and chained is None:
         chained = script.run_chained(words, lease)
-        if chained == script.scripts.post_defer:
+        if chained == script.chained.post_defer:
             raise Later(f"{words[0]} asked for later", is_counted=False)
         script.record.save(chained=chained)
-    missing = [p.name for p in lease.grant.phases if not p.completed] if lease else []
-    verdict = judge(standing, missing if standing.missing else (), returned, chained)
+    verdict = judge(standing, missing, returned, chained)
     if lease is not None and verdict.close is not None:
-        script.send(_closing(lease, verdict, script))
+        _close(script, lease, verdict)
     script.say(f"{verdict.reason} ({verdict.close or 'nothing to write'})")
     return told(verdict.exit) if verdict.exit else 0
 
 
-def _closing(lease: Lease, verdict: Verdict, script: Script) -> m.Command:
+def _close(script: Script, lease: Lease, verdict: Verdict) -> None:
     if verdict.close == "commit":
-        return m.Commit(lease.fence, lease.nonce, verdict.reason)
+        script.send("commit", lease, reason=verdict.reason)
+        return
     reason = verdict.reason
     if verdict.close == "failed" and script.call.retry < script.call.retries_max:
         reason += f"; retry {script.call.retry + 1} of {script.call.retries_max} may follow"
-    assert verdict.close is not None
-    return m.Settle(lease.fence, lease.nonce, verdict.close, reason)
+    script.send("settle", lease, outcome=verdict.close, reason=reason)
 
 
 def _report_end(script: Script, submission: str) -> bool:
     """Report the end of the job that the history tells of; its starter may have died unheard."""
+    import shutil
+    import subprocess
+
     program = shutil.which("condor_history")
     if program is None:
         return False
@@ -106,13 +133,12 @@ def _report_end(script: Script, submission: str) -> bool:
         return False
     starts, shadow_starts, code, number = (int(w) if w.isdigit() else None for w in found[1:])
     script.send(
-        m.Ended(
-            submission,
-            None if starts is None else start_number(starts, ReadFrom.AFTER_THE_END),
-            shadow_starts,
-            code,
-            number,
-            "DAGMan saw the end of the job",
-        )
+        "ended",
+        global_job_id=submission,
+        job_starts=None if starts is None else start_number(starts, ReadFrom.AFTER_THE_END),
+        shadow_starts=shadow_starts,
+        exit_code=code,
+        exit_signal=number,
+        reason="DAGMan saw the end of the job",
     )
     return True

@@ -7,27 +7,31 @@ since none is given for a subjob that is closed, and the user's own script may s
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 
-@dataclass(frozen=True)
 class Note:
     """What one script has come to in one try of its node."""
 
-    try_id: str
-    #: Of the lease that is held now, for whoever goes on after a crash.
-    nonce: str | None = field(default=None, repr=False)
-    #: How often the script was put off.
-    deferrals: int = 0
-    #: Exit status of the user's own script, once it has run.
-    chained: int | None = None
-    #: Exit status of ours, once all is done.
-    exit: int | None = None
+    def __init__(
+        self,
+        try_id: str,
+        nonce: str | None = None,
+        deferrals: int = 0,
+        chained: int | None = None,
+        exit: int | None = None,
+    ) -> None:
+        self.try_id = try_id
+        #: Of the lease that is held now, for whoever goes on after a crash.
+        self.nonce = nonce
+        #: How often the script was put off.
+        self.deferrals = deferrals
+        #: Exit status of the user's own script, once it has run.
+        self.chained = chained
+        #: Exit status of ours, once all is done.
+        self.exit = exit
 
 
 class Busy(Exception):
@@ -37,9 +41,9 @@ class Busy(Exception):
 class Record:
     """The open, locked note of one node; closing it, or dying, lets others at it."""
 
-    def __init__(self, path: Path, try_id: str) -> None:
+    def __init__(self, path: str, try_id: str) -> None:
         """Open the note; raises Busy, or OSError when the folder cannot be used."""
-        path.parent.mkdir(exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         #: Whether a nonce in the note belongs to nobody who is alive.
         self.is_alone = True
@@ -56,9 +60,9 @@ class Record:
 
     def save(self, **changes: object) -> None:
         """Change the note."""
-        self.note = replace(self.note, **changes)  # type: ignore[arg-type]
+        vars(self.note).update(changes)
         # One line, written before the rest is cut off: a crash leaves the old note or the new.
-        line = json.dumps(asdict(self.note)).encode() + b"\n"
+        line = json.dumps(vars(self.note)).encode() + b"\n"
         os.pwrite(self._descriptor, line, 0)
         os.ftruncate(self._descriptor, len(line))
 
@@ -73,11 +77,13 @@ class Record:
         self.close()
 
 
-def read_note(path: Path) -> Note | None:
+def read_note(path: str) -> Note | None:
     """Return a note as it stands, of whatever try, without locking it."""
-    with contextlib.suppress(OSError):
-        return _note_from(path.read_bytes())
-    return None
+    try:
+        with open(path, "rb") as file:
+            return _note_from(file.read())
+    except OSError:
+        return None
 
 
 def _note_from(data: bytes) -> Note | None:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
-from typing import Any
+import time
 
-from htlease import messages as m
-from htlease import protocol
-from htlease.attempt import SubjobKey
-from htlease.client import Clock, Lease, LeaseClient, send
 from htlease.errors import HTLeaseError, Refused, ServerUnavailable
-from htlease.transport import HttpTransport
-from htlease_dagman import chain
-from htlease_dagman.call import Call
-from htlease_dagman.record import Record
-from htlease_dagman.settings import NodeScripts, Settings
+from htlease_dagman.wire import Wire, quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from htlease_dagman.call import Call
+    from htlease_dagman.record import Record
+    from htlease_dagman.settings import Settings
 
 _RENEW_PART = 1 / 4
 _ASK_AGAIN_MIN_SECONDS = 0.2
@@ -38,28 +38,39 @@ class NodeFails(HTLeaseError):
     """The node fails; the text says why and what to do."""
 
 
-@dataclass
+class Lease:
+    """What every write of a script carries."""
+
+    def __init__(self, nonce: str, grant: dict[str, Any]) -> None:
+        self.fence: int = grant["fence"]
+        self.nonce = nonce
+        #: The phases that were not complete when nobody else could write any more.
+        self.missing = [one["name"] for one in grant["phases"] if not one["completed"]]
+
+
 class Script:
     """One running script of one node."""
 
-    settings: Settings
-    call: Call
-    record: Record
-    clock: Clock = field(default_factory=Clock)
+    def __init__(
+        self, settings: Settings, call: Call, record: Record | None, subjob: str | None = None
+    ) -> None:
+        """Prepare; without a record nobody goes on with its lease. Raises BadConfig."""
+        self.settings = settings
+        self.call = call
+        self.record = record
+        #: The node's, or that of one job of a node that has several.
+        self.subjob = subjob or call.node
+        #: The scripts that the user gave this node.
+        self.chained = settings.scripts(call.node)
+        self._wire = Wire(settings.server, settings.token(), settings.wait_server_seconds)
+        self._path = f"/v1/workflows/{quoted(settings.workflow)}/subjobs/{quoted(self.subjob)}"
 
-    def __post_init__(self) -> None:
-        wait_seconds = self.settings.wait_server_seconds
-        self._transport = HttpTransport(
-            self.settings.server, self.settings.token(), exchange_seconds=max(1.0, wait_seconds)
-        )
-        self.key = SubjobKey(self.settings.workflow, self.call.node)
-        self._client = LeaseClient(self._transport, self.key, self.clock)
-        self._give_up_at = self.clock.monotonic() + wait_seconds
-
-    @property
-    def scripts(self) -> NodeScripts:
-        """The scripts that the user gave this node."""
-        return self.settings.nodes.get(self.call.node) or NodeScripts()
+    def of_jobs(self) -> list[Script]:
+        """Return the same for each job of a node that has several: subjobs of their own."""
+        if self.chained.jobs < 2:
+            return []
+        names = (f"{self.call.node}.{number}" for number in range(self.chained.jobs))
+        return [Script(self.settings, self.call, None, name) for name in names]
 
     def say(self, text: str) -> None:
         """Tell whoever reads DAGMan's script output."""
@@ -67,30 +78,26 @@ class Script:
 
     # The server
 
-    @property
-    def _left_seconds(self) -> float:
-        return max(0.0, self._give_up_at - self.clock.monotonic())
-
-    def send(self, command: m.Command) -> dict[str, Any]:
-        """Send a command; raises Refused or ServerUnavailable."""
-        return self._client.call(command, give_up_after_seconds=self._left_seconds)
+    def send(self, command: str, lease: Lease | None = None, **body: Any) -> dict[str, Any]:
+        """Send a command, under a lease if one is given; raises Refused or ServerUnavailable."""
+        if lease is not None:
+            body |= {"fence": lease.fence, "nonce": lease.nonce}
+        given = {name: value for name, value in body.items() if value is not None}
+        return self._wire.command(f"{self._path}/{command}", given)
 
     def document(self) -> dict[str, Any]:
         """Return all that is known of the subjob."""
-        return self._exchange("GET", protocol.subjob_path(self.key), None)
+        return self._wire.exchange("GET", self._path, None)
 
     def mint_job_token(self) -> str:
         """Return a token for this node's job."""
-        body = {
-            "workflow": self.key.workflow,
-            "subjob": self.key.subjob,
+        wanted = {
+            "workflow": self.settings.workflow,
+            "subjob": self.subjob,
             "ttl_seconds": self.settings.job_token_seconds,
         }
-        token: str = self._exchange("POST", f"/{protocol.VERSION}/tokens", body)["token"]
+        token: str = self._wire.exchange("POST", "/v1/tokens", wanted)["token"]
         return token
-
-    def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        return send(self._transport, self.clock, method, path, body, self._left_seconds)[0]
 
     # The lease
 
@@ -100,23 +107,25 @@ class Script:
         After a crash the nonce of the script before is used again: it is over, or its lock would
         still be there.
         """
-        nonce = self.record.note.nonce if self.record.is_alone else None
-        until = self.clock.monotonic() + wait_seconds
+        nonce = self.record.note.nonce if self.record and self.record.is_alone else None
+        until = time.monotonic() + wait_seconds
         while True:
             is_inherited = nonce is not None
             if nonce is None:
-                nonce = self.clock.new_id()
-                self.record.save(nonce=nonce)
-            command = m.Acquire(
-                nonce,
-                self.call.kind,
-                self.call.evidence,
-                global_job_id=global_job_id,
-                host=os.uname().nodename,
-                ttl_seconds=self.settings.ttl_seconds,
-            )
+                nonce = os.urandom(16).hex()
+                if self.record is not None:
+                    self.record.save(nonce=nonce)
+            start = self.call.dagman_start
             try:
-                return self._client.acquire(command, give_up_after_seconds=self._left_seconds)
+                grant = self.send(
+                    "acquire",
+                    nonce=nonce,
+                    kind=self.call.kind,
+                    evidence={} if start is None else {"job_starts": start},
+                    global_job_id=global_job_id,
+                    host=os.uname().nodename,
+                    ttl_seconds=self.settings.ttl_seconds,
+                )
             except Refused as refused:
                 if refused.code == "superseded-attempt" and is_inherited:
                     nonce = None  # its lease had ended; this script asks on its own account
@@ -124,24 +133,31 @@ class Script:
                 if refused.code not in ("lease-still-live", "blocked"):
                     raise
                 pause_seconds = max(_ASK_AGAIN_MIN_SECONDS, refused.retry_after_seconds or 0.0)
-                if self.clock.monotonic() + pause_seconds > until:
-                    raise Later(refused.detail, refused.code != "blocked") from None
-                self.clock.sleep(pause_seconds)
+                if time.monotonic() + pause_seconds > until:
+                    # PRE is of a later submission than any holder: it is recalled and ends soon.
+                    is_counted = self.call.kind == "post" and refused.code != "blocked"
+                    raise Later(refused.detail, is_counted) from None
+                time.sleep(pause_seconds)
+            else:
+                return Lease(nonce, grant)
 
     def abandon(self, lease: Lease, reason: str) -> None:
         """Let go of the lease; from a server that is away the next script takes it over."""
         try:
-            self._client.call(m.Abandon(lease.fence, lease.nonce, reason))
+            self.send("abandon", lease, reason=reason)
         except ServerUnavailable:
             return
         except Refused:
             pass
-        self.record.save(nonce=None)
+        if self.record is not None:
+            self.record.save(nonce=None)
 
     # The user's script
 
-    def run_chained(self, words: tuple[str, ...], lease: Lease | None) -> int:
+    def run_chained(self, words: Sequence[str], lease: Lease | None) -> int:
         """Run the user's script, keep the lease meanwhile, return its exit status."""
+        from htlease_dagman import chain  # loads what starts processes
+
         try:
             return chain.run(
                 self.call.expand(words),
@@ -155,7 +171,7 @@ class Script:
 
     def _is_lost(self, lease: Lease) -> bool:
         try:
-            return self._client.renew(lease)[1].order != "continue"
+            return bool(self.send("renew", lease)["order"] != "continue")
         except Refused:
             return True
         except ServerUnavailable:

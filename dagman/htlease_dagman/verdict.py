@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 #: Exit status of a wrapper whose attempt was overtaken by a later one.
 SUPERSEDED = 76
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """How one try of a node stands on the server."""
 
     #: The submission in whose name POST acts: the try's job, or the try itself if no job showed.
@@ -51,8 +51,7 @@ def standing_of(document: Mapping[str, Any], try_id: str) -> Standing:
     )
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What POST writes and what it tells DAGMan."""
 
     #: commit, complete, failed; None where nothing is left to write.
@@ -80,10 +79,10 @@ def judge(
         if chained == 0:
             return Verdict("complete", 0, f"the POST script took {_ending(returned)} for success")
         return Verdict("failed", _status(returned), _ending(returned))
-    if not standing.is_seen:
-        return Verdict("complete", 0, "the job exited 0; no attempt of it was seen")
-    if missing:
-        why = f"{_ending(returned)}, but not complete: {', '.join(missing)}"
+    if not standing.is_seen and returned == 0:
+        return Verdict("complete", 0, "exit 0; no attempt under this name was seen")
+    if missing or not standing.is_seen:
+        why = f"{_ending(returned)}, but not complete: {', '.join(missing) or 'nothing was seen'}"
         return Verdict("failed", _status(returned), why)
     return Verdict("commit", 0, _ending(returned))
 

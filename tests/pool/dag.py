@@ -17,8 +17,6 @@ from htlease_dagman.call import DEFER, SKIP, words_for
 from htlease_minipool import PoolError
 from htlease_minipool.processes import Process
 
-#: DAGMan looks at its log every five seconds by default.
-_CONFIG = "DAGMAN_USER_LOG_SCAN_INTERVAL = 1\n"
 DEFER_SECONDS = 2
 
 #: What most nodes do; the last phase is `redo`, so that only POST can complete the subjob.
@@ -34,7 +32,7 @@ restart = "resume"
 """
 JOB = """\
 executable = htlease-ep.pyz
-arguments = run --server {server} --ttl 10 --plan plan.toml
+arguments = run --server {server} --ttl {ttl} --plan plan.toml
 should_transfer_files = YES
 transfer_input_files = plan.toml, phase.py, behaviour.json, $(HTLEASE_TOKEN_FILE)
 transfer_output_files = ""
@@ -49,12 +47,24 @@ queue
 """
 
 
+#: A script of the user's: notes that it runs, waits for leave, notes that it has ended.
+WAIT = """\
+#!/bin/sh
+echo begin "$@" >> ran
+while [ ! -e "go-$1" ]; do sleep 0.1; done
+echo end "$@" >> ran
+"""
+
+
 def install(lab: Lab) -> Path:
     """Put the scripts where the access point's own Python runs them; return the command."""
     site = lab.pool.directory / "site"
     site.mkdir(mode=0o755, exist_ok=True)
     library, command = site / "dagman-lib", site / "htlease-dag"
     if not command.exists():
+        # DAGMan looks at its log every five seconds by default; 25.14.1 does not take this from
+        # a DAG's CONFIG file.
+        lab.pool.configure("ap", "dagman", "DAGMAN_USER_LOG_SCAN_INTERVAL = 1\n")
         for package in (PROJECT / "core/htlease", PROJECT / "dagman/htlease_dagman"):
             shutil.copytree(package, library / package.name)
         shutil.copytree(Path(tenacity.__file__).parent, library / "tenacity")
@@ -79,16 +89,14 @@ class Dag:
         *,
         scripts: Mapping[str, Mapping[str, Any]] | None = None,
         behaviour: Mapping[str, Any] | None = None,
-        server: str | None = None,
+        job_ttl_seconds: int = 10,
         **settings: Any,
     ) -> None:
         lab.submitted += 1
         self.lab = lab
         self.workflow = f"{name}-{lab.submitted}"
         self.directory = lab.pool.job_directory(self.workflow)
-        self.server = server or lab.server.url
-        self.write("dagman.config", _CONFIG)
-        self.write("job.sub", JOB.format(server=lab.server.url))
+        self.write("job.sub", JOB.format(server=lab.server.url, ttl=job_ttl_seconds))
         write_for_job(self.directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
         write_for_job(self.directory / "phase.py", PHASE_SCRIPT.read_bytes(), 0o755)
         self.write("plan.toml", PLAN)
@@ -101,7 +109,7 @@ class Dag:
                 {
                     "version": 1,
                     "workflow": self.workflow,
-                    "server": self.server,
+                    "server": lab.server.url,
                     "token_file": "workflow.token",
                     "nodes": scripts or {},
                     "ttl_seconds": 10,
@@ -111,13 +119,12 @@ class Dag:
             ),
         )
         self.write("d.htlease.inc", self._include())
-        self.write(
-            "d.dag", "\n".join(["CONFIG dagman.config", "INCLUDE d.htlease.inc", *lines, ""])
-        )
+        self.write("wait.sh", WAIT, 0o755)
+        self.write("d.dag", "\n".join(["INCLUDE d.htlease.inc", *lines, ""]))
         self.job = ""
 
     def _include(self) -> str:
-        command, settings = install(self.lab), self.directory / "d.htlease.json"
+        command, settings = install(self.lab), str(self.directory / "d.htlease.json")
         script = {
             kind: " ".join([str(command), *words_for(kind, settings)])
             for kind in ("pre", "post", "hold")
@@ -143,6 +150,16 @@ class Dag:
     def key(self, node: str) -> str:
         return f"{self.workflow}/{node}"
 
+    @property
+    def ran(self) -> list[str]:
+        """What `wait.sh` noted."""
+        path = self.directory / "ran"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def let_go(self, name: str) -> None:
+        """Give one `wait.sh` leave to end."""
+        self.write(f"go-{name}", "")
+
     # Running
 
     def submit(self, *options: str) -> str:
@@ -157,15 +174,20 @@ class Dag:
         """Wait until DAGMan's job has left the queue and return its exit status."""
         pool = self.lab.pool
         try:
-            pool.wait_for(
-                lambda: pool.job_ad(self.job)["JobStatus"] in (3, 4),
-                f"DAG {self.workflow} to end",
-                timeout_seconds,
-                interval_seconds=0.5,
+            ad = pool.wait_for(
+                self._last_ad, f"DAG {self.workflow} to end", timeout_seconds, interval_seconds=0.5
             )
         except PoolError as error:
             raise AssertionError(f"{error}\n{self.explain()}") from None
-        return int(pool.job_ad(self.job).get("ExitCode", -1))
+        assert ad is not None
+        return int(ad.get("ExitCode", -1))
+
+    def _last_ad(self) -> dict[str, Any] | None:
+        try:
+            ad = self.lab.pool.job_ad(self.job)
+        except PoolError:
+            return None  # a schedd that was killed is not back yet
+        return ad if ad["JobStatus"] in (3, 4) else None
 
     def processes(self, kind: str, node: str) -> list[Process]:
         """Return the running scripts of ours of one kind and node."""
@@ -187,7 +209,7 @@ class Dag:
         return [
             p
             for p in self.lab.pool.processes()
-            if p.program == "condor_dagman" and "d.dag" in p.argv and self._is_mine(p)
+            if "-Lockfile" in p.argv and "d.dag" in p.argv and self._is_mine(p)
         ]
 
     def _is_mine(self, process: Process) -> bool:
@@ -196,7 +218,24 @@ class Dag:
         except OSError:
             return False
 
+    def post_call(self, node: str) -> tuple[list[str], dict[str, str]]:
+        """Return command and environment of the POST script that runs for a node."""
+        process = self.lab.wait_for(lambda: self.processes("post", node), "POST to run", 60)[0]
+        command = next(n for n, word in enumerate(process.argv) if word.endswith("/htlease-dag"))
+        variables = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+        named = dict(variable.split("=", 1) for variable in variables if "=" in variable)
+        # DAGMan's ad goes with DAGMan.
+        ad = self.write("dagman.ad", Path(named["_CONDOR_JOB_AD"]).read_text())
+        return list(process.argv[command:]), {"_CONDOR_JOB_AD": str(ad)}
+
     # What is known
+
+    def script_output(self, kind: str, node: str) -> str:
+        """Return what the last script of a kind and node said, as DAGMan captured it."""
+        path = self.directory / "scripts.log"
+        parts = path.read_text().split("*** ") if path.exists() else []
+        ours = [part for part in parts if part.startswith(f"Node={node} Type={kind} ")]
+        return ours[-1] if ours else ""
 
     def explain(self) -> str:
         """Return what the files say, for the message of a failed test."""
@@ -204,5 +243,5 @@ class Dag:
         for name in ("scripts.log", "d.dag.dagman.out"):
             path = self.directory / name
             if path.exists():
-                parts += [f"--- {name}", path.read_text()[-6000:]]
+                parts += [f"--- {name}", path.read_text()[-2500:]]
         return "\n".join(parts)

@@ -92,41 +92,50 @@ class DagNode:
 
     @property
     def job_token_file(self) -> Path:
-        return self.directory / "d.htlease.d" / "tokens" / "A" / "htlease.token"
+        return self.token_file("A")
+
+    def token_file(self, subjob: str) -> Path:
+        """The file that the job of the node, or one of its jobs, takes along."""
+        return self.directory / "d.htlease.d" / "tokens" / subjob / "htlease.token"
 
     # The node's job, with the token that PRE left for it
 
     def job_id(self, number: int = 0) -> str:
         return f"ap1.test#{self.cluster + 1 + number}.0#{1795225100 + self.cluster}"
 
-    def job(self, call: str, number: int = 0, **body: Any) -> dict[str, Any]:
+    def job(self, call: str, number: int = 0, subjob: str = "A", **body: Any) -> dict[str, Any]:
         """Send a command as the node's job does; fails when it is refused."""
-        token = self.job_token_file.read_text().strip()
+        token = self.token_file(subjob).read_text().strip()
         body |= {"request_id": os.urandom(8).hex(), "nonce": f"nonce-of-the-job-{number:04}"}
-        path = f"workflows/{self.workflow}/subjobs/A/{call}"
+        path = f"workflows/{self.workflow}/subjobs/{subjob}/{call}"
         status, answer = self.server.ask_as(token, path, body)
         assert status == 200, answer
         return answer
 
-    def acquire(self, number: int = 0, restart: str = "redo", ttl_seconds: float = 60) -> int:
+    def acquire(
+        self, number: int = 0, restart: str = "redo", ttl_seconds: float = 60, subjob: str = "A"
+    ) -> int:
         """Let the job acquire and enter its one phase; return its fence."""
         fence: int = self.job(
             "acquire",
             number,
+            subjob,
             global_job_id=self.job_id(number),
             evidence={"job_starts": 1, "shadow_starts": 1},
             plan={"phases": [{"name": "run", "restart": restart}]},
             ttl_seconds=ttl_seconds,
         )["fence"]
-        self.job("phases/run/enter", number, fence=fence)
+        self.job("phases/run/enter", number, subjob, fence=fence)
         return fence
 
-    def do_job(self, number: int = 0, restart: str = "redo", is_done: bool = True) -> None:
+    def do_job(
+        self, number: int = 0, restart: str = "redo", is_done: bool = True, subjob: str = "A"
+    ) -> None:
         """Let the job do all that it does."""
-        fence = self.acquire(number, restart)
+        fence = self.acquire(number, restart, subjob=subjob)
         if is_done:
-            self.job("phases/run/complete", number, fence=fence)
-        self.job("exited", number, fence=fence, exit_code=0)
+            self.job("phases/run/complete", number, subjob, fence=fence)
+        self.job("exited", number, subjob, fence=fence, exit_code=0)
 
     # The server
 

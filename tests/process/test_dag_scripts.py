@@ -388,6 +388,34 @@ def test_a_server_that_was_set_up_anew_takes_dagmans_word(node: DagNode) -> None
     assert node.closings == [("settled", "complete")]
 
 
+# Nodes of several jobs
+
+
+def test_a_node_of_several_jobs_is_complete_when_all_of_them_are(node: DagNode) -> None:
+    node.settings["nodes"]["A"] = {"jobs": 2}
+    assert node.run("pre")[0] == 0
+    node.do_job(subjob="A.0")
+    node.do_job(subjob="A.1", is_done=False)
+    status, said = node.run("post", RETURN=3)
+    assert status == 3, said
+    outcomes = [node.server.subjob(f"{node.workflow}/{n}")["outcome"] for n in ("A", "A.0", "A.1")]
+    assert outcomes == ["failed", "complete", "failed"]
+    assert node.run("pre", retry=1)[0] == 0
+    node.do_job(1, subjob="A.1")
+    assert node.run("post", retry=1)[0] == 0
+    outcomes = [node.server.subjob(f"{node.workflow}/{n}")["outcome"] for n in ("A", "A.0", "A.1")]
+    assert outcomes == ["complete"] * 3
+    node.dag_job(200)
+    assert node.run("pre")[0] == SKIP
+
+
+def test_several_jobs_without_wrapper_are_judged_by_their_exit(node: DagNode) -> None:
+    node.settings["nodes"]["A"] = {"jobs": 2}
+    node.run("pre")
+    assert node.run("post", RETURN=0)[0] == 0
+    assert node.closings == [("settled", "complete")]
+
+
 # Settings
 
 

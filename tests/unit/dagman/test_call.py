@@ -26,7 +26,7 @@ def call(kind: str = "post", ad: Path | None = None, **macros: str) -> Call:
 
 @pytest.mark.parametrize("kind", MACROS)
 def test_the_words_of_a_script_line_are_whole_macros(kind: str) -> None:
-    words = words_for(kind, Path("/d/x.htlease.json"), also=["EXIT_CODES", "NODE", "RETRY"])
+    words = words_for(kind, "/d/x.htlease.json", also=["EXIT_CODES", "NODE", "RETRY"])
     assert words[:2] == [kind, "/d/x.htlease.json"]
     names = words[2::2]
     assert words[3::2] == [f"${name}" for name in names]
@@ -39,13 +39,13 @@ def test_a_try_is_named_by_dagmans_job_and_the_retry(tmp_path: Path) -> None:
     ad.write_text('ClusterId = 33\nGlobalJobId = "ap1#33.0#1795"\nNumJobStarts = 2\n')
     read = call(ad=ad, RETRY="1")
     assert read.try_id == "ap1#33.0#1795/1"
-    assert read.evidence.job_starts == 3
+    assert read.dagman_start == 3
 
 
 def test_without_dagmans_ad_its_number_names_the_try() -> None:
     read = call()
     assert read.try_id == "dagman#33/0"
-    assert read.evidence.job_starts is None
+    assert read.dagman_start is None
 
 
 def test_macros_are_whole_words_of_any_case_and_the_unknown_stay() -> None:

@@ -13,41 +13,43 @@ from htlease_dagman.record import Busy, Note, Record, read_note
 
 def test_a_note_is_there_again_for_the_same_try_and_new_for_another(tmp_path: Path) -> None:
     path = tmp_path / "post" / "A"
-    with Record(path, "d/0") as record:
+    with Record(str(path), "d/0") as record:
         record.save(nonce="n" * 16, chained=3)
         record.save(exit=3)
-    with Record(path, "d/0") as record:
-        assert record.note == Note("d/0", "n" * 16, 0, 3, 3)
-    with Record(path, "d/1") as record:
-        assert record.note == Note("d/1")
+    with Record(str(path), "d/0") as record:
+        assert vars(record.note) == vars(Note("d/0", "n" * 16, 0, 3, 3))
+    with Record(str(path), "d/1") as record:
+        assert vars(record.note) == vars(Note("d/1"))
 
 
 def test_only_one_at_a_time_has_it(tmp_path: Path) -> None:
-    with Record(tmp_path / "A", "d/0"), pytest.raises(Busy):
-        Record(tmp_path / "A", "d/0")
-    Record(tmp_path / "A", "d/0").close()
+    with Record(str(tmp_path / "A"), "d/0"), pytest.raises(Busy):
+        Record(str(tmp_path / "A"), "d/0")
+    Record(str(tmp_path / "A"), "d/0").close()
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    with Record(tmp_path / "A", "d/0") as record:
+    with Record(str(tmp_path / "A"), "d/0") as record:
         record.save(nonce="n" * 16)
     assert stat.S_IMODE((tmp_path / "A").stat().st_mode) == 0o600
 
 
 def test_a_crash_between_writing_and_cutting_leaves_the_new_note(tmp_path: Path) -> None:
     path = tmp_path / "A"
-    with Record(path, "d/0") as record:
+    with Record(str(path), "d/0") as record:
         record.save(nonce="n" * 100, deferrals=1)
         old = path.read_bytes()
         record.save(nonce=None, deferrals=2)
     new = path.read_bytes()
     path.write_bytes(new + old[len(new) :])
-    assert read_note(path) == Note("d/0", None, 2)
+    note = read_note(str(path))
+    assert note is not None
+    assert vars(note) == vars(Note("d/0", None, 2))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"other": 1}\n', b"[]\n", os.urandom(50)])
 def test_what_is_no_note_counts_for_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "A").write_bytes(content)
-    assert read_note(tmp_path / "A") is None
-    with Record(tmp_path / "A", "d/0") as record:
-        assert record.note == Note("d/0")
+    assert read_note(str(tmp_path / "A")) is None
+    with Record(str(tmp_path / "A"), "d/0") as record:
+        assert vars(record.note) == vars(Note("d/0"))
