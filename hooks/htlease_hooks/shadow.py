@@ -68,7 +68,9 @@ def prepare(options: Options, ad_text: str) -> Answer:
     if cluster is None or proc is None:
         return Answer(answer.UNREADABLE_INPUT, "the job ad on stdin has no ClusterId and ProcId")
     try:
-        status, document = _ask(options, {"job": f"{cluster}.{proc}"})
+        status, document = _ask(
+            options, {"job": f"{cluster}.{proc}", "no_path": options.url == CHIRP_URL}
+        )
     except RelayAway as error:
         return _without_server(options, str(error))
     if status == 200:

@@ -514,12 +514,20 @@ def test_a_bare_job_without_network_is_known_by_its_execution_points_hooks(
 
 
 def test_an_exclusive_phase_needs_a_live_connection(lab: Lab, relay: RelayProcess) -> None:
-    plan = '[[phase]]\nname = "push"\nrun = ["touch", "ran"]\nexclusive = true\n'
-    job, directory = submit_without_path(lab, "chirp-excl", plan, 'My.HTLeaseKey = "chirp/excl"')
-    lab.pool.wait_event(directory / "log", 5)
+    """Here it is the site that has no network, not this job."""
+    install_shadow_hook(lab, relay, url="chirp:")
+    try:
+        plan = '[[phase]]\nname = "push"\nrun = ["touch", "ran"]\nexclusive = true\n'
+        lines = ('My.HTLeaseKey = "chirp/excl"', "+HTLeaseNoPath = false")
+        job, directory = submit_without_path(lab, "chirp-excl", plan, *lines)
+        lab.pool.wait_event(directory / "log", 5)
+    finally:
+        install_shadow_hook(lab, relay)
     assert lab.pool.job_ad(job)["ExitCode"] == 78
     assert "phase push is exclusive" in (directory / "err").read_text()
     assert not (directory / "ran").exists()
+    event = closed(lab, "chirp/excl", "failed")
+    assert "exit code 78" in event["reason"]
 
 
 def test_a_lease_without_network_survives_a_crash_of_the_relay(

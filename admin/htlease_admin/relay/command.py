@@ -55,18 +55,12 @@ SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
     help="How often it looks at queue and history.",
 )
 @click.option(
-    "--no-path",
-    "has_no_path",
-    is_flag=True,
-    help="No job reaches the server: keep its lease here, and take its updates from the queue.",
-)
-@click.option(
     "--chirp-ttl",
     "chirp_ttl_seconds",
     type=DURATION,
     default="10m",
     show_default=True,
-    help="How long such a lease outlives this relay or its job's run.",
+    help="How long the lease of a start without network outlives its run, or this relay.",
 )
 @pass_session
 def relay(
@@ -77,7 +71,6 @@ def relay(
     token_ttl_seconds: float,
     state_directory: Path | None,
     poll_seconds: float,
-    has_no_path: bool,
     chirp_ttl_seconds: float,
 ) -> None:
     """Run the daemon that speaks to the lease server for this access point's jobs."""
@@ -98,7 +91,6 @@ def relay(
         token_ttl_seconds,
         state_directory or state_directory_of(os.environ) / "relay",
         poll_seconds,
-        has_no_path,
         chirp_ttl_seconds,
     )
     connection = session.connection()

@@ -41,8 +41,7 @@ class RelayOptions:
     token_ttl_seconds: float
     state_directory: Path
     poll_seconds: float
-    #: No execution point has a network to the server: leases are kept here, see `chirp_starts`.
-    has_no_path: bool
+    #: Of leases that are kept here, see `chirp_starts`.
     chirp_ttl_seconds: float
 
 
@@ -62,7 +61,6 @@ async def run(
         QueueReader(options.schedd_name),
         options.token_ttl_seconds,
         chirp,
-        options.has_no_path,
     )
     watched = QueueReader(options.schedd_name)
     watcher = Watcher(

@@ -54,7 +54,10 @@ class Desk:
 
     async def _start(self, request: web.Request) -> web.Response:
         return await self._answer(
-            request, lambda peer, body: self._starts.answer(peer, str(body["job"]))
+            request,
+            lambda peer, body: self._starts.answer(
+                peer, str(body["job"]), body.get("no_path") is True
+            ),
         )
 
     async def _route(self, request: web.Request) -> web.Response:

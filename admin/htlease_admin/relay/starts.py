@@ -33,12 +33,11 @@ class Starts:
     queue: QueueReader
     token_ttl_seconds: float
     chirp: ChirpStarts
-    #: No execution point has a network to the server.
-    has_no_path: bool
 
-    def answer(self, peer: Peer, job: str) -> Document:
+    def answer(self, peer: Peer, job: str, has_no_path: bool) -> Document:
         """Return what the job named `CLUSTER.PROC` is given; {} when it has no lease.
 
+        With `has_no_path` its lease is kept here, as for a job whose ad says so.
         Raises Refused, ServerUnavailable or ScheddUnavailable.
         """
         found = _JOB.fullmatch(job)
@@ -55,7 +54,7 @@ class Starts:
         key = SubjobKey.parse(str(ad["HTLeaseKey"]))
         try:
             self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
-            if self.has_no_path or ad.get("HTLeaseNoPath") is True:
+            if has_no_path or ad.get("HTLeaseNoPath") is True:
                 return {"grant": self._begin(constraint, key)}
             minted = self.server.mint_token(key.workflow, key.subjob, self.token_ttl_seconds)
         except Refused as refused:
