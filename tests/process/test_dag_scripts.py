@@ -208,6 +208,16 @@ def test_what_was_cancelled_goes_on_when_the_dag_is_submitted_again(node: DagNod
     assert node.subjob["outcome"] is None
 
 
+def test_a_final_node_runs_again_in_every_run(node: DagNode) -> None:
+    node.settings["nodes"]["A"] = {"kind": "final"}
+    for cluster in (100, 200):
+        node.dag_job(cluster)
+        assert node.run("pre")[0] == 0
+        node.do_job(cluster)
+        assert node.run("post")[0] == 0
+    assert node.closings == [("committed", "complete")] * 2
+
+
 # POST
 
 
