@@ -95,6 +95,20 @@ def test_a_python_that_is_too_old_does_not_cost_the_job(
     assert "Traceback" not in done.stderr
 
 
+def test_everything_is_imported_from_the_file_that_a_link_named_at_the_start(
+    pyz: Path, tmp_path: Path
+) -> None:
+    """An upgrade swaps the link under wrappers at work, which import a part of theirs late."""
+    deployed, link = tmp_path / "1.pyz", tmp_path / "htlease-ep.pyz"
+    deployed.write_bytes(pyz.read_bytes())
+    link.symlink_to(deployed)
+    done = subprocess.run(
+        [sys.executable, "-v", link, "version"], capture_output=True, text=True, check=True
+    )
+    ours = [line for line in done.stderr.splitlines() if "import 'htlease" in line]
+    assert ours and not [line for line in ours if f"{deployed}/" not in line], ours
+
+
 @pytest.mark.parametrize("version", TOO_OLD)
 def test_a_real_python_that_is_too_old_runs_the_payload(pyz: Path, version: str) -> None:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")

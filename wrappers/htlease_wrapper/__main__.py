@@ -48,6 +48,9 @@ def run_untracked(arguments):  # type: ignore[no-untyped-def]
 if sys.version_info < OLDEST:
     raise SystemExit(run_untracked(sys.argv[1:]))  # type: ignore[no-untyped-call]
 
+# An upgrade swaps a link; what is imported later has to come from the file that this began with.
+sys.path[0] = os.path.realpath(sys.path[0])
+
 HARMLESS = "PYTHON_CPU_COUNT"  # HTCondor sets it for every job
 if not sys.flags.isolated and any(n.startswith("PYTHON") and n != HARMLESS for n in os.environ):
     # A job's PYTHONPATH is meant for its payload, and may shadow what the wrapper imports.

@@ -67,14 +67,15 @@ def _first_ad(named: str | None, sandbox: Path, name: str) -> Ad | None:
 def choose_key(given: str | None, ad: Ad | None, token: Token | None) -> SubjobKey:
     """Return the subjob's key; raises BadConfig when nothing names one or it cannot be used.
 
-    First that is there: given, the ad's HTLeaseKey, the scope of the job token, GlobalJobId.
+    First that is there: given, the ad's HTLeaseKey, the scope of the job token, GlobalJobId. A key
+    that only the access point stamped gives way to the token: its owner chose a workflow by it.
     """
     if given:
         return _parsed(given, "--key or HTLEASE_KEY")
     in_ad = ad.text("HTLeaseKey") if ad else None
-    if ad and in_ad:
-        return _parsed(in_ad, f"HTLeaseKey in {ad.path}")
     scope = token.scope() if token else None
+    if ad and in_ad and not (scope and _is_stamped(in_ad, scope[0], ad)):
+        return _parsed(in_ad, f"HTLeaseKey in {ad.path}")
     if token and scope:
         cluster, proc = (ad.count("ClusterId"), ad.count("ProcId")) if ad else (None, None)
         subjob = scope[1]
@@ -96,6 +97,13 @@ def choose_key(given: str | None, ad: Ad | None, token: Token | None) -> SubjobK
         f"{where} and nothing names a key; give --key WORKFLOW/SUBJOB, set HTLEASE_KEY, or put "
         '+HTLeaseKey = "WORKFLOW/SUBJOB" into the submit file'
     )
+
+
+def _is_stamped(key: str, token_workflow: str, ad: Ad) -> bool:
+    """Tell whether a key outside a token's workflow is the one that any job here is given."""
+    cluster, submitted, proc = (ad.count(name) for name in ("ClusterId", "QDate", "ProcId"))
+    workflow = key.partition("/")[0]
+    return workflow != token_workflow and key.endswith(f"-{cluster}-{submitted}/{proc}")
 
 
 def _parsed(text: str, source: str) -> SubjobKey:

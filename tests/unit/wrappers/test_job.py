@@ -33,6 +33,13 @@ def test_the_first_source_that_is_there_wins() -> None:
     assert str(choose_key(None, _ad(), None)) == "ap1-42-17/7"
 
 
+def test_a_key_that_the_access_point_stamped_gives_way_to_the_owners_token() -> None:
+    stamped = _ad(_AD + 'QDate = 17\nHTLeaseKey = "ap1-42-17/7"\n')
+    assert str(choose_key(None, stamped, _token(workflow="tok"))) == "tok/42.7"
+    assert str(choose_key(None, stamped, _token(workflow="ap1-42-17"))) == "ap1-42-17/7"
+    assert str(choose_key(None, stamped, None)) == "ap1-42-17/7"
+
+
 def test_a_token_for_a_workflow_takes_the_job_id_as_subjob() -> None:
     assert str(choose_key(None, _ad(), _token(workflow="tok"))) == "tok/42.7"
 
