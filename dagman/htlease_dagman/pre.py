@@ -55,11 +55,18 @@ def _enroll(script: Script) -> None:
 
 
 def _post_is_owed(script: Script) -> bool:
-    """Tell whether the user's POST script still has to see the complete node."""
+    """Tell whether the user's POST script still has to see the complete node.
+
+    It has when the job's own last phase closed the subjob and the script never ended well; what
+    a script or a person closed is done with.
+    """
     if not script.chained.post:
         return False
     note = read_note(os.path.join(script.settings.state_directory, "post", script.call.node))
-    return note is None or note.chained != 0
+    if note is not None and note.chained == 0:
+        return False
+    attempts = script.document()["attempts"]
+    return bool(attempts) and attempts[-1]["kind"] == "job"
 
 
 def _act(script: Script, lease: Lease) -> int:

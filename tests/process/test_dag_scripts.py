@@ -208,6 +208,15 @@ def test_what_was_cancelled_goes_on_when_the_dag_is_submitted_again(node: DagNod
     assert node.subjob["outcome"] is None
 
 
+def test_a_node_that_the_users_pre_script_skipped_stays_skipped(node: DagNode) -> None:
+    node.chain("pre", "exit 9", pre_skip=9)
+    node.chain("post", "exit 0")
+    assert node.run("pre")[0] == SKIP
+    node.dag_job(200)
+    assert node.run("pre")[0] == SKIP
+    assert node.ran == ["pre"]
+
+
 def test_a_final_node_runs_again_in_every_run(node: DagNode) -> None:
     node.settings["nodes"]["A"] = {"kind": "final"}
     for cluster in (100, 200):
