@@ -7,8 +7,8 @@
                               the PRE script of the clean-up: 0 if the stage-in failed, 9 if the
                               DAG went well (PRE_SKIP), 1 otherwise
 
-Exit codes: 0 the transfer is done, 1 it failed and is not to be tried again, 75 not yet, 76 another
-watcher has taken over, 78 the configuration is wrong.
+Exit codes: 0 the transfer is done; 75 not yet; 1 it failed, was cancelled, a later watcher has
+taken it over, or the configuration is wrong: nothing that a retry of the node would mend.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ from htlease_dagman.transfers.settings import (
     settings_path,
 )
 from htlease_dagman.transfers.staging_file import STAGE_IN, StagingFile, read_staging_file
-from htlease_dagman.transfers.watcher import LATER, Stop, Watcher
+from htlease_dagman.transfers.watcher import FAILED, LATER, Stop, Watcher
 
-BAD_CONFIG = 78
 NOT_NEEDED = 9
-ELSEWHERE = 1
+ELSEWHERE = FAILED
 #: `$DAG_STATUS` while no node has failed. Source: manual, "DAGMan scripts".
 _DAG_OK = "0"
 _DAG_NODE_FAILED = "2"
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return watch(file, settings, options.node, is_short=options.short, is_once=options.once)
     except HTLeaseError as error:
         say(str(error))
-        return BAD_CONFIG
+        return FAILED
 
 
 def watch(

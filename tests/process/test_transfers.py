@@ -10,7 +10,7 @@ import pytest
 from tests.process.staging import SECRET, Bench
 from tests.serving import ServerProcess
 
-LATER, SUPERSEDED, BAD_CONFIG = 75, 76, 78
+LATER, FAILED, BAD_CONFIG = 75, 1, 78
 
 
 @pytest.fixture(params=["command", "globus"])
@@ -72,7 +72,7 @@ def test_a_later_watcher_takes_over_from_a_running_one(bench: Bench) -> None:
     older = bench.watch(starts=0)
     task = bench.until_task()
     newer = bench.watch(starts=1)
-    assert bench.end_of(older)[0] == SUPERSEDED
+    assert bench.end_of(older)[0] == FAILED
     bench.service.control(paused=False)
     status, said = bench.end_of(newer)
     assert status == 0, said
@@ -216,7 +216,7 @@ def test_a_cancelled_subjob_takes_its_task_along(bench: Bench) -> None:
     task = bench.until_task()
     done = bench.htlease("cancel", bench.key)
     assert done.returncode == 0, done.stderr
-    assert bench.end_of(watcher)[0] == SUPERSEDED
+    assert bench.end_of(watcher)[0] == FAILED
     assert bench.service.control()["tasks"][task] == "FAILED"
 
 
@@ -281,7 +281,7 @@ def test_a_workflow_token_that_others_can_read_is_not_used(command_bench: Bench)
     command_bench.init()
     (command_bench.folder / "staging.token").chmod(0o640)
     status, said = command_bench.end_of(command_bench.watch())
-    assert status == BAD_CONFIG
+    assert status == FAILED
     assert "chmod 600" in said and "Traceback" not in said
 
 

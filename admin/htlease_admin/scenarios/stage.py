@@ -5,7 +5,7 @@ Runs where `make demo` runs.
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 import os
 import secrets
 import shutil
@@ -28,8 +28,8 @@ SECRET = "transfer-secret-"
 #: What the watchers need beside the standard library, and what `globus-sdk` needs.
 _PACKAGES = ("tenacity",)
 _GLOBUS_PACKAGES = (
-    *("globus_sdk", "requests", "urllib3", "idna", "certifi", "charset_normalizer"),
-    *("jwt", "typing_extensions"),
+    *("globus-sdk", "requests", "urllib3", "idna", "certifi", "charset-normalizer"),
+    *("PyJWT", "typing_extensions"),
 )
 
 
@@ -134,18 +134,16 @@ class Stage:
         self.program.write_text(
             "#!/bin/sh\n"
             f'export PYTHONPATH="{places}" PYTHONDONTWRITEBYTECODE=1\n'
-            'shift\nexec python3 -m htlease_dagman.watch "$@"\n'
+            'exec python3 -m htlease_dagman.cli "$@"\n'
         )
         self.program.chmod(0o755)
 
     def _add_packages(self, names: Sequence[str]) -> None:
+        """Copy installed distributions, compiled parts left out: another Python will load them."""
         for name in names:
-            place = Path(str(importlib.import_module(name).__file__))
-            if place.name == "__init__.py":
-                shutil.copytree(
-                    place.parent,
-                    self.site / "lib" / name,
-                    ignore=shutil.ignore_patterns("__pycache__", "*.so"),
-                )
-            else:
-                shutil.copy(place, self.site / "lib" / place.name)
+            for file in importlib.metadata.files(name) or ():
+                if ".." in file.parts or file.suffix in (".so", ".pyc"):
+                    continue
+                copy = self.site / "lib" / file
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(str(file.locate()), copy)

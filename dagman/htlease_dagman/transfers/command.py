@@ -84,6 +84,8 @@ def _last_line(text: str) -> str:
 class CommandBackend:
     """Runs the commands of the rules, without a shell."""
 
+    ends_with_watcher = False
+
     def __init__(self, rules: CommandRules) -> None:
         self._rules = rules
         self.submits_once = rules.submits_once
@@ -94,15 +96,7 @@ class CommandBackend:
 
     def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
         """Run the submit command."""
-        pairs = transfer.pairs()
-        ended = self._run(
-            self._rules.submit,
-            key=key,
-            **{"from": transfer.source.path, "to": transfer.destination.path},
-            source=pairs[0][0],
-            destination=pairs[0][1],
-            manifest="".join(f"{source}\t{destination}\n" for source, destination in pairs),
-        )
+        ended = self._run(self._rules.submit, list_of(transfer), key=key, **ends_of(transfer))
         if ended.exit_code == 0:
             return self._id_in(ended) or self._no_id(ended)
         meaning = self._meaning(ended)
@@ -172,12 +166,12 @@ class CommandBackend:
                 return meaning
         return None
 
-    def _run(self, template: Sequence[str], **values: str) -> _Ended:
-        argv = [_filled(word, values) for word in template]
+    def _run(self, template: Sequence[str], given: str = "", **values: str) -> _Ended:
+        argv = filled(template, values)
         try:
             done = subprocess.run(
                 argv,
-                input=values.get("manifest", ""),
+                input=given,
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -193,6 +187,7 @@ class CommandBackend:
 
 #: What may stand in braces in the words of a command. Standard input is the list of all items.
 PLACEHOLDERS = {
+    "run": ("from", "to", "source", "destination"),
     "submit": ("key", "from", "to", "source", "destination"),
     "poll": ("id",),
     "cancel": ("id",),
@@ -202,6 +197,23 @@ PLACEHOLDERS = {
 BRACES = re.compile(r"\{([a-z_]+)\}")
 
 
-def _filled(word: str, values: Mapping[str, str]) -> str:
+def filled(template: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Return the words of a command with what stands in braces replaced."""
     # Braces with anything else in them belong to the tool.
-    return BRACES.sub(lambda match: values.get(match[1], match[0]), word)
+    return [BRACES.sub(lambda match: values.get(match[1], match[0]), word) for word in template]
+
+
+def ends_of(transfer: Transfer) -> dict[str, str]:
+    """Return what the places of a transfer, and its first item, are in braces."""
+    source, destination = transfer.pairs()[0]
+    return {
+        "from": transfer.source.path,
+        "to": transfer.destination.path,
+        "source": source,
+        "destination": destination,
+    }
+
+
+def list_of(transfer: Transfer) -> str:
+    """Return the list of items that a command gets on its standard input."""
+    return "".join(f"{source}\t{destination}\n" for source, destination in transfer.pairs())

@@ -70,8 +70,8 @@ def next_step(record: Record) -> Step:
     return Step.FIND if record.is_asked else Step.SUBMIT
 
 
-def take_up(record: Record, adopted: Adopted | None) -> Record:
-    """Return the record with which a new attempt begins.
+def take_up(record: Record, adopted: Adopted | None, *, is_alone: bool = False) -> Record:
+    """Return the record with which a new attempt begins; `is_alone`: no task outlives a watcher.
 
     A failed task is over: the attempt that follows it stands for a new one. Naming a task for
     adoption puts it in the place of any other that is not finished.
@@ -90,6 +90,8 @@ def take_up(record: Record, adopted: Adopted | None) -> Record:
         )
     if record.state == "failed" and not record.is_adopted:
         return record.next_generation(record.text)
+    if is_alone and record.state != "finished":
+        return record.with_(external_id=None, is_asked=False, state="new")
     return record
 
 

@@ -42,9 +42,9 @@ def globus_backend(file: StagingFile) -> GlobusBackend:
     credential = file.path.parent / Path(table["credential"]).expanduser()
     try:
         import globus_sdk  # noqa: F401
-    except ImportError:
+    except ImportError as error:
         raise BadConfig(
-            f"{file.path}: globus-sdk is not installed; `pip install 'htlease[globus]'`"
+            f"{file.path}: globus-sdk is not there ({error}); `pip install 'htlease[globus]'`"
         ) from None
     return GlobusBackend(credential, table.get("url"), table.get("auth_url"))
 
@@ -53,6 +53,7 @@ class GlobusBackend:
     """Speaks the Transfer API."""
 
     submits_once = True
+    ends_with_watcher = False
 
     def __init__(
         self, credential: Path, url: str | None = None, auth_url: str | None = None

@@ -12,10 +12,12 @@ from htlease_dagman.transfers.command import (
     CommandBackend,
     CommandRules,
 )
+from htlease_dagman.transfers.run import RunBackend
 from htlease_dagman.transfers.staging_file import StagingFile, pattern, seconds, words
 from htlease_dagman.transfers.task import Backend
 
 _TABLE = "service"
+_BACKENDS = "run, command, globus"
 _KEYS = (
     *("backend", "submit", "poll", "cancel", "find", "check", "id", "words", "exits", "action"),
     *("submits_once", "call_seconds"),
@@ -31,33 +33,21 @@ def open_backend(file: StagingFile) -> Backend:
         from htlease_dagman.transfers.globus import globus_backend  # loads globus-sdk
 
         return globus_backend(file)
-    raise file.toml.wrong(_TABLE, "backend", f"{name!r} is not known; known are command and globus")
+    if name == "run":
+        return RunBackend(*_run_rules(file))
+    raise file.toml.wrong(_TABLE, "backend", f"{name!r} is not known; known are {_BACKENDS}")
 
 
 def command_rules(file: StagingFile) -> CommandRules:
     """Read the rules of a command back-end; raises BadConfig."""
     toml, table = file.toml, file.service
-    for key in table:
-        if key not in _KEYS:
-            raise toml.wrong(_TABLE, key, f"is not known here; known are {', '.join(_KEYS)}")
-    commands = {}
-    for verb, known in PLACEHOLDERS.items():
-        if verb not in table:
-            if verb in ("submit", "poll"):
-                raise toml.wrong(_TABLE, "", f"has no {verb} command")
-            continue
-        commands[verb] = words(toml, _TABLE, verb, table[verb])
-        for word in commands[verb]:
-            for name in BRACES.findall(word):
-                if name not in known:
-                    there = ", ".join(f"{{{one}}}" for one in known)
-                    raise toml.wrong(_TABLE, verb, f"has {{{name}}}; {verb} knows {there}")
-    _check_single_items(file, commands["submit"])
+    _check_keys(file, _KEYS)
+    commands = {verb: _command(file, verb) for verb in PLACEHOLDERS if verb in table}
+    for verb in ("submit", "poll"):
+        if verb not in commands:
+            raise toml.wrong(_TABLE, "", f"has no {verb} command")
     exits = {EXIT_RETRYABLE: "retryable", EXIT_NO_PERMISSION: "needs_action"}
-    for code, meaning in _meanings(file, "exits").items():
-        if not code.isdigit() or meaning not in SEARCHED:
-            raise toml.wrong("service.exits", code, f"is no exit code = one of {SEARCHED}")
-        exits[int(code)] = meaning
+    exits.update(_exits(file, SEARCHED))
     found = {
         meaning: pattern(toml, "service.words", meaning, text)
         for meaning, text in _meanings(file, "words").items()
@@ -101,14 +91,47 @@ def _meanings(file: StagingFile, name: str) -> dict[str, str]:
     return table
 
 
-def _check_single_items(file: StagingFile, submit: tuple[str, ...]) -> None:
-    used = {name for word in submit for name in BRACES.findall(word)}
+def _run_rules(file: StagingFile) -> tuple[tuple[str, ...], dict[int, str]]:
+    _check_keys(file, ("backend", "run", "exits"))
+    if file.watching.watcher != "job":
+        raise file.toml.wrong(
+            "watch", "watcher", 'a `run` command ends with its watcher; write watcher = "job"'
+        )
+    if "run" not in file.service:
+        raise file.toml.wrong(_TABLE, "", 'has no run command; write run = ["cp", ...]')
+    return _command(file, "run"), _exits(file, ("retryable", "failed"))
+
+
+def _check_keys(file: StagingFile, known: tuple[str, ...]) -> None:
+    for key in file.service:
+        if key not in known:
+            raise file.toml.wrong(_TABLE, key, f"is not known here; known are {', '.join(known)}")
+
+
+def _command(file: StagingFile, verb: str) -> tuple[str, ...]:
+    command = words(file.toml, _TABLE, verb, file.service[verb])
+    names = {name for word in command for name in BRACES.findall(word)}
+    unknown = names - set(PLACEHOLDERS[verb])
+    if unknown:
+        there = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS[verb])
+        raise file.toml.wrong(_TABLE, verb, f"has {{{unknown.pop()}}}; {verb} knows {there}")
     for stage, transfer in file.transfers.items():
-        if len(transfer.items) > 1 and used & {"source", "destination"}:
+        if len(transfer.items) > 1 and names & {"source", "destination"}:
             raise file.toml.wrong(
                 stage,
                 "files",
-                f"has {len(transfer.items)} entries, but the submit command takes one {{source}};"
+                f"has {len(transfer.items)} entries, but the {verb} command takes one {{source}};"
                 " use {from} and {to}, or read the list of `source TAB destination` lines from"
                 " standard input",
             )
+    return command
+
+
+def _exits(file: StagingFile, known: tuple[str, ...]) -> dict[int, str]:
+    exits = _meanings(file, "exits")
+    for code, meaning in exits.items():
+        if not code.isdigit() or meaning not in known:
+            raise file.toml.wrong(
+                "service.exits", code, f"is no exit code = one of {', '.join(known)}"
+            )
+    return {int(code): meaning for code, meaning in exits.items()}

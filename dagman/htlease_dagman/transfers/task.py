@@ -88,6 +88,8 @@ class Backend(Protocol):
 
     #: The service itself tells a second submission of one key from a first: nothing is doubled.
     submits_once: bool
+    #: The task is a child of the watcher and ends with it: the next one starts another.
+    ends_with_watcher: bool
 
     def reserve(self, key: str) -> str | None:
         """Return what has to be on record before `submit`, or None if the key is enough."""

@@ -18,7 +18,8 @@ from htlease_dagman.transfers.record import PHASE, Record, read_record
 from htlease_dagman.transfers.staging_file import Notice
 from htlease_dagman.transfers.task import TransferError
 
-DONE, FAILED, LATER, SUPERSEDED = 0, 1, 75, 76
+#: DAGMan's RETRY spares one exit code, so whatever is not to be tried again has the same.
+DONE, FAILED, LATER = 0, 1, 75
 RENEW_PART = 0.25
 #: How long a last word to the server is tried when the watcher is told to end.
 FAREWELL_SECONDS = 3.0
@@ -61,7 +62,7 @@ class Watcher:
         self._said: dict[str, str] = {}
 
     def run(self) -> int:
-        """Watch; return the exit code: 0 done, 1 failed, 75 not yet, 76 another one has it."""
+        """Watch; return the exit code: 0 done, 75 not yet, 1 failed, cancelled or taken over."""
         try:
             outcome = self._acquire()
             if outcome is not None:
@@ -72,7 +73,7 @@ class Watcher:
             return LATER
         except LeaseLost as lost:
             self.say(str(lost))
-            return SUPERSEDED
+            return FAILED
         finally:
             self.engine.backend.close()
 
@@ -152,7 +153,8 @@ class Watcher:
     def _watch(self) -> int:
         assert self._lease is not None
         self._saved = read_record(self._lease.grant.details)
-        self._record = take_up(self._saved, self.adopted)
+        is_alone = self.engine.backend.ends_with_watcher
+        self._record = take_up(self._saved, self.adopted, is_alone=is_alone)
         self._is_saved = self._record == self._saved
         while True:
             before = self._record.state

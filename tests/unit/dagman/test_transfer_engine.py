@@ -50,6 +50,7 @@ class Service:
     #: watcher is killed when the call was carried out), busy.
     fates: list[str] = field(default_factory=list)
     submits_once: bool = False
+    ends_with_watcher: bool = False
     can_find: bool = True
     tasks: dict[str, str] = field(default_factory=dict)
     submissions: int = 0

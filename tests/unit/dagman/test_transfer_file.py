@@ -90,7 +90,7 @@ def test_what_is_left_out_has_a_working_default(tmp_path: Path) -> None:
         ('backend = "command"', "backend = ", 4, "Invalid value"),
         ('workflow = "run7"', 'workflow = "a b"', 1, "contains ' '"),
         ('workflow = "run7"', 'workflo = "run7"', 1, "not known"),
-        ('backend = "command"', 'backend = "ftp"', 4, "known are command and globus"),
+        ('backend = "command"', 'backend = "ftp"', 4, "known are run, command, globus"),
         ('backend = "command"\n', "", 3, "has no backend"),
         ('submit = ["tx"', 'submitt = ["tx"', 5, "not known"),
         ('poll = ["tx", "poll", "{id}"]\n', "", 3, "has no poll command"),
