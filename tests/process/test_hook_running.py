@@ -344,6 +344,7 @@ def test_an_update_leaves_a_living_wrapper_alone(started: HookedStart) -> None:
         wrapper.wait()
 
 
+@pytest.mark.timeout(900)  # on two busy cores
 def test_a_thousand_calls_keep_their_limits_and_leave_nothing(
     tmp_path: Path, hooks: Hooks, own_server: ServerProcess
 ) -> None:
