@@ -102,7 +102,7 @@ def _evaluated(count: str, commands: Commands) -> int:
     submit["htlease_count_value"] = "$INT(htlease_count)"
     try:
         return int(submit.expand("htlease_count_value"))
-    except (ValueError, RuntimeError):
+    except (KeyError, ValueError, RuntimeError):
         raise InvalidField("queue", f"{count!r} is not a number of jobs") from None
 
 

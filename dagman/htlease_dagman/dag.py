@@ -50,6 +50,8 @@ class Node:
     is_noop: bool = False
     scripts: dict[str, Script] = field(default_factory=dict)
     pre_skip: int | None = None
+    #: Exit status of ABORT_DAG_ON, and where it stands.
+    abort_on: tuple[int, Place] | None = None
     variables: dict[str, str] = field(default_factory=dict)
     has_parents: bool = False
     has_children: bool = False
@@ -115,14 +117,14 @@ class _Reader:
             "SCRIPT": _read_script,
             "VARS": _read_vars,
             "PRE_SKIP": _read_pre_skip,
+            "ABORT_DAG_ON": _read_abort_on,
             "CONNECT": _read_connect,
             "PIN_IN": _read_pin,
             "PIN_OUT": _read_pin,
             **dict.fromkeys(
-                ("RETRY", "ABORT_DAG_ON", "PRIORITY", "TOLERANCE", "DONE", "CATEGORY"),
+                ("RETRY", "PRIORITY", "TOLERANCE", "DONE", "CATEGORY", "SAVE_POINT_FILE"),
                 _read_about_node,
             ),
-            "SAVE_POINT_FILE": _read_about_node,
         }
 
     def read(self, dag: Dag, path: Path, directory: Path, wanted_at: Place) -> None:
@@ -273,6 +275,13 @@ def _read_pre_skip(dag: Dag, command: Command, words: Words) -> None:
         node.pre_skip = status
 
 
+def _read_abort_on(dag: Dag, command: Command, words: Words) -> None:
+    nodes = _selected(dag, words, command.place)
+    status = words.need_number("the exit status of ABORT-DAG-ON")
+    for node in nodes:
+        node.abort_on = status, command.place
+
+
 def _read_weak(dag: Dag, command: Command, words: Words) -> None:
     if not words.take_if("PARENT"):
         raise BadDag(command.place, "WEAK needs PARENT after it")
@@ -359,9 +368,12 @@ def _check_acyclic(dag: Dag) -> None:
     walk = [next(iter(before))]
     while walk.count(walk[-1]) < 2:
         walk.append(next(n for n in before[walk[-1]].parents if n in stuck))
-    cycle = walk[walk.index(walk[-1]) :][::-1]
+    cycle = walk[walk.index(walk[-1]) + 1 :][::-1]
+    # The line to be blamed is the one that closed the cycle.
+    closing = max(cycle, key=lambda node: dag.dependencies.index(before[node]))
+    cycle = [*cycle[cycle.index(closing) :], *cycle[: cycle.index(closing)], closing]
     names = " -> ".join(node.name for node in cycle)
-    raise BadDag(before[cycle[-1]].place, f"{names} is a cycle, so none of them could ever run")
+    raise BadDag(before[closing].place, f"{names} is a cycle, so none of them could ever run")
 
 
 def _still_waiting(dag: Dag, waits: dict[int, int]) -> Iterator[Dependency]:

@@ -15,11 +15,9 @@ from typing import Any
 from htlease_dagman.call import DEFER, SKIP, words_for
 from htlease_dagman.dag import ALL_NODES, Dag, Node, Script
 from htlease_dagman.dag_line import ENDING
-from htlease_dagman.settings import VERSION
+from htlease_dagman.settings import SERVICE_KINDS, VERSION
 
 KINDS = ("PRE", "POST", "HOLD")
-#: Their jobs run in every submission of the DAG, so they are no subjobs.
-SERVICE_KINDS = ("provisioner", "service")
 _PROCESS_MACRO = "htlease_proc"
 
 
@@ -133,7 +131,7 @@ def _script_line(
         # user's script that says more; so there is a DEBUG only where the user wanted one.
         words += ["DEBUG", *own.debug]
     macros = [word[1:].upper() for word in own.command.split() if _is_macro(word)] if own else []
-    arguments = words_for(kind.lower(), instruments.names.settings, macros)
+    arguments = words_for(kind.lower(), str(instruments.names.settings), macros)
     return " ".join([*words, kind, target, str(instruments.program), *arguments])
 
 

@@ -19,8 +19,13 @@ VERSION = 1
 #: Their jobs run in every submission of the DAG, so they are no subjobs.
 SERVICE_KINDS = ("provisioner", "service")
 #: How names of nodes begin that DAGMan adds between many parents and many children.
-JOIN_NODE = "_condor_join_node"
+_JOIN_NODE = "_condor_join_node"
 _SUFFIX = ".json"
+
+
+def is_join_node(node: str) -> bool:
+    """Tell whether DAGMan made the node itself; in a splice it has the splice's name before it."""
+    return node.rpartition("+")[2].startswith(_JOIN_NODE)
 
 
 class NodeScripts:
@@ -79,7 +84,7 @@ class Settings:
 
     def is_subjob(self, node: str) -> bool:
         """Tell whether a node to which ALL_NODES gave our scripts is one of the user's own work."""
-        return not node.startswith(JOIN_NODE) and self.scripts(node).kind not in SERVICE_KINDS
+        return not is_join_node(node) and self.scripts(node).kind not in SERVICE_KINDS
 
     def token(self) -> str:
         """Return the workflow's token; raises BadConfig."""

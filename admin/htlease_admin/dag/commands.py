@@ -27,7 +27,7 @@ from htlease_admin.submit import default_workflow
 from htlease_dagman.dag_line import without_line
 from htlease_dagman.include import Names
 
-_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_FILE = click.argument("file", type=click.Path(path_type=Path, readable=False))
 
 
 @click.group()

@@ -15,11 +15,11 @@ from typing import Any
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
 from htlease_admin.dag.submit_files import read_jobs
+from htlease_dagman.call import DEFER, SKIP
 from htlease_dagman.dag import Dag, Node, read_dag
 from htlease_dagman.dag_file import BadDag
 from htlease_dagman.dag_line import with_line, without_line
 from htlease_dagman.include import (
-    SERVICE_KINDS,
     Instruments,
     Names,
     NodeJobs,
@@ -27,9 +27,9 @@ from htlease_dagman.include import (
     settings_document,
     structure_document,
 )
+from htlease_dagman.settings import SERVICE_KINDS, is_join_node
 
 PROGRAM = "htlease-dag"
-_JOIN_NODE = "_condor_join_node"
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _check_keys(dag: Dag, jobs: dict[str, NodeJobs], workflow: str) -> None:
         if node.kind in SERVICE_KINDS:
             continue
         count = jobs[node.name].count if node.name in jobs else 1
-        if node.name.startswith(_JOIN_NODE):
+        if is_join_node(node.name):
             raise BadDag(node.place, f"names like {node.name} are for DAGMan's own nodes")
         for name in [node.name, *(f"{node.name}.{n}" for n in range(count) if count > 1)]:
             try:
@@ -160,6 +160,14 @@ def _check_scripts(dag: Dag) -> None:
                     f"{script.place.file.name.removesuffix('.htlease.inc')}, which is a part of "
                     "this DAG, and instrument the whole",
                 )
+        if node.abort_on is not None and node.abort_on[0] in (0, DEFER, SKIP):
+            # DAGMan looks at PRE's status too: with 0 it would abort before the job ran.
+            status, place = node.abort_on
+            raise BadDag(
+                place,
+                f"ABORT-DAG-ON {node.name} {status}: scripts of htlease exit with {status} too; "
+                "abort on another status",
+            )
 
 
 def write(path: Path, content: bytes, mode: int | None = None) -> None:

@@ -14,7 +14,8 @@ from htlease_admin.queue_statement import check_one_queue
 from htlease_admin.submit_file import Description, is_wrapper, sends_files
 from htlease_dagman.dag import Dag, Node
 from htlease_dagman.dag_file import BadDag
-from htlease_dagman.include import SERVICE_KINDS, NodeJobs
+from htlease_dagman.include import NodeJobs
+from htlease_dagman.settings import SERVICE_KINDS
 
 _QUEUE = re.compile(r"^\s*queue\b.*", re.IGNORECASE | re.MULTILINE)
 
