@@ -9,18 +9,17 @@ Source: measured on 23.9.6 and 25.14.1.
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from htlease.journal import CHIRP_URL, GRANT_ATTRIBUTE
 from htlease_hooks import answer
 from htlease_hooks.answer import Answer, quoted
+from htlease_hooks.unix_http import post
 from htlease_wrapper.credentials import TOKEN_ATTRIBUTE
 from htlease_wrapper.job_ad import Ad, parse_ad
 
@@ -29,7 +28,6 @@ WAIT_SERVER_SECONDS = 10.0
 WAIT_SERVER_MAX_SECONDS = 60.0
 ASK_AGAIN_SECONDS = 0.5
 STDIN_MAX_CHARS = 4 << 20
-ANSWER_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,10 @@ def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, A
         found: tuple[int, Mapping[str, Any]] | None = None
         away = ""
         try:
-            found = _exchange(options.socket, body, max(0.1, until - time.monotonic()))
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            found = post(
+                Path(options.socket), "/v1/starts", body, max(0.1, until - time.monotonic())
+            )
+        except (OSError, ValueError) as error:
             away = f"{options.socket}: {getattr(error, 'strerror', None) or type(error).__name__}"
         if found is not None and found[0] != 503:
             return found
@@ -154,33 +154,3 @@ def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, A
                 raise RelayAway(f"the relay does not answer at {away}")
             return found
         time.sleep(ASK_AGAIN_SECONDS)
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout_seconds: float) -> None:
-        super().__init__("relay", timeout=timeout_seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _exchange(
-    path: str, body: Mapping[str, Any], timeout_seconds: float
-) -> tuple[int, Mapping[str, Any]]:
-    connection = _Connection(path, timeout_seconds)
-    try:
-        connection.request(
-            "POST", "/v1/starts", json.dumps(body), {"Content-Type": "application/json"}
-        )
-        response = connection.getresponse()
-        document = json.loads(response.read(ANSWER_MAX_BYTES))
-    finally:
-        connection.close()
-    if not isinstance(document, dict):
-        raise ValueError("no document")
-    return response.status, document

@@ -55,7 +55,10 @@ def answering(tmp_path: Path) -> Iterator[Callable[[bytes | None], Path]]:
                 if answer is None:
                     kept.append(connection)
                     continue
-                connection.recv(65536)
+                request = part = connection.recv(65536)
+                while part and not request.endswith(b"}"):  # the body comes after the head
+                    part = connection.recv(65536)
+                    request += part
                 connection.sendall(answer)
                 connection.close()
 
