@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.staging import SECRET, Bench
+from tests.process.staging import COLLECTIONS, SECRET, Bench
 from tests.serving import ServerProcess
 
 LATER, FAILED, BAD_CONFIG = 75, 1, 78
@@ -277,6 +278,27 @@ def test_a_credential_that_others_can_read_is_not_used(globus_bench: Bench) -> N
     assert bench.end_of(watcher)[0] == 0
 
 
+def test_a_refresh_token_is_good_for_as_long_as_it_is_accepted(globus_bench: Bench) -> None:
+    bench = globus_bench
+    tokens = {"refresh_token": "hush-refresh", "client_id": COLLECTIONS[0]}
+    refresh = bench.folder / "refresh.json"
+    refresh.touch(mode=0o600)
+    refresh.write_text(json.dumps(tokens))
+    named = f'credential = "refresh.json"\nauth_url = "{bench.service.url}"'
+    bench.write('credential = "credential"', named)
+    bench.service.control(paused=True)
+    bench.init()
+    watcher = bench.watch()
+    bench.until_task()
+    bench.service.control(credential="token")
+    action = bench.until(lambda: bench.record().get("action"), "the action")
+    assert "log in again" in action and "hush" not in action
+    bench.service.control(credential="ok", paused=False)
+    status, said = bench.end_of(watcher)
+    assert status == 0, said
+    assert bench.service.counts()["refresh"] > 1
+
+
 def test_a_workflow_token_that_others_can_read_is_not_used(command_bench: Bench) -> None:
     command_bench.init()
     (command_bench.folder / "staging.token").chmod(0o640)
@@ -293,6 +315,29 @@ def test_a_place_without_permission_is_named_with_its_line(globus_bench: Bench) 
     line = 1 + bench.file.read_text().splitlines().index("[places.scratch]")
     assert f"staging.toml:{line}: [places.scratch]: /root/else/where may not be used" in done.stderr
     assert not (bench.folder / "staging.dag").exists()
+
+
+def test_a_tool_that_copies_while_one_waits_is_run_again_by_the_next_watcher(
+    tmp_path: Path, own_server: ServerProcess
+) -> None:
+    bench = Bench(tmp_path / "work", own_server, "run")
+    hold = bench.data / "archive.hold"
+    hold.touch()
+    try:
+        bench.init()
+        killed = bench.watch()
+        first = bench.until_task()
+        killed.terminate()
+        assert bench.end_of(killed)[0] == LATER
+        watcher = bench.watch(starts=1)
+        bench.until(lambda: bench.record()["external_id"] != first, "the next process")
+        hold.unlink()
+        status, said = bench.end_of(watcher)
+    finally:
+        bench.close()
+    assert status == 0, said
+    assert (bench.data / "scratch/input.dat").read_text() == "some input\n"
+    assert bench.record()["generation"] == 1
 
 
 def test_making_a_workflow_again_keeps_its_name(command_bench: Bench) -> None:

@@ -184,6 +184,21 @@ class Service:
     def _is_inside(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.root)
 
+    def refresh(self, form: dict[str, list[str]]) -> Answer:
+        """Give an access token for a refresh token, as Globus Auth does."""
+        with self.lock:
+            self.counts["refresh"] += 1
+            if self.faults.credential == "token" or form["grant_type"] != ["refresh_token"]:
+                return 400, {"error": "invalid_grant"}
+            return 200, {
+                "access_token": self.token_file.read_text().strip(),
+                "expires_in": 172800,
+                "resource_server": "transfer.api.globus.org",
+                "scope": "urn:globus:auth:scope:transfer.api.globus.org:all",
+                "token_type": "Bearer",
+                "other_tokens": [],
+            }
+
     def is_let_in(self, authorization: str | None) -> bool:
         """Tell whether a call carries the token; the file is read each time, to be replaced."""
         return authorization == f"Bearer {self.token_file.read_text().strip()}"
@@ -267,10 +282,13 @@ def handler_of(service: Service) -> type[http.server.BaseHTTPRequestHandler]:
             self._answer("POST")
 
         def _answer(self, method: str) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length) or b"{}")
+            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             parts = urlsplit(self.path)
-            if not service.is_let_in(self.headers.get("Authorization")):
+            is_form = parts.path == "/v2/oauth2/token"
+            body = {} if is_form else json.loads(data or b"{}")
+            if is_form:
+                status, document = service.refresh(parse_qs(data.decode()))
+            elif not service.is_let_in(self.headers.get("Authorization")):
                 status, document = 401, problem("AuthenticationFailed", "unknown token")
             elif parts.path == "/control":
                 status, document = service.control(body)
