@@ -45,6 +45,12 @@ class Relay(RelayProcess):
             self.log = directory / "relay.log"
             self.state = directory / "relay-state"
 
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the process; one that is not killed is waited for, so that another may come."""
+        super().stop(number)
+        if number != signal.SIGKILL:
+            self.lab.pool.wait_for(lambda: not self.socket.exists(), "the relay to end", 20)
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         os.killpg(self._process.pid, number)
