@@ -80,7 +80,10 @@ class RelayProcess:
             as_root=True,
             env={
                 "PYTHONPATH": ":".join(
-                    [*(str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")), str(library)]
+                    [
+                        *(str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")),
+                        str(library),
+                    ]
                 ),
                 **_PURE,
             },
