@@ -175,7 +175,7 @@ class _Reader:
         path = Path(words.need("the splice's file", keep_quotes=False))
         _check_new(dag, name, command.place)
         if words.take_if("DIR"):
-            directory = _directory(directory, words, command.place)
+            directory /= words.need("the directory after DIR", keep_quotes=False)
         splice = Dag()
         self.read(splice, path, directory, command.place)
         if any(node.kind == "final" for node in splice.nodes.values()):
@@ -192,13 +192,6 @@ def _check_new(dag: Dag, name: str, place: Place) -> None:
         raise BadDag(place, f"there is a splice {name} already")
 
 
-def _directory(base: Path, words: Words, place: Place) -> Path:
-    found = base / words.need("the directory after DIR", keep_quotes=False)
-    if not found.is_dir():
-        raise BadDag(place, f"there is no directory {found}")
-    return found
-
-
 def _add_node(dag: Dag, command: Command, words: Words, directory: Path, kind: str) -> None:
     name = words.need("the node's name")
     _check_new(dag, name, command.place)
@@ -206,7 +199,7 @@ def _add_node(dag: Dag, command: Command, words: Words, directory: Path, kind: s
     node = Node(name, kind, command.place, submit, directory, command.inline)
     while option := words.next():
         if option.upper() == "DIR":
-            node.directory = _directory(directory, words, command.place)
+            node.directory /= words.need("the directory after DIR", keep_quotes=False)
         elif option.upper() == "NOOP":
             node.is_noop = True
         elif option.upper() != "DONE":

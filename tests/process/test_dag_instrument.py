@@ -204,15 +204,15 @@ def test_a_dag_may_be_named_from_elsewhere_as_for_usedagdir(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("JOB A a.sub\nJOB C none.sub\n", "my.dag, line 2: submit description none.sub of node C"),
+        ("JOB A a.sub\nJOB C none.sub\n", "/run/none.sub of node C: No such file"),
         ("JOB A a.sub\nPARENT A CHILD Q\n", "my.dag, line 2: there is no node Q"),
         ("JOB A a.sub\nJOB C a.sub\nPARENT A CHILD C\nPARENT C CHILD A\n", "my.dag, line 4: A -> C -> A"),
         ("JOB A a.sub\nSPLICE S none.dag\n", "my.dag, line 2: none.dag: No such file"),
         ('JOB A a.sub\nVARS A x="\n', "my.dag, line 2: a quotation mark"),
         ("JOB a/b a.sub\n", "my.dag, line 1: node 'a/b' cannot be a subjob"),
         ("JOB B b.sub\nJOB B.1 a.sub\n", "my.dag, line 2: nodes B and B.1 would both be B.1"),
-        ("JOB A two.sub\n", "my.dag, line 1: submit description two.sub of node A: has 2 queue"),
-        ("JOB A {\nexecutable = x\nqueue foo bar\n}\n", "my.dag, line 1: submit description INLINE"),
+        ("JOB A two.sub\n", "/run/two.sub of node A: has 2 queue"),
+        ("JOB A {\nexecutable = x\nqueue foo bar\n}\n", "my.dag, line 1: submit description of node A: "),
         ("JOB A a.sub\nSCRIPT POST A /opt/htlease-dag post\n", "my.dag, line 2: node A has scripts"),
         ("JOB A a.sub\nABORT-DAG-ON A 0 RETURN 1\n", "my.dag, line 2: ABORT-DAG-ON A 0"),
         ("", "no node"),

@@ -60,7 +60,8 @@ def _text_of(node: Node, dag: Dag) -> str:
 
 
 def _unreadable(node: Node, reason: str) -> BadDag:
-    return BadDag(node.place, f"submit description {node.submit} of node {node.name}: {reason}")
+    file = "" if node.inline is not None else f" {node.directory / node.submit}"
+    return BadDag(node.place, f"submit description{file} of node {node.name}: {reason}")
 
 
 def _read(node: Node, text: str, variables: dict[str, str]) -> Description:
