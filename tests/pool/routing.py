@@ -47,6 +47,9 @@ class Relay(RelayProcess):
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process; one that is not killed is waited for, so that another may come."""
+        if self._process is not None:
+            # nsenter, which stands in front of it, stops itself when it sees it stopped.
+            self.signal(signal.SIGCONT)
         super().stop(number)
         if number != signal.SIGKILL:
             self.lab.pool.wait_for(lambda: not self.socket.exists(), "the relay to end", 20)
