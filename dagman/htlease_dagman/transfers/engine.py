@@ -77,8 +77,9 @@ def take_up(record: Record, adopted: Adopted | None, *, is_alone: bool = False) 
     adoption puts it in the place of any other that is not finished.
     """
     if adopted and adopted.external_id is None:
-        is_meant = record.external_id is None and record.key == adopted.unused_key
-        record = record.with_(is_asked=False, action=None) if is_meant else record
+        # With the next generation comes another key, so that this is not said of it too.
+        if record.external_id is None and record.key == adopted.unused_key:
+            return record.next_generation("a person has seen that it was not submitted")
     elif adopted and adopted.external_id != record.external_id:
         is_fresh = record.external_id is None and not record.is_asked
         base = record if is_fresh else record.next_generation("replaced by an adopted task")
@@ -204,14 +205,15 @@ class Engine:
             found = self.backend.find_by_key(record.key)
         except CannotFind:
             if self.backend.submits_once:
-                return record.with_(is_asked=False), Verdict.GO_ON
+                return record.with_(is_asked=False), Verdict.WAIT
             raise NeedsPerson(
                 f"find out whether a transfer with the key {record.key} was submitted; if so name"
                 " it with `htlease stage adopt FILE TASK_ID`, if not run `htlease stage adopt FILE"
                 f" --unused-key {record.key}`"
             ) from None
         if found is None:
-            return record.with_(is_asked=False), Verdict.GO_ON
+            # Not at once: a command that always fails would be called without a pause.
+            return record.with_(is_asked=False), Verdict.WAIT
         return record.with_(
             external_id=found, state="submitted", text="found by its key"
         ), Verdict.GO_ON

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from htlease import messages as m
 from htlease.client import Clock, Lease, LeaseClient
-from htlease.errors import LeaseLost, Refused, ServerUnavailable
+from htlease.errors import Refused, ServerUnavailable
 from htlease_dagman.transfers.engine import Adopted, Engine, Verdict, take_up
 from htlease_dagman.transfers.notices import send_notice
 from htlease_dagman.transfers.record import PHASE, Record, read_record
@@ -25,11 +25,20 @@ RENEW_PART = 0.25
 FAREWELL_SECONDS = 3.0
 #: Text and counts alone are saved this often: each save stays in the history.
 SAVE_SECONDS = 600.0
+_WAIT_CODES = ("lease-still-live", "blocked")
 _CREDENTIAL_CODES = ("unauthorized", "forbidden")
 
 
 class Stop(Exception):
     """HTCondor or a person has asked the watcher to end."""
+
+
+class _Over(Exception):
+    """There is nothing more to watch for this watcher; the text says why."""
+
+    def __init__(self, text: str, exit_code: int = FAILED) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 @dataclass
@@ -56,7 +65,6 @@ class Watcher:
             else self.clock.monotonic() + self.patience_seconds
         )
         self._lease: Lease | None = None
-        self._is_saved = True
         self._saved = Record()
         self._saved_at = 0.0
         self._said: dict[str, str] = {}
@@ -64,48 +72,45 @@ class Watcher:
     def run(self) -> int:
         """Watch; return the exit code: 0 done, 75 not yet, 1 failed, cancelled or taken over."""
         try:
-            outcome = self._acquire()
-            if outcome is not None:
-                return outcome
-            return self._watch()
+            return self._watch() if self._acquire() else LATER
         except Stop:
             self._give_up("the watcher was told to end; the transfer goes on")
             return LATER
-        except LeaseLost as lost:
-            self.say(str(lost))
-            return FAILED
+        except _Over as over:
+            self.say(str(over))
+            return over.exit_code
         finally:
             self.engine.backend.close()
 
     def save(self, record: Record) -> None:
-        """Put a record on the server; raises LeaseLost, Stop or ServerUnavailable."""
+        """Put a record on the server; raises ServerUnavailable, or ends the watcher."""
         self._renew(record.to_text())
-        self._saved, self._saved_at, self._is_saved = record, self.clock.monotonic(), True
+        self._saved, self._saved_at = record, self.clock.monotonic()
 
     # ------------------------------------------------------------ the lease
 
-    def _acquire(self) -> int | None:
-        """Take the lease; return an exit code when there is nothing to watch."""
+    def _acquire(self) -> bool:
+        """Take the lease; False when another has it for longer than this watcher lives."""
         while True:
             wait_seconds = self.poll_seconds
             try:
                 self._lease = self._client.acquire(self.command)
                 self._client.call(m.Enter(self._lease.fence, self._lease.nonce, PHASE))
-                return None
+                return True
             except ServerUnavailable as error:
                 self._say_once("server", f"the lease server does not answer ({error}); waiting")
             except Refused as refused:
                 if refused.code == "subjob-closed":
-                    self.say(f"{self.engine.subjob} is {refused.outcome}")
-                    return DONE if refused.outcome == "complete" else FAILED
-                if refused.code != "lease-still-live":
-                    if refused.code == "superseded-attempt":
-                        raise LeaseLost(f"a later watcher has {self.engine.subjob}") from None
+                    code = DONE if refused.outcome == "complete" else FAILED
+                    raise _Over(f"{self.engine.subjob} is {refused.outcome}", code) from None
+                if refused.code == "superseded-attempt":
+                    raise _Over(f"a later watcher has {self.engine.subjob}") from None
+                if refused.code not in _WAIT_CODES:
                     raise
-                self._say_once("live", f"another watcher has {self.engine.subjob}; waiting")
+                self._say_once("live", f"{self.engine.subjob}: {refused.detail}; waiting")
                 wait_seconds = refused.retry_after_seconds or wait_seconds
             if self.clock.monotonic() + wait_seconds > self._until:
-                return LATER
+                return False
             self.pause(wait_seconds)
 
     def _renew(self, details: str | None = None) -> None:
@@ -117,13 +122,13 @@ class Watcher:
                 # The file may hold a new token by now.
                 self._client = self.connect()
                 raise ServerUnavailable(f"it refuses the token: {refused.detail}") from None
-            raise LeaseLost(f"the lease of {self.engine.subjob} is lost: {refused}") from None
+            raise _Over(f"the lease of {self.engine.subjob} is lost: {refused}") from None
         self._said.pop("server", None)
         if renewal.order == "cancel":
-            raise LeaseLost(self._cancel())
+            raise _Over(self._cancel())
         if renewal.order == "stop":
             self._give_up("a later watcher takes over")
-            raise LeaseLost(f"a later watcher takes over {self.engine.subjob}")
+            raise _Over(f"a later watcher takes over {self.engine.subjob}")
 
     def _cancel(self) -> str:
         """End the task of a subjob that a person has cancelled, if it may be; return a sentence."""
@@ -155,13 +160,12 @@ class Watcher:
         self._saved = read_record(self._lease.grant.details)
         is_alone = self.engine.backend.ends_with_watcher
         self._record = take_up(self._saved, self.adopted, is_alone=is_alone)
-        self._is_saved = self._record == self._saved
         while True:
             before = self._record.state
             verdict = self._advance()
             if self._record.state != before or verdict is not Verdict.WAIT:
                 self.say(f"{self.engine.subjob}: {describe(self._record)}")
-            self._note(verdict)
+            self._note()
             if verdict is Verdict.DONE:
                 return self._close(self._completion())
             if verdict is Verdict.FAILED:
@@ -183,18 +187,14 @@ class Watcher:
             return Verdict.WAIT
         return verdict
 
-    def _note(self, verdict: Verdict) -> None:
+    def _note(self) -> None:
         """Save what is worth it, then tell a person what they have to do."""
         record, saved = self._record, self._saved
-        has_changed = record != saved
         is_chatter = record == saved.with_(
             text=record.text, counts=record.counts, poll_errors=record.poll_errors
         )
-        if not has_changed:
-            self._is_saved = True
-        elif not is_chatter or self.clock.monotonic() > self._saved_at + SAVE_SECONDS:
-            self._is_saved = False
-        if not self._is_saved:
+        is_due = self.clock.monotonic() > self._saved_at + SAVE_SECONDS
+        if record != saved and (is_due or not is_chatter):
             self._try_save(record)
         if record.action and record.noticed != record.action:
             told = record.with_(noticed=record.action)
@@ -263,7 +263,7 @@ class Watcher:
             except ServerUnavailable as error:
                 self._say_once("server", f"the lease server does not answer ({error}); waiting")
             except Refused as refused:
-                raise LeaseLost(f"the end cannot be recorded: {refused}") from None
+                raise _Over(f"the end cannot be recorded: {refused}") from None
             if self.clock.monotonic() + self.poll_seconds > self._until:
                 return LATER
             self.pause(self.poll_seconds)
