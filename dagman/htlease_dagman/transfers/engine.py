@@ -107,10 +107,10 @@ def after_sight(record: Record, sight: Sight, generations_max: int) -> tuple[Rec
         return record.with_(state="finished"), Verdict.DONE
     if sight.state is State.RUNNING:
         errors = record.poll_errors + sight.is_unclear
-        return record.with_(state="submitted", poll_errors=errors), Verdict.WAIT
+        goes_on = record.with_(state="submitted", poll_errors=errors, unknown_looks=0)
+        return goes_on, Verdict.WAIT
     if sight.state is State.UNKNOWN:
         return _unknown(record, name, generations_max)
-    record = record.with_(unknown_looks=0)
     why = f"{name} failed: {sight.text or 'no reason given'}"
     if sight.state is State.RETRYABLE and not record.is_adopted:
         return _again(record, why, generations_max)
@@ -172,6 +172,12 @@ class Engine:
             return self._find(record) if step is Step.FIND else self._poll(record)
         except NeedsPerson as needs:
             return waiting_for_person(record, str(needs)), Verdict.WAIT
+        except Refused as refused:
+            if step is Step.SUBMIT:
+                return after_refusal(record, refused)
+            # The task may well go on, so that nothing fails for this.
+            action = f"find out why the transfer service does not let itself be asked: {refused}"
+            return waiting_for_person(record, action), Verdict.WAIT
         except Away as away:
             text = f"the transfer service does not answer: {away}"
             return record.with_(text=text, poll_errors=record.poll_errors + 1), Verdict.WAIT

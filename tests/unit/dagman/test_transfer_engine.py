@@ -214,6 +214,8 @@ def test_a_task_that_a_service_forgot_is_followed_by_another() -> None:
     for _ in range(UNKNOWN_LOOKS_MAX - 1):
         record, verdict = after_sight(record, Sight(State.UNKNOWN), 3)
         assert verdict is Verdict.WAIT
+    seen, _ = after_sight(record, Sight(State.RUNNING), 3)
+    assert seen.unknown_looks == 0
     record, verdict = after_sight(record, Sight(State.UNKNOWN), 3)
     assert (record.generation, record.external_id, verdict) == (2, None, Verdict.GO_ON)
     assert "t1" in record.past[0]
@@ -254,6 +256,26 @@ def test_a_submission_that_needs_a_person_waits_under_the_same_key() -> None:
     assert (record.state, record.action, verdict) == ("needs-action", "log in again", Verdict.WAIT)
     assert next_step(record) is Step.SUBMIT
     assert record.generation == 1
+
+
+def test_a_service_that_refuses_to_show_a_task_fails_nothing() -> None:
+    class Shut(Service):
+        def poll(self, external_id: str) -> Sight:
+            raise Refused("PermissionDenied: not yours", is_fatal=True)
+
+    record, verdict = Engine(KEY, TRANSFER, Shut()).advance(SUBMITTED, lambda _: None)
+    assert (record.state, record.external_id, verdict) == ("needs-action", "t1", Verdict.WAIT)
+    assert "not yours" in (record.action or "")
+
+
+def test_a_submission_that_is_not_permitted_fails_at_once() -> None:
+    class Forbidding(Service):
+        def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
+            raise Refused("PermissionDenied", is_fatal=True)
+
+    record, verdict = Engine(KEY, TRANSFER, Forbidding()).advance(Record(), lambda _: None)
+    assert (record.state, record.is_asked, verdict) == ("failed", False, Verdict.FAILED)
+    assert "PermissionDenied" in record.text
 
 
 def test_a_refused_submission_waits_or_fails() -> None:
