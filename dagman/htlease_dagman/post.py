@@ -28,8 +28,8 @@ def post(script: Script) -> int:
         if standing.outcome == "complete":
             return 0
         raise Later("a later submission of this node is at work; this one waits for its end")
-    if returned == SUPERSEDED and standing.missing and standing.outcome is None:
-        raise Later("the job was superseded; this waits for the attempt that took over")
+    if returned == SUPERSEDED and _is_elsewhere(script, standing):
+        raise Later(f"the job was superseded; this waits for {standing.submission}")
     lease: Lease | None = None
     if standing.outcome is None:
         try:
@@ -46,6 +46,15 @@ def post(script: Script) -> int:
     finally:
         if lease is not None:
             script.abandon(lease, "POST is done")
+
+
+def _is_elsewhere(script: Script, standing: Standing) -> bool:
+    """Tell whether another job than the one that has ended is to finish the subjob.
+
+    Who waits for a start of the job itself waits in vain: it has left the queue.
+    """
+    is_own = f"#{script.call.macros['JOBID']}#" in standing.submission
+    return standing.outcome is None and standing.is_seen and bool(standing.missing) and not is_own
 
 
 def _look(script: Script) -> Standing:

@@ -175,14 +175,15 @@ class Dag:
         pool = self.lab.pool
         try:
             ad = pool.wait_for(
-                self._last_ad, f"DAG {self.workflow} to end", timeout_seconds, interval_seconds=0.5
+                self.last_ad, f"DAG {self.workflow} to end", timeout_seconds, interval_seconds=0.5
             )
         except PoolError as error:
             raise AssertionError(f"{error}\n{self.explain()}") from None
         assert ad is not None
         return int(ad.get("ExitCode", -1))
 
-    def _last_ad(self) -> dict[str, Any] | None:
+    def last_ad(self) -> dict[str, Any] | None:
+        """Return the ad of DAGMan's job once it has ended."""
         try:
             ad = self.lab.pool.job_ad(self.job)
         except PoolError:
