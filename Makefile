@@ -21,10 +21,10 @@ test-unit: $(VENV) ## Rules, stores and pure code; no HTCondor
 	$(PY) -m pytest -n 2 tests/unit tests/contract
 
 test-process: $(VENV) ## The built pyz, the command and a real server process
-	$(PY) -m pytest tests/process
+	$(PY) -m pytest -n 2 --dist loadfile tests/process
 
 test-pool: $(VENV) ## Real HTCondor daemons (HTLEASE_POOL_SUITE=trixie or sid)
-	$(PY) -m pytest tests/pool
+	$(PY) -m pytest -n 2 --dist loadfile tests/pool
 
 lint: $(VENV) ## Format, lint and type checks
 	.venv/bin/ruff format --check $(SOURCES)

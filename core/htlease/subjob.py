@@ -53,7 +53,8 @@ _WORK = (m.PhaseEntered, m.PhaseCompleted, m.PhaseFailed, m.DetailsSaved, m.Leas
 TRANSITIONS: Mapping[tuple[Status, type[m.Event]], tuple[Status, ...]] = {
     **{(status, event): (status,) for status in OPEN + CLOSED for event in _STAYS},
     **{(status, m.SubmissionEnrolled): (status,) for status in OPEN},
-    **{(status, m.SubmissionEnrolled): (Status.WAITING,) for status in CLOSED},
+    # Only what names the outcome it re-opens; links of a known submission just add to it.
+    **{(status, m.SubmissionEnrolled): (Status.WAITING, status) for status in CLOSED},
     **{(status, m.LeaseAcquired): (Status.ACTIVE,) for status in OPEN},
     **{(status, event): (status,) for status in HELD for event in _WORK},
     **{(status, m.PlanChanged): (status,) for status in HELD},
@@ -163,7 +164,7 @@ def evolve(state: SubjobState, event: m.Event, now: float) -> SubjobState:
     if isinstance(event, m.DetailsSaved):
         return _details_saved(state, event)
     if isinstance(event, (m.SubmissionEnrolled, m.SubmissionSeen)):
-        return _submission(state, event, targets[0])
+        return _submission(state, event)
     if isinstance(event, m.PlanChanged):
         return replace(state, plan=event.plan, deadline_at=event.deadline_at)
     if isinstance(event, m.LeaseRecalled):
@@ -270,9 +271,7 @@ def _details_saved(state: SubjobState, event: m.DetailsSaved) -> SubjobState:
     )
 
 
-def _submission(
-    state: SubjobState, event: m.SubmissionEnrolled | m.SubmissionSeen, status: Status
-) -> SubjobState:
+def _submission(state: SubjobState, event: m.SubmissionEnrolled | m.SubmissionSeen) -> SubjobState:
     submissions = state.submissions
     if event.global_job_id is not None:
         submissions = {**submissions, event.global_job_id: event.epoch}
@@ -284,7 +283,7 @@ def _submission(
         state = replace(state, phases={}, details=None, details_phase=None)
     return replace(
         state,
-        status=status,
+        status=Status.WAITING if event.reopened else state.status,
         submissions=submissions,
         epoch=max(state.epoch, event.epoch),
         awaiting_epoch=event.epoch if event.global_job_id is None else state.awaiting_epoch,

@@ -197,7 +197,7 @@ def test_a_maintenance_window_is_announced_prolonged_and_ended(admin: Caller) ->
     def put(**body: object) -> dict[str, Any]:
         called = admin.raw("PUT", "/v1/maintenance", json.dumps(body).encode())
         assert called.status == 200, called
-        return called.document
+        return dict(called.document)
 
     first = put(ends_in_seconds=60, reason="a disk")["open"]
     assert (first["reason"], first["is_open"], first["actor"]) == ("a disk", True, "admin")

@@ -109,8 +109,11 @@ async def _running(
 
 async def _told_to_end() -> None:
     ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, ended.set)
+    # condor_master sends it at each condor_reconfig; nothing here is read again.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     await ended.wait()
 
 

@@ -120,9 +120,7 @@ def closing_of(end: End, subjob: Mapping[str, Any]) -> Closing | None:
         removal = reason_of(end.remove_reason)
         if removal.outcome is None:
             return None
-        # A site's rule is no wish of the owner's: a new submission shall re-open the subjob.
-        is_policy = removal.code == "removed-by-policy"
-        return Closing("failed" if is_policy else removal.outcome, end.reason)
+        return Closing(removal.outcome, end.reason)
     if end.exit_code is None and end.exit_signal is None:
         return None  # the ad does not say how, and nothing else does
     if end.exit_code != 0:

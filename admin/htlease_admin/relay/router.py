@@ -86,17 +86,9 @@ class Routes:
         return self._enrolled(key, m.Enroll(links=links_of(source, body)))
 
     def _record(self, key: SubjobKey, source: Mapping[str, Plain], body: Any) -> Document:
-        """Make the IDs of a copy known, unless its subjob is closed: new links would re-open it."""
+        """Make the IDs of a copy known, those too that come after the end."""
         command = m.Enroll(_text(body, "global_job_id"), links=links_of(source, body))
-        return {} if self._is_closed(key) else self._enrolled(key, command)
-
-    def _is_closed(self, key: SubjobKey) -> bool:
-        try:
-            return self.server.subjob(key)["outcome"] is not None
-        except Refused as refused:
-            if refused.code != "unknown-subjob":
-                raise
-            return False
+        return self._enrolled(key, command)
 
     def _enrolled(self, key: SubjobKey, command: m.Enroll) -> Document:
         try:

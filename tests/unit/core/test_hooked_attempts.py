@@ -73,6 +73,22 @@ def test_a_later_attempt_goes_on_by_the_plan_that_the_wrapper_brought(hooked: Wo
     assert [phase.name for phase in decision.reply.phases] == ["stage-in", "compute", "stage-out"]
 
 
+# ---------------------------------------------------------------- further IDs of a submission
+
+
+@pytest.mark.parametrize("outcome", ["complete", "failed", "cancelled"])
+def test_a_further_id_of_a_known_submission_reopens_nothing(outcome: str) -> None:
+    world = World()
+    world.grant("first", 1)
+    world.write("first", m.Settle, outcome)
+    decision = world.send(m.Enroll(GJID, links={"batch": "slurm/77"}))
+    assert isinstance(decision, m.Accepted)
+    assert world.state.outcome == outcome
+    event = world.history[-1]
+    assert isinstance(event, m.SubmissionEnrolled)
+    assert event.links == {"batch": "slurm/77"} and event.reopened is None
+
+
 # ---------------------------------------------------------------- an end seen from outside
 
 
