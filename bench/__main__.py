@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.dag import measure_dag
+from bench.hooks import measure_hooks
 from bench.load import Outcome, closed_loop, open_loop, post
 from bench.machine import Running, fdatasyncs_per_second, server
 
 CONNECTIONS = 64
-MEASURED = ("echo", "writes", "leases", "wrapper")
+MEASURED = ("echo", "writes", "leases", "wrapper", "hooks")
 ROUNDS = 5
 WRAPPER_RUNS = 15
 PROJECT = Path(__file__).resolve().parents[1]
@@ -193,11 +194,25 @@ def measure_leases(directory: Path, leases: int) -> dict[str, Any]:
         }
 
 
-def measure_wrapper(directory: Path) -> dict[str, Any]:
-    """`true` under the built pyz against `true` under a bare interpreter, taken in turn."""
+def _built(directory: Path) -> Path:
     pyz = directory / "htlease-ep.pyz"
     build = [sys.executable, str(PROJECT / "wrappers" / "build_pyz.py"), "--output", str(pyz)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return pyz
+
+
+def _hooks(directory: Path) -> dict[str, Any]:
+    place = directory / "hooks"
+    place.mkdir()
+    pyz, state = _built(place), place / "state"
+    state.mkdir()
+    with _htlease(state) as running:
+        return measure_hooks(place, pyz, f"http://127.0.0.1:{running.port}", running.admin_token)
+
+
+def measure_wrapper(directory: Path) -> dict[str, Any]:
+    """`true` under the built pyz against `true` under a bare interpreter, taken in turn."""
+    pyz = _built(directory)
     python = os.path.realpath(sys.executable)
     bare = [python, "-c", "import os; os.spawnlp(os.P_WAIT, 'true', 'true')"]
     state = directory / "state"
@@ -254,6 +269,8 @@ def main() -> int:
             results["live_leases"] = [measure_leases(directory, n) for n in (100, 100_000)]
         if "wrapper" in wanted:
             results["wrapper"] = measure_wrapper(directory)
+        if "hooks" in wanted:
+            results["hooks"] = _hooks(directory)
         if "dag" in wanted:  # needs HTCondor and is long, so it is asked for by name
             results["dag"] = measure_dag(directory, given.dag_nodes, given.dag_universe)
     text = json.dumps(results, indent=2)

@@ -109,6 +109,59 @@ def test_everything_is_imported_from_the_file_that_a_link_named_at_the_start(
     assert ours and not [line for line in ours if f"{deployed}/" not in line], ours
 
 
+def test_a_compiled_copy_does_the_same_from_bytecode(pyz: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "htlease-ep.pyz"
+    subprocess.run([sys.executable, pyz, "compile", copy], check=True)
+    said = subprocess.run([sys.executable, pyz, "version"], capture_output=True, check=True).stdout
+    assert subprocess.run([copy, "version"], capture_output=True, check=True).stdout[:11] == (
+        b"htlease-ep "
+    )
+    # Sources that say something else are not looked at as long as the bytecode fits.
+    changed = tmp_path / "changed.pyz"
+    with zipfile.ZipFile(copy) as compiled, zipfile.ZipFile(changed, "w") as lying:
+        for name in compiled.namelist():
+            is_told = name == "htlease/version.py"
+            lying.writestr(name, "VERSION = 'of the source'" if is_told else compiled.read(name))
+    done = subprocess.run([sys.executable, changed, "version"], capture_output=True, check=True)
+    assert done.stdout == said
+
+
+def test_the_bytecode_of_another_python_is_passed_over(pyz: Path, tmp_path: Path) -> None:
+    copy, foreign = tmp_path / "copy.pyz", tmp_path / "foreign.pyz"
+    subprocess.run([sys.executable, pyz, "compile", copy], check=True)
+    foreign.write_bytes(pyz.read_bytes()[: pyz.read_bytes().index(b"\n") + 1])
+    with zipfile.ZipFile(copy) as compiled, zipfile.ZipFile(foreign, "a") as changed:
+        for name in compiled.namelist():
+            content = compiled.read(name)
+            is_bytecode = name.endswith(".pyc")
+            changed.writestr(name, b"\0\0\r\n" + content[4:] if is_bytecode else content)
+    done = subprocess.run(
+        [sys.executable, foreign, "version"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("htlease-ep ")
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("htlease-ep.pyz", "name another"), ("none/copy.pyz", "No such file or directory")],
+)
+def test_a_copy_that_cannot_be_written_is_said(
+    pyz: Path, tmp_path: Path, target: str, says: str
+) -> None:
+    own = tmp_path / "htlease-ep.pyz"
+    own.write_bytes(pyz.read_bytes())
+    done = subprocess.run(
+        [sys.executable, own, "compile", tmp_path / target],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert own.read_bytes() == pyz.read_bytes()
+
+
 @pytest.mark.parametrize("version", TOO_OLD)
 def test_a_real_python_that_is_too_old_runs_the_payload(pyz: Path, version: str) -> None:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")

@@ -23,6 +23,18 @@ def _two_starts(
     )
 
 
+def test_the_server_that_the_access_point_put_into_the_ad_is_used(
+    new_sandbox: NewSandbox, server: ServerProcess
+) -> None:
+    job = new_sandbox(server)
+    del job.environ["HTLEASE_URL"]
+    assert job.run("--", "true") == 78
+    assert "no server is named" in job.messages
+    job.job_ad["HTLeaseURL"] = server.url
+    assert job.run("--", "true") == 0, job.messages
+    assert server.events(job.key, "lease-acquired")
+
+
 def test_a_newer_attempt_recalls_the_lease_and_gets_it(
     new_sandbox: NewSandbox, server: ServerProcess
 ) -> None:

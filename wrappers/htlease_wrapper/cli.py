@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from htlease.errors import BadConfig, HTLeaseError
@@ -19,6 +20,7 @@ USAGE = """usage: htlease-ep.pyz run [options] [--] COMMAND...       run a job u
        htlease-ep.pyz run --plan FILE [options]           run a plan of phases
        htlease-ep.pyz phase enter|complete|fail NAME      within a payload that manages its phases
        htlease-ep.pyz details FILE                        within a payload: save details
+       htlease-ep.pyz compile FILE                        write a copy that starts faster
        htlease-ep.pyz version
        htlease-ep.pyz /FULL/PATH ARGUMENTS...             run a job as USER_JOB_WRAPPER
 """
@@ -141,6 +143,17 @@ def _version(arguments: Sequence[str], console: Console) -> int:
     return 0
 
 
+def _compile(arguments: Sequence[str], console: Console) -> int:
+    parser = _Parser("htlease-ep.pyz compile")
+    parser.add_argument("file", help="the copy, with bytecode for this Python")
+    target = Path(parser.parse_args(arguments[1:]).file)
+
+    from htlease_wrapper.compiled import write_compiled
+
+    write_compiled(Path(sys.argv[0]), target)
+    return 0
+
+
 def _help(arguments: Sequence[str], console: Console) -> int:
     _print(USAGE)
     return 0
@@ -152,7 +165,7 @@ def _job(arguments: Sequence[str], console: Console) -> int:
     if arguments and site_wrapper.is_job(arguments[0], os.environ):
         return site_wrapper.run_job(arguments, dict(os.environ), console)
     named = f"{arguments[0]!r} is not a command" if arguments else "no command is given"
-    raise BadConfig(f"{named}; the commands are run, phase, details, version")
+    raise BadConfig(f"{named}; the commands are run, phase, details, compile, version")
 
 
 def _print(text: str) -> None:
@@ -174,6 +187,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str], Console], int]] = {
     "run": _run,
     "phase": _phase,
     "details": _details,
+    "compile": _compile,
     "version": _version,
     "--version": _version,
     "help": _help,

@@ -74,7 +74,8 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
 
 def _prepared(options: RunOptions, environ: Mapping[str, str], console: Console) -> _Attempt:
     try:
-        return _Attempt(settle(options, environ), find_job(environ), environ, console)
+        job = find_job(environ)
+        return _Attempt(settle(options, environ, job.ad), job, environ, console)
     except Exception as error:
         raise no_lease_for(error) from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from htlease.errors import BadConfig, InvalidField
 from htlease.plan import TTL_DEFAULT_SECONDS, Plan, check_ttl
+from htlease_wrapper.job_ad import Ad
 
 WAIT_LEASE_SECONDS = 600.0
 WAIT_SERVER_SECONDS = 300.0
@@ -63,9 +64,9 @@ class Settings:
         return min(EXCHANGE_MAX_SECONDS, self.ttl_seconds * EXCHANGE_PART)
 
 
-def settle(options: RunOptions, environ: Mapping[str, str]) -> Settings:
+def settle(options: RunOptions, environ: Mapping[str, str], ad: Ad | None) -> Settings:
     """Return settings whose parts fit together; raises BadConfig with one sentence."""
-    server = server_of(options.server, environ)
+    server = server_of(options.server, environ, ad)
     try:
         plan, commands, plan_ttl_seconds = _plan(options)
         ttl_seconds = check_ttl(options.ttl_seconds or plan_ttl_seconds or TTL_DEFAULT_SECONDS)
@@ -105,9 +106,12 @@ def settle(options: RunOptions, environ: Mapping[str, str]) -> Settings:
     )
 
 
-def server_of(given: str | None, environ: Mapping[str, str]) -> str:
-    """Return the server's URL; raises BadConfig when nothing names one."""
-    server = given or environ.get("HTLEASE_URL")
+def server_of(given: str | None, environ: Mapping[str, str], ad: Ad | None) -> str:
+    """Return the server's URL; raises BadConfig when nothing names one.
+
+    The access point puts `HTLeaseURL` into the ads of jobs that it gives a token.
+    """
+    server = given or environ.get("HTLEASE_URL") or (ad.text("HTLeaseURL") if ad else None)
     if not server:
         raise BadConfig("no server is named; give --server URL or set HTLEASE_URL")
     return server
