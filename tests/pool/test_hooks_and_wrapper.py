@@ -40,8 +40,13 @@ def test_the_wrapper_brings_its_plan_under_the_hooks_lease_and_reclaims_it(
     site: HookedSite,
 ) -> None:
     pool = site.lab.pool
-    job = site.submit("wrapped", '+HTLeasePlan = "plan.toml"', script=_SCRIPT, inputs=["plan.toml"])
-    write_for_job(job.directory / "plan.toml", _PLAN)
+    job = site.submit(
+        "wrapped",
+        '+HTLeasePlan = "plan.toml"',
+        "transfer_input_files = plan.toml",
+        script=_SCRIPT,
+        earlier={"plan.toml": _PLAN},
+    )
 
     def computes(fence: int) -> bool:
         return job.is_known() and (fence, "compute") in entered(job.history())
