@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from tests.pool.lab import PROJECT, Lab, TestJob
 from tests.pool.relay import _PACKAGES, _PURE
+from tests.pool.test_restarts import FAULTS
 
 from htlease_minipool.network import EXECUTION_POINTS
 
@@ -126,6 +127,10 @@ def has_entered(job: TestJob, fence: int) -> bool:
     return any(e["event"] == "phase-entered" and e["fence"] == fence for e in job.history())
 
 
+def wait_entered(job: TestJob, fence: int) -> None:
+    job.lab.wait_for(lambda: has_entered(job, fence), f"fence {fence} of {job.key}", 120)
+
+
 def starts(job: TestJob) -> list[dict[str, object]]:
     """Return the grants to the job itself; the relay, which reports its end, has one too."""
     return [grant for grant in job.grants() if grant["kind"] == "job"]
@@ -137,21 +142,27 @@ def test_a_bare_job_is_leased_runs_and_is_complete_when_its_output_is_back(
     status = site.hooks("status", "--pyz", site.pyz)
     assert "problem" not in status and "warning" not in status, status
     job = site.submit(8)
-    site.lab.wait_for(lambda: has_entered(job, 1), f"the lease of {job.key}", 60)
+    wait_entered(job, 1)
     assert job.wait_gone()["ExitCode"] == 0
     job.wait_status("complete", 90)
     assert [grant["fence"] for grant in starts(job)] == [1], job.explain()
 
 
-def test_a_bare_job_that_was_evicted_reclaims_its_phase(site: InstalledSite) -> None:
-    job = site.submit(25)
-    site.lab.wait_for(lambda: has_entered(job, 1), f"the lease of {job.key}", 60)
-    site.lab.pool.vacate(job.job, fast=True)
-    site.lab.wait_for(lambda: has_entered(job, 2), f"the second lease of {job.key}", 90)
-    assert job.wait_gone(120)["ExitCode"] == 0
-    job.wait_status("complete", 90)
-    first, second = starts(job)
-    assert (first["fence"], second["fence"]) == (1, 2)
-    assert second["attempt_number"] == 2, job.explain()
-    entered = [e["phase"] for e in job.history() if e["event"] == "phase-entered"]
-    assert entered[:2] == ["run", "run"], job.explain()
+def test_bare_jobs_reclaim_their_phase_whatever_ended_their_first_start(
+    site: InstalledSite,
+) -> None:
+    jobs = {name: site.submit(25) for name in FAULTS}
+    for job in jobs.values():
+        wait_entered(job, 1)
+    for name, job in jobs.items():
+        FAULTS[name](site.lab, job)
+    for job in jobs.values():
+        wait_entered(job, 2)
+    for name, job in jobs.items():
+        assert job.wait_gone(120)["ExitCode"] == 0, name
+        job.wait_status("complete", 90)
+        first, second = starts(job)
+        assert (first["fence"], second["fence"]) == (1, 2), f"{name}\n{job.explain()}"
+        assert second["attempt_number"] == 2, f"{name}\n{job.explain()}"
+        entered = [e["phase"] for e in job.history() if e["event"] == "phase-entered"]
+        assert entered[:2] == ["run", "run"], f"{name}\n{job.explain()}"
