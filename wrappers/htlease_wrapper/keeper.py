@@ -210,9 +210,21 @@ class Keeper:
             due.append(self._retry_at)
         if self._errand is not None:
             due.append(0.0)
-        if not self._is_resting and self.loss is None:
+        if self._has_to_renew:
             due.append(max(self._renew_at, self._retry_at))
         return min(due)
+
+    @property
+    def _has_to_renew(self) -> bool:
+        """Tell whether the lease is to last; one that may have been given up already is not.
+
+        An end whose answer was lost has ended the lease, and a renewal would be refused.
+        """
+        if self._is_resting or self.loss is not None:
+            return False
+        first = self._letters[0] if self._letters else None
+        is_leaving = first is not None and isinstance(first.command, (m.Exited, m.Abandon))
+        return not (is_leaving and first is not None and first.was_tried)
 
     def _step(self) -> None:
         now = self._clock.monotonic()
@@ -226,7 +238,7 @@ class Keeper:
             self.notice_details()
         if now >= self._retry_at:
             # Renewal first: a letter that the server chokes on must not cost the lease.
-            if now >= self._renew_at and not self._is_resting and self.loss is None:
+            if now >= self._renew_at and self._has_to_renew:
                 self._deliver(Letter(m.Renew(self.lease.fence, self.lease.nonce)))
             elif self._letters and self._deliver(self._letters[0]):
                 with self._changed:

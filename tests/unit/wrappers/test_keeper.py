@@ -196,3 +196,20 @@ def test_details_that_the_server_refuses_are_dropped(stage: Stage) -> None:
     stage.step()
     assert stage.keeper.unsent() == 0
     assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
+
+
+@pytest.mark.parametrize("end", [m.Exited, m.Abandon])
+def test_an_end_whose_answer_was_lost_is_sent_again_and_nothing_is_renewed(
+    stage: Stage, end: type[m.Exited] | type[m.Abandon]
+) -> None:
+    """The server may have recorded it, and would refuse a renewal as one of a lost lease."""
+    stage.server.answer = None
+    stage.keeper.post(end(7, "n" * 32))
+    stage.step()
+    stage.now += 30  # past the time for a renewal
+    stage.server.answer = Answer(200, {"status": "exited", "fence": 7, "outcome": None})
+    stage.step()
+    stage.step()
+    word = "exited" if end is m.Exited else "abandon"
+    assert stage.sent == [word, word]
+    assert stage.keeper.loss is None
