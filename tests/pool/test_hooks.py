@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.pool.hooked import HookedSite
 from tests.pool.lab import Lab, TestJob
+from tests.pool.test_restarts import FAULTS
 from tests.pool.test_zombie import process_is_gone, refused_writes
 from tests.serving import ServerProcess
 
@@ -109,24 +110,6 @@ def test_a_token_that_the_user_transfers_is_found_and_stays_where_it_was(site: H
     assert left == ["err", "htlease.token", "job.sh", "log", "out", "seen"]
 
 
-Fault = Callable[[Lab, TestJob], None]
-
-
-def hold_and_release(lab: Lab, job: TestJob) -> None:
-    lab.pool.hold(job.job)
-    lab.pool.wait_event(job.log, HELD)
-    lab.pool.release(job.job)
-
-
-FAULTS: dict[str, Fault] = {
-    "vacate": lambda lab, job: lab.pool.vacate(job.job),
-    "vacate-fast": lambda lab, job: lab.pool.vacate(job.job, fast=True),
-    "hold": hold_and_release,
-    "shadow": lambda lab, job: lab.pool.kill_shadow(job.job),
-    "starter": lambda lab, job: lab.pool.kill_starter(job.job),
-}
-
-
 def test_a_restarted_job_reclaims_whatever_ended_the_start_before(site: HookedSite) -> None:
     jobs = {fault: site.submit(f"again-{fault}") for fault in FAULTS}
     for job in jobs.values():
@@ -140,7 +123,7 @@ def test_a_restarted_job_reclaims_whatever_ended_the_start_before(site: HookedSi
         assert [grant["attempt_number"] for grant in grants] == [1, 2], job.explain()
         assert job.subjob()["phases"][0]["entries"] == 2, "the same phase, reclaimed"
         held = job.lab.pool.events(job.log, HELD)
-        assert bool(held) == (fault == "hold"), job.explain()
+        assert bool(held) == (fault == "hold-release"), job.explain()
 
 
 def test_an_overlapping_start_waits_as_idle_and_runs_when_the_lease_ends(site: HookedSite) -> None:

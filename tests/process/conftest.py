@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.process.execution import Sandbox
+from tests.process.hooking import HookedStart, Hooks
 from tests.serving import ServerProcess
 
 _NUMBERS = itertools.count(1)
@@ -61,3 +62,21 @@ def new_sandbox(tmp_path: Path, pyz: Path) -> Iterator[Callable[..., Sandbox]]:
 def sandbox(new_sandbox: Callable[..., Sandbox], server: ServerProcess) -> Sandbox:
     """The scratch directory of the first start of a job."""
     return new_sandbox(server)
+
+
+@pytest.fixture
+def hooks(tmp_path: Path, pyz: Path) -> Iterator[Hooks]:
+    hooks = Hooks(tmp_path / "site", pyz)
+    yield hooks
+    hooks.close()
+
+
+@pytest.fixture
+def new_start(tmp_path: Path, hooks: Hooks, server: ServerProcess) -> Callable[..., HookedStart]:
+    """Make starts, each in a scratch directory of its own."""
+
+    def new(**more: object) -> HookedStart:
+        number = len(list(tmp_path.glob("dir_*")))
+        return HookedStart(tmp_path / f"dir_{number}", hooks, **{"server": server, **more})  # type: ignore[arg-type]
+
+    return new

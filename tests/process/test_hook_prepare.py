@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from tests.process.hooking import SECRETS, VERSIONS, Called, HookedStart, Hooks
@@ -16,24 +15,6 @@ from tests.serving import ServerProcess
 from htlease_hooks.environment import job_environment
 
 NewStart = Callable[..., HookedStart]
-
-
-@pytest.fixture
-def hooks(tmp_path: Path, pyz: Path) -> Iterator[Hooks]:
-    hooks = Hooks(tmp_path / "site", pyz)
-    yield hooks
-    hooks.close()
-
-
-@pytest.fixture
-def new_start(tmp_path: Path, hooks: Hooks, server: ServerProcess) -> NewStart:
-    """Make starts, each in a scratch directory of its own."""
-
-    def new(**more: object) -> HookedStart:
-        number = len(list(tmp_path.glob("dir_*")))
-        return HookedStart(tmp_path / f"dir_{number}", hooks, **{"server": server, **more})  # type: ignore[arg-type]
-
-    return new
 
 
 def environment_in(called: Called) -> dict[str, str]:

@@ -22,24 +22,6 @@ NewStart = Callable[..., HookedStart]
 
 
 @pytest.fixture
-def hooks(tmp_path: Path, pyz: Path) -> Iterator[Hooks]:
-    hooks = Hooks(tmp_path / "site", pyz)
-    yield hooks
-    hooks.close()
-
-
-@pytest.fixture
-def new_start(tmp_path: Path, hooks: Hooks, server: ServerProcess) -> NewStart:
-    """Make starts, each in a scratch directory of its own."""
-
-    def new(**more: object) -> HookedStart:
-        number = len(list(tmp_path.glob("dir_*")))
-        return HookedStart(tmp_path / f"dir_{number}", hooks, **{"server": server, **more})  # type: ignore[arg-type]
-
-    return new
-
-
-@pytest.fixture
 def started(new_start: NewStart) -> HookedStart:
     """A start that has the lease."""
     start = new_start()
