@@ -35,6 +35,14 @@ def test_the_server_that_the_access_point_put_into_the_ad_is_used(
     assert server.events(job.key, "lease-acquired")
 
 
+def test_not_waiting_for_the_server_is_asking_it_once(
+    new_sandbox: NewSandbox, server: ServerProcess
+) -> None:
+    job = new_sandbox(server)
+    assert job.run("--wait-server", "0", "--", "true") == 0, job.messages
+    assert len(server.events(job.key, "phase-completed", "attempt-exited")) == 2
+
+
 def test_a_newer_attempt_recalls_the_lease_and_gets_it(
     new_sandbox: NewSandbox, server: ServerProcess
 ) -> None:

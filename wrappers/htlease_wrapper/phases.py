@@ -123,7 +123,7 @@ class Walk:
         """Record that a phase is about to run; what must not happen twice waits for the answer."""
         letter = self._post(m.Enter, phase=phase.name)
         must_wait = phase.exclusive or phase.restart == "once"
-        until = self.monotonic() + self.settings.wait_server_seconds
+        until = self.monotonic() + self.settings.wait_update_seconds
         while not letter.is_settled:
             self._check()
             if self.keeper.away_since is not None:
@@ -251,7 +251,7 @@ class Walk:
     def _finish(self, seconds: float | None = None) -> None:
         """Deliver what is left; the payload's own status stands even if that fails."""
         had_to_end = self.signals.evicted_by is not None
-        self._drain(self.settings.wait_server_seconds if seconds is None else seconds)
+        self._drain(self.settings.wait_update_seconds if seconds is None else seconds)
         if self.keeper.loss is not None and not had_to_end:
             self._leave_lost()
         unsent = self.keeper.unsent()

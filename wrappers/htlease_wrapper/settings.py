@@ -63,6 +63,11 @@ class Settings:
         """How long one exchange with the server may take."""
         return min(EXCHANGE_MAX_SECONDS, self.ttl_seconds * EXCHANGE_PART)
 
+    @property
+    def wait_update_seconds(self) -> float:
+        """How long an update may stay unanswered; not to wait for the server is to ask it once."""
+        return self.wait_server_seconds or self.exchange_seconds
+
 
 def settle(options: RunOptions, environ: Mapping[str, str], ad: Ad | None) -> Settings:
     """Return settings whose parts fit together; raises BadConfig with one sentence."""
