@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -21,7 +22,8 @@ def stage() -> Iterator[Stage]:
     def say(text: str) -> None:
         print(time.strftime("%H:%M:%S"), text)
 
-    stage = Stage("staging", None, say, say)
+    # Test sessions that run at the same time get one pool each.
+    stage = Stage(f"staging{os.getpid()}", None, say, say)
     try:
         stage.up()
         yield stage

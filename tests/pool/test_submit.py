@@ -47,7 +47,7 @@ class Desk:
         write_for_job(self.directory / name, text.encode(), mode)
 
     def htlease(self, *arguments: str, server_url: str | None = None) -> Done:
-        roots = [str(PROJECT / root) for root in ("core", "wrappers", "admin")]
+        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")]
         return self.lab.pool.run(
             ["python3", "-m", "htlease_admin.cli", *arguments],
             cwd=self.directory,
