@@ -161,7 +161,7 @@ def test_a_server_that_is_something_else(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no command is given; the commands are run, phase, details, version"),
+        ([], "no command is given; the commands are run, phase, details, compile, version"),
         (["frob"], "'frob' is not a command"),
         (["phase", "enter", "x"], ".htlease.json has no lease; call this from a payload"),
         (["phase", "leave", "x"], "invalid choice: 'leave'"),
