@@ -6,6 +6,7 @@ each phase stay in the wrapper (`htlease.plan_file`): argv may hold secrets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,15 @@ RESTARTS = ("redo", "resume", "once")
 #: wait: a newer attempt waits for the end of a live lease, unless there is proof. immediate: it
 #: is granted at once and the older attempt is fenced.
 TAKEOVERS = ("wait", "immediate")
+
+
+def seconds_from(value: object) -> float | None:
+    """Return what somebody wrote as a number of seconds, or None if it is none or negative."""
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def check_ttl(ttl_seconds: float) -> float:

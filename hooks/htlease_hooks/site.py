@@ -5,12 +5,11 @@ HTCondor gives arguments to PREPARE hooks only; the others read what PREPARE not
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from htlease.errors import BadConfig, InvalidField
-from htlease.plan import check_ttl
+from htlease.plan import check_ttl, seconds_from
 
 POLICIES = ("run", "idle", "hold")
 
@@ -83,10 +82,7 @@ def site_from(given: Mapping[str, object]) -> Site:
 
 
 def _seconds(name: str, value: object) -> float:
-    try:
-        seconds = float(str(value))
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
+    seconds = seconds_from(value)
+    if seconds is None:
         raise BadConfig(f"--{name.replace('_', '-')}={value} is not a number of seconds")
     return seconds

@@ -21,7 +21,7 @@ from htlease_hooks.environment import Unreadable, job_environment
 from htlease_hooks.notes import Notes
 from htlease_hooks.site import Site
 from htlease_wrapper import chirp
-from htlease_wrapper.credentials import TOKEN_ATTRIBUTE, Token, find_token
+from htlease_wrapper.credentials import Token, token_of_job
 from htlease_wrapper.job import Job, choose_key, find_job
 from htlease_wrapper.job_ad import Ad, evidence_of, parse_ad, place_of
 from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
@@ -69,14 +69,9 @@ class Start:
     @cached_property
     def token(self) -> Token | None:
         """The job's token; raises BadConfig for one that cannot travel."""
-        sandbox = self.job.sandbox
         hook = {name: self._environ[name] for name in _FROM_HOOK if name in self._environ}
         own = {**(self.environment or {}), **hook}
-        found = find_token(own, sandbox, os.getuid())
-        if found is None and (config := chirp.config_path(own, sandbox)):
-            text = chirp.get_string(config, TOKEN_ATTRIBUTE)
-            return Token(text, f"{TOKEN_ATTRIBUTE} of the job") if text else None
-        return found
+        return token_of_job(own, self.job.sandbox, os.getuid())
 
     @property
     def needs_token(self) -> bool:

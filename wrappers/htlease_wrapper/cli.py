@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from htlease.errors import BadConfig, HTLeaseError
-from htlease.plan import RESTARTS, TAKEOVERS
+from htlease.plan import RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.ending import BAD_CONFIG, Leave, internal_error
 
@@ -174,11 +173,8 @@ def _print(text: str) -> None:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
+    seconds = seconds_from(text)
+    if seconds is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return seconds
 

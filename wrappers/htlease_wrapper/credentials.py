@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from htlease.errors import BadConfig
+from htlease_wrapper import chirp
 from htlease_wrapper.sandbox import HOOKS_FOLDER
 
 #: Where an access point keeps the token of a job that brings none; only chirp can read it.
@@ -55,6 +56,18 @@ def find_token(environ: Mapping[str, str], sandbox: Path, uid: int) -> Token | N
             raise BadConfig(f"{found_at} holds no token: there are blanks or other odd characters")
         return Token(token, found_at)
     return None
+
+
+def token_of_job(environ: Mapping[str, str], sandbox: Path, uid: int) -> Token | None:
+    """Return the job's token: found, or else asked for by chirp, as the access point gave it.
+
+    Raises BadConfig as `find_token` does.
+    """
+    found = find_token(environ, sandbox, uid)
+    if found is None and (config := chirp.config_path(environ, sandbox)):
+        text = chirp.get_string(config, TOKEN_ATTRIBUTE)
+        return Token(text, f"{TOKEN_ATTRIBUTE} of the job") if text else None
+    return found
 
 
 def _candidates(

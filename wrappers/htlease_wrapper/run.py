@@ -15,7 +15,7 @@ from htlease.client import Clock, Lease, LeaseClient
 from htlease_wrapper import chirp
 from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console
-from htlease_wrapper.credentials import TOKEN_ATTRIBUTE, Token, find_token
+from htlease_wrapper.credentials import token_of_job
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import Ended, Leave, NoLease, end_as, no_lease_for
 from htlease_wrapper.job import Job, choose_key, find_job, own_environment
@@ -80,15 +80,6 @@ def _prepared(options: RunOptions, environ: Mapping[str, str], console: Console)
         raise no_lease_for(error) from error
 
 
-def _token(environ: Mapping[str, str], sandbox: Path) -> Token | None:
-    token = find_token(environ, sandbox, os.getuid())
-    config = chirp.config_path(environ, sandbox)
-    if token is None and config is not None:
-        text = chirp.get_string(config, TOKEN_ATTRIBUTE)
-        token = Token(text, f"{TOKEN_ATTRIBUTE} of the job") if text else None
-    return token
-
-
 class _Attempt:
     """The steps of `run`, which share the job, its key and its nonce."""
 
@@ -99,7 +90,7 @@ class _Attempt:
         self.job = job
         self._environ = environ
         self._console = console
-        self._token = _token(environ, job.sandbox)
+        self._token = token_of_job(environ, job.sandbox, os.getuid())
         self._key = choose_key(settings.key, job.ad, self._token)
         console.subjob = str(self._key)
         self._before = inherited(read_state(job.sandbox), job.start_id)
@@ -230,7 +221,7 @@ class _Attempt:
             walk.keeper.stop()
 
     def _connect(self) -> LeaseClient:
-        token = _token(self._environ, self.job.sandbox)
+        token = token_of_job(self._environ, self.job.sandbox, os.getuid())
         transport = transport_to(
             self.settings.server,
             token.text if token else None,

@@ -6,12 +6,12 @@ it does not ask for must not make it fail.
 
 from __future__ import annotations
 
-import math
 import zipimport
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from htlease.errors import BadConfig
+from htlease.plan import seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.ending import NoLease
 from htlease_wrapper.job import find_job
@@ -109,11 +109,8 @@ def _options(
 
 
 def _seconds(name: str, value: object) -> float:
-    try:
-        seconds = float(str(value))
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
+    seconds = seconds_from(value)
+    if seconds is None:
         raise BadConfig(f"{name} is {value!r}, which is not a number of seconds")
     return seconds
 
