@@ -19,4 +19,4 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     apt-get -qq install -y --no-install-recommends python3-venv ca-certificates >/dev/null
 fi
 "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --editable '.[ap,condor,globus,relay,server,docs,test]'
+.venv/bin/python -m pip install --quiet --editable '.[ap,condor,globus,relay,server,postgres,scitokens,docs,test]'
