@@ -25,7 +25,7 @@ class ServerProcess:
         self, folder: Path, address: str = "127.0.0.1", options: Sequence[str | Path] = ()
     ) -> None:
         folder.mkdir(exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self._listen = f"{address}:0"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -36,16 +36,16 @@ class ServerProcess:
 
     @property
     def admin_token(self) -> str:
-        return (self._folder / "admin.token").read_text().strip()
+        return (self.folder / "admin.token").read_text().strip()
 
     def start(self) -> None:
         """Start, or start again on the same address and state."""
-        log = self._folder / "server.log"
+        log = self.folder / "server.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "htlease_server"),
-                    *("--listen", self._listen, "--state-dir", self._folder),
+                    *("--listen", self._listen, "--state-dir", self.folder),
                     *self._options,
                 ],
                 stdout=output,
@@ -62,7 +62,7 @@ class ServerProcess:
     @property
     def log_text(self) -> str:
         """What the server has written."""
-        return (self._folder / "server.log").read_text()
+        return (self.folder / "server.log").read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process; its address and state stay for the next start."""
@@ -71,6 +71,14 @@ class ServerProcess:
             self._process.send_signal(number)
             self._process.wait(30)
             self._process = None
+
+    def end(self, number: int) -> int:
+        """Let a signal end the process and return its exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        status = self._process.wait(30)
+        self._process = None
+        return status
 
     def signal(self, number: int) -> None:
         """Send a signal, such as SIGSTOP for a server that hangs."""

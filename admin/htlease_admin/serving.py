@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,25 +34,38 @@ from htlease.errors import BadConfig
     help="PEM file with the certificate chain: serve https. Read again when it changes.",
 )
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file with its key.")
-def serve(
-    listen: str | None,
-    store: str | None,
-    admin_token_file: Path | None,
-    state_dir: Path | None,
-    no_auth: bool,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-) -> None:
-    """Run the lease server until it is told to stop; needs no configuration."""
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="One line for each event, for people or for programs.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="debug has a line for every request.",
+)
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    help="Log there and not to stderr; made anew when it was moved away.",
+)
+def serve(**given: Any) -> None:
+    """Run the lease server until it is told to stop; needs no configuration.
+
+    SIGHUP makes it look at its certificate again; SIGTERM, SIGINT and SIGQUIT end it after the
+    answers that are due.
+    """
     try:
-        from htlease_server.serve import LISTEN_DEFAULT, ServeOptions
+        from htlease_server.serve import ServeOptions
         from htlease_server.serve import serve as run_server
     except ImportError as error:
         raise BadConfig(
             f"the server's packages are not installed ({error.name}); install them with "
             "`pip install 'htlease[server]'`"
         ) from None
-    options = ServeOptions(
-        listen or LISTEN_DEFAULT, store, admin_token_file, state_dir, no_auth, tls_cert, tls_key
-    )
+    options = ServeOptions(**{name: value for name, value in given.items() if value is not None})
     run_server(options, click.echo)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from htlease.errors import BadConfig
+from htlease_server import logs
 from htlease_server.serve import LISTEN_DEFAULT, ServeOptions, serve
 
 _EXIT_CONFIG = 78
@@ -22,6 +23,9 @@ def main() -> int:
     parser.add_argument("--no-auth", action="store_true", help="on loopback only")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM chain; serves https")
     parser.add_argument("--tls-key", type=Path, metavar="FILE")
+    parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
+    parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="instead of stderr")
     given = parser.parse_args()
     options = ServeOptions(**vars(given))
     try:

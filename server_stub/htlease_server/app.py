@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -26,12 +27,16 @@ from htlease_server.bodies import (
     WORKFLOW_DECODER,
     decode,
 )
+from htlease_server.health import why_not_ready
+from htlease_server.journal import note_command
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
+from htlease_server.logs import is_noted, note
 from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
-from htlease_server.metrics import metrics_text
+from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
 from htlease_server.store import MaintenanceRow, WorkflowRow
+from htlease_server.tally import RequestTally
 from htlease_server.turn import Answer as LedgerAnswer
 from htlease_server.turn import Crashed, QueueFull, Waiting
 from htlease_server.wire import (
@@ -48,10 +53,10 @@ from htlease_server.wire import (
 )
 from htlease_server.workflow import PutWorkflow
 
-log = logging.getLogger("htlease_server")
-
 _INTERNAL = m.Rejection("internal", "the server made a mistake; its log says more")
 VIA_MAX_CHARS = 200
+#: The call of a request whose path leads nowhere.
+_NO_CALL = "none"
 _HOME = b"""htlease: state leases for HTCondor jobs that restart.
 
 /v1/workflows   workflows and their subjobs (needs a token)
@@ -76,6 +81,8 @@ class App:
         self._ledger = ledger
         self._reading = reading
         self._gate = gate
+        self._tally = RequestTally()
+        self._numbers = Metrics(ledger, self._tally)
         self._handlers: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "subjob": self._subjob,
             "history": self._history,
@@ -96,6 +103,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"htlease speaks HTTP only, not {scope['type']}")
+        started = perf_counter()
         try:
             answer = await self._answer(scope, receive)
         except Refusal as refusal:
@@ -106,8 +114,11 @@ class App:
             return
         except Exception:
             # The path holds names only; headers and body, where secrets are, stay out of the log.
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            where = f"{scope['method']} {scope['path']}"
+            note(logging.ERROR, "answering a request failed", trace=True, request=where)
             answer = problem(_INTERNAL)
+        seconds = perf_counter() - started
+        self._tally.add(scope.get("htlease.call", _NO_CALL), answer.code, seconds)
         await send_answer(send, answer)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -123,6 +134,7 @@ class App:
                 f"{scope['path']} takes {allowed}, not {method}",
                 (b"allow", allowed.encode()),
             )
+        scope["htlease.call"] = route.name
         caller = self._gate.caller(_header(scope, b"authorization"))
         if route.name in READERS:
             return await self._write(route.name, _admitted(caller), found.parts, scope, receive)
@@ -143,7 +155,10 @@ class App:
             raise Refusal("forbidden", forbidden)
         future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
         via = _via(_header(scope, b"via"))
-        outcome = await self._submit(Waiting(key, sent, caller.actor, future, via))
+        waiting, started = Waiting(key, sent, caller.actor, future, via), perf_counter()
+        outcome = await self._submit(waiting)
+        if isinstance(outcome, m.Rejection) or call == "cancel" or is_noted(logging.DEBUG):
+            note_command(call, waiting, sent, outcome, perf_counter() - started)
         if isinstance(outcome, m.Rejection):
             return problem(outcome, key)
         assert not isinstance(outcome, (WorkflowRow, MaintenanceRow))
@@ -170,6 +185,7 @@ class App:
         outcome = await self._submit(Waiting(None, put, caller.actor, future))
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
+        note(logging.INFO, "workflow changed", workflow=name, actor=caller.actor)
         return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
 
     async def _mint(self, request: Request) -> Answer:
@@ -188,7 +204,16 @@ class App:
         token, expires_at = self._gate.mint(
             body.workflow, body.subjob, body.ttl_seconds, caller.expires_at
         )
-        return document({"token": token, "expires_at": rfc3339(expires_at)})
+        ends = rfc3339(expires_at)
+        note(
+            logging.INFO,
+            "token minted",
+            workflow=body.workflow,
+            subjob=body.subjob,
+            actor=caller.actor,
+            expires_at=ends,
+        )
+        return document({"token": token, "expires_at": ends})
 
     async def _put_maintenance(self, request: Request) -> Answer:
         caller = _admin(request.caller, "announcing maintenance")
@@ -202,6 +227,12 @@ class App:
         outcome = await self._submit(Waiting(None, put, caller.actor, future))
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
+        note(
+            logging.INFO,
+            "maintenance announced" if body.ends_in_seconds else "maintenance ended",
+            ends_in_seconds=body.ends_in_seconds,
+            actor=caller.actor,
+        )
         return await self._maintenance(request)
 
     # ------------------------------------------------------------ documents
@@ -252,16 +283,13 @@ class App:
         return document({"status": "ok"})
 
     async def _readyz(self, request: Request) -> Answer:
-        why = self._ledger.failure
-        if not self._ledger.is_alive:
-            why = "the writer has ended; restart the server"
+        why = why_not_ready(self._ledger)
         if why is None:
             return document({"status": "ok"})
         return problem(m.Rejection("overloaded", why, retry_after_seconds=RETRY_AFTER_SECONDS))
 
     async def _metrics(self, request: Request) -> Answer:
-        text = metrics_text(self._ledger)
-        return Answer(200, text.encode(), b"text/plain; version=0.0.4")
+        return Answer(200, self._numbers.text(), CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Answer:
         return document(openapi_document())

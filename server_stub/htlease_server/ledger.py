@@ -11,25 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from time import perf_counter
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.lifecycle import decide, replayed_reply
-from htlease.protocol import call_of
 from htlease.subjob import REQUESTS_KEPT, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry, SubjobCache
 from htlease_server.history import EVENT_NAMES, data_of, ids_in
+from htlease_server.logs import note
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.store import HistoryRow, Store, StoreFailed, WorkflowRow
+from htlease_server.tally import CommitTally
 from htlease_server.turn import Answer, Crashed, QueueFull, Turn, Waiting
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import PutWorkflow, WorkflowBook, plan_in
-
-log = logging.getLogger("htlease_server")
 
 #: Renewals reach the disk within about this time.
 FLUSH_SECONDS = 0.5
@@ -39,6 +39,8 @@ QUEUE_MAX = 5_000
 #: Commands decided in one transaction; what more is waiting comes next.
 BATCH_MAX = 1_000
 RETRY_AFTER_SECONDS = 2.0
+#: A commit that takes longer is worth a line in the log.
+_SLOW_SECONDS = 1.0
 
 
 class Ledger:
@@ -69,9 +71,7 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="htlease-writer", daemon=True)
         #: Why the store refused the last batch, or None when it took it.
         self.failure: str | None = None
-        #: (call, `ok` or the code of the refusal) -> how often.
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.commits = 0
+        self.commits = CommitTally(clock)
 
     def start(self) -> None:
         """Start to take requests."""
@@ -137,7 +137,7 @@ class Ledger:
                 else:
                     self._command(turn, waiting, waiting.sent)
             except Exception:
-                log.exception("deciding a request for %s failed", waiting.key)
+                note(logging.ERROR, "deciding a request failed", trace=True, subjob=waiting.key)
                 turn.early.append((waiting, Crashed()))
         self._answer(turn.early)
         try:
@@ -145,7 +145,7 @@ class Ledger:
         except StoreFailed as problem:
             self._undo(turn, problem)
         except Exception as problem:  # a mistake of ours; the thread has to live on all the same
-            log.exception("a batch of %d requests failed", len(requests))
+            note(logging.ERROR, "writing a batch failed", trace=True, requests=len(requests))
             self._undo(turn, StoreFailed(f"the batch could not be written: {problem!r}"))
         self.cache.shrink()
 
@@ -171,11 +171,18 @@ class Ledger:
         if not (batch.subjobs or batch.workflows or batch.maintenance or batch.alive):
             self._answer(turn.late)
             return
+        started = perf_counter()
         self._store.write(batch)
+        seconds = perf_counter() - started
+        self.commits.wrote(len(turn.early) + len(turn.late), seconds)
         if self.failure:
-            log.warning("the store takes writes again")
+            note(logging.WARNING, "the store takes writes again")
             self.failure = None
-        self.commits += 1
+        if seconds > _SLOW_SECONDS:
+            took = round(seconds, 3)
+            note(
+                logging.WARNING, "a commit was slow", requests=len(turn.late), duration_seconds=took
+            )
         if batch.alive:
             self._flushed_at = self._alive_at = turn.now
             self.cache.unflushed = {}
@@ -189,7 +196,8 @@ class Ledger:
     def _undo(self, turn: Turn, problem: StoreFailed) -> None:
         """Go back to what is on the disk, and tell everybody who waited for it."""
         if self.failure is None:
-            log.error("the store takes no writes: %s", problem)
+            note(logging.ERROR, "the store takes no writes", why=str(problem))
+        self.commits.failed += 1
         self.failure = str(problem)
         self._flushed_at = turn.now
         for requests, request_id in turn.remembered:
@@ -212,7 +220,7 @@ class Ledger:
             try:
                 pairs[0][0].get_loop().call_soon_threadsafe(_resolve, pairs)
             except RuntimeError:
-                log.warning("%d requests were answered after the server had stopped", len(pairs))
+                note(logging.WARNING, "requests were answered too late", requests=len(pairs))
 
     # ------------------------------------------------------------ one request
 
@@ -256,8 +264,6 @@ class Ledger:
 
         is_accepted = isinstance(decision, m.Accepted)
         answer: Answer = decision.reply if isinstance(decision, m.Accepted) else decision
-        code = decision.code if isinstance(decision, m.Rejection) else "ok"
-        self.counts[call_of(command), code] += 1
         if entry is not None and decision.events:
             self._keep(turn, waiting, sent, entry, decision.events, is_accepted)
         (turn.late if key in turn.changed else turn.early).append((waiting, answer))
@@ -320,8 +326,6 @@ class Ledger:
 
     def _put_workflow(self, turn: Turn, waiting: Waiting, put: PutWorkflow) -> None:
         decision = self._book.changed(put, turn.now)
-        code = decision.code if isinstance(decision, m.Rejection) else "ok"
-        self.counts["put-workflow", code] += 1
         if isinstance(decision, WorkflowRow):
             self._book.keep(decision)
             turn.batch.workflows.append(decision)
@@ -333,7 +337,6 @@ class Ledger:
         row = put.row(self.uptime.windows, turn.now, waiting.actor)
         others = (window for window in self.uptime.windows if window.started_at != row.started_at)
         self.uptime.windows = (*others, row)
-        self.counts["put-maintenance", "ok"] += 1
         turn.batch.maintenance.append(row)
         turn.late.append((waiting, row))
 

@@ -1,23 +1,115 @@
-"""Counters of the server in the text format of Prometheus; they name no workflow."""
+"""What `/metrics` says, in the text format of Prometheus; it names no workflow and no host.
+
+Everything is read off the server's own tallies when somebody scrapes; nothing is looked for in
+the store.
+"""
 
 from __future__ import annotations
 
+import itertools
+import platform
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from htlease.version import VERSION
 from htlease_server.ledger import Ledger
+from htlease_server.tally import RequestTally, Spread
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
 
 
-def metrics_text(ledger: Ledger) -> str:
-    """Return the counters as they are now."""
-    lines = ["# TYPE htlease_requests_total counter"]
-    lines += [
-        f'htlease_requests_total{{call="{call}",result="{result}"}} {count}'
-        for (call, result), count in sorted(ledger.counts.copy().items())
-    ]
-    for name, kind, value in (
-        ("htlease_commits_total", "counter", ledger.commits),
-        ("htlease_queued_requests", "gauge", ledger.queued),
-        ("htlease_cached_subjobs", "gauge", len(ledger.cache)),
-        ("htlease_unflushed_renewals", "gauge", len(ledger.cache.unflushed)),
-        ("htlease_store_failing", "gauge", int(ledger.failure is not None)),
-    ):
-        lines += [f"# TYPE {name} {kind}", f"{name} {value}"]
-    return "\n".join(lines) + "\n"
+class Metrics(Collector):
+    """The numbers of one server, and of its process."""
+
+    def __init__(self, ledger: Ledger, requests: RequestTally) -> None:
+        self._ledger = ledger
+        self._requests = requests
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def text(self) -> bytes:
+        """Return all numbers as they are now."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; called by the registry."""
+        yield self._build()
+        yield from self._answers()
+        yield from self._writing()
+
+    def _build(self) -> Metric:
+        build = GaugeMetricFamily(
+            "htlease_build_info",
+            "Always 1; says what runs here.",
+            labels=("version", "python"),
+        )
+        build.add_metric((VERSION, platform.python_version()), 1)
+        return build
+
+    def _answers(self) -> Iterator[Metric]:
+        answers = CounterMetricFamily(
+            "htlease_requests",
+            "Requests answered, by call and by `ok` or the code of the refusal.",
+            labels=("call", "code"),
+        )
+        for (call, code), count in sorted(self._requests.answers.copy().items()):
+            answers.add_metric((call, code), count)
+        yield answers
+        seconds = HistogramMetricFamily(
+            "htlease_request_duration_seconds",
+            "From a request's head to its answer, waiting for the writer and the disk included.",
+            labels=("call",),
+        )
+        for call, spread in sorted(self._requests.seconds.copy().items()):
+            seconds.add_metric((call,), *_buckets(spread))
+        yield seconds
+
+    def _writing(self) -> Iterator[Metric]:
+        ledger, commits = self._ledger, self._ledger.commits
+        for name, says, spread in (
+            ("htlease_commit_duration_seconds", "Making one batch durable.", commits.seconds),
+            ("htlease_commit_requests", "Requests in one batch.", commits.requests),
+        ):
+            family = HistogramMetricFamily(name, says, labels=())
+            family.add_metric((), *_buckets(spread))
+            yield family
+        yield CounterMetricFamily(
+            "htlease_commit_failures", "Batches that the store refused.", commits.failed
+        )
+        for name, says, value in (
+            ("htlease_queued_requests", "Requests waiting for the writer.", ledger.queued),
+            ("htlease_cached_subjobs", "Subjobs in the writer's memory.", len(ledger.cache)),
+            (
+                "htlease_unflushed_renewals",
+                "Renewals answered and not on the disk yet.",
+                len(ledger.cache.unflushed),
+            ),
+            (
+                "htlease_store_failing",
+                "1 while the store takes no writes.",
+                int(ledger.failure is not None),
+            ),
+            (
+                "htlease_store_last_write_timestamp_seconds",
+                "When a batch was last made durable; an idle server writes every few seconds.",
+                commits.written_at,
+            ),
+        ):
+            yield GaugeMetricFamily(name, says, value)
+
+
+def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
+    """Return the cumulated buckets and the sum, as a family takes them."""
+    counts = itertools.accumulate(spread.counts.copy())
+    names = [*map(str, spread.bounds), "+Inf"]
+    return list(zip(names, map(float, counts), strict=True)), spread.total

@@ -16,10 +16,13 @@ from pathlib import Path
 import uvicorn
 
 from htlease.errors import BadConfig
+from htlease.version import VERSION
+from htlease_server import logs
 from htlease_server.app import App
 from htlease_server.auth import Gate, OpenGate, read_or_make_secret
 from htlease_server.ledger import Ledger
 from htlease_server.reading import Reading
+from htlease_server.service import Manager
 from htlease_server.sqlite import SqliteStore, path_of
 from htlease_server.tls import Certificate
 from htlease_server.uptime import steady_clock
@@ -48,6 +51,10 @@ class ServeOptions:
     #: PEM files; both, or neither for plain HTTP.
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    #: One of `logs.FORMATS` and of `logs.LEVELS`; the file is stderr where none is named.
+    log_format: str = "text"
+    log_level: str = "info"
+    log_file: Path | None = None
 
 
 def default_state_dir() -> Path:
@@ -57,7 +64,7 @@ def default_state_dir() -> Path:
 
 
 def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
-    """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot start.
+    """Serve until SIGTERM, SIGINT or SIGQUIT; raises BadConfig when it cannot start.
 
     Call it in the main thread. `say` gets one text, once the address takes connections.
     """
@@ -72,6 +79,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         )
     certificate = _certificate(options)
     os.umask(0o077)
+    logs.configure(options.log_format, options.log_level, options.log_file)
     for directory in {store_path.parent, *(() if options.no_auth else (token_path.parent,))}:
         _make_directory(directory)
     clock = steady_clock()
@@ -91,12 +99,17 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         url = _url_of(listener, "https" if certificate else "http")
         ledger.start()
         try:
-            server = _prepared(App(ledger, reading, gate), certificate)
+            manager = Manager()
+            server = _prepared(App(ledger, reading, gate), certificate, manager, ledger)
             say(_where(url, store.name, None if options.no_auth else token_path))
+            logs.note(logging.INFO, "started", version=VERSION, url=url, store=store.name)
+            manager.tell("READY=1", f"STATUS=serving {url}, store {store.name}")
             server.run(sockets=[listener])
+            manager.tell("STOPPING=1")
         finally:
             reading.close()
             ledger.stop()
+            logs.note(logging.INFO, "stopped")
 
 
 def _certificate(options: ServeOptions) -> Certificate | None:
@@ -107,9 +120,10 @@ def _certificate(options: ServeOptions) -> Certificate | None:
     return Certificate(options.tls_cert, options.tls_key)
 
 
-def _prepared(app: App, certificate: Certificate | None) -> uvicorn.Server:
+def _prepared(
+    app: App, certificate: Certificate | None, manager: Manager, ledger: Ledger
+) -> uvicorn.Server:
     """Return the server in a process that is ready for it."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_connections()
     # Nothing made so far is garbage. Requests make hardly any cycles, and the states in memory
     # are many: looking through them all takes longer than a request may.
@@ -120,11 +134,24 @@ def _prepared(app: App, certificate: Certificate | None) -> uvicorn.Server:
     if certificate is not None:
         config.load()  # else it is done by `run`, which takes files and no context
         config.ssl = certificate.context()
+    if manager.alive_every_seconds:
+        # Called from the event loop, so that a loop that hangs is seen to.
+        config.callback_notify = manager.sign_of_life(lambda: ledger.is_alive)
+        config.timeout_notify = int(manager.alive_every_seconds)
     server = uvicorn.Server(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # SIGQUIT is how condor_master stops a daemon quickly.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         # Once it has stopped, uvicorn sends a caught signal on to the handler that was there
         # before, and the default one would make the exit status of a clean stop -15.
         signal.signal(number, server.handle_exit)
+
+    def reload(number: int, frame: object) -> None:
+        logs.note(logging.INFO, "told to look at its files again")
+        if certificate is not None:
+            certificate.look()
+
+    # Sent by condor_reconfig and `systemctl reload`; what the command line says stays as it is.
+    signal.signal(signal.SIGHUP, reload)
     return server
 
 

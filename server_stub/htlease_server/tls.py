@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from htlease.errors import BadConfig
-
-log = logging.getLogger("htlease_server")
+from htlease_server.logs import note
 
 #: How old a look at the files may be when a client connects.
 LOOK_SECONDS = 5.0
@@ -49,10 +48,11 @@ class Certificate:
         now = self._monotonic()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
-            self._look()
+            self.look()
         connection.context = self._latest
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Read the files again if they have changed."""
         try:
             stamps = self._stamps()
             if stamps == self._seen:
@@ -60,10 +60,15 @@ class Certificate:
             self._latest = self._read()
         except (OSError, ssl.SSLError) as error:
             # Perhaps one of two files is replaced and the other is not yet: look again later.
-            log.warning("the new certificate %s is not used: %s", self._chain, _why(error))
+            note(
+                logging.WARNING,
+                "the new certificate is not used",
+                file=self._chain,
+                why=_why(error),
+            )
             return
         self._seen = stamps
-        log.warning("certificate %s was read again", self._chain)
+        note(logging.INFO, "the certificate was read again", file=self._chain)
 
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

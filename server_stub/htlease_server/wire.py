@@ -32,6 +32,8 @@ class Answer(NamedTuple):
     body: bytes
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    #: `ok`, or the code of the refusal.
+    code: str = "ok"
 
 
 class Refusal(Exception):
@@ -62,7 +64,9 @@ def problem(
         seconds = max(1, math.ceil(rejection.retry_after_seconds))
         headers = (*headers, (b"retry-after", str(seconds).encode()))
     body = problem_document(rejection, key)
-    return Answer(body["status"], _encode(body), b"application/problem+json", headers)
+    return Answer(
+        body["status"], _encode(body), b"application/problem+json", headers, rejection.code
+    )
 
 
 async def send_answer(send: Send, answer: Answer) -> None:
