@@ -229,7 +229,7 @@ def test_subjobs_that_fell_out_of_memory_come_back_as_they_were(drill: Drill) ->
 
 def test_waiting_commands_share_a_commit_and_are_decided_in_order(drill: Drill) -> None:
     drill.acquire(plan=PLAN)
-    before = drill.ledger.commits
+    before = drill.ledger.commits.seconds.count
     commands: list[m.Command] = []
     for phase in ("fetch", "compute", "push"):
         commands += [m.Enter(1, nonce(1), phase), m.Complete(1, nonce(1), phase)]
@@ -237,7 +237,7 @@ def test_waiting_commands_share_a_commit_and_are_decided_in_order(drill: Drill) 
     answers = drill.ask_all(*(drill.waiting(command) for command in commands), *others)
     assert [answer.completed_fence for answer in answers[1:6:2]] == [1, 1, 1]
     assert all(isinstance(answer, m.Grant) for answer in answers[6:])
-    assert drill.ledger.commits - before < 20
+    assert drill.ledger.commits.seconds.count - before < 20
 
 
 def test_a_full_queue_refuses_at_once(kind: StoreKind, tmp_path: Path) -> None:

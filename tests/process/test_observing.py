@@ -44,8 +44,9 @@ def numbers(server: ServerProcess) -> dict[tuple[str, ...], float]:
         assert family.documentation and family.type != "unknown", family.name
         for sample in family.samples:
             labels = [text for pair in sorted(sample.labels.items()) for text in pair]
-            assert (sample.name, *labels) not in found, "the same series twice"
-            found[(sample.name, *labels)] = sample.value
+            series = (sample.name, *labels)
+            assert series not in found, "the same series twice"
+            found[series] = sample.value
     return found
 
 
@@ -79,12 +80,14 @@ def test_metrics_count_calls_refusals_batches_and_time(own_server: ServerProcess
     def grown(*series: str) -> float:
         return after[series] - before.get(series, 0)
 
-    answered = "htlease_requests_total", "call"
-    assert grown(*answered, "acquire", "code", "ok") == 2
-    assert grown(*answered, "abandon", "code", "ok") == 1
-    assert grown(*answered, "renew", "code", "superseded-attempt") == 1
-    assert grown(*answered, "workflows", "code", "unauthorized") == 1
-    assert grown(*answered, "none", "code", "not-found") == 1
+    def answered(call: str, code: str) -> float:
+        return grown("htlease_requests_total", "call", call, "code", code)
+
+    assert answered("acquire", "ok") == 2
+    assert answered("abandon", "ok") == 1
+    assert answered("renew", "superseded-attempt") == 1
+    assert answered("workflows", "unauthorized") == 1
+    assert answered("none", "not-found") == 1
     seconds = "htlease_request_duration_seconds"
     assert grown(f"{seconds}_count", "call", "acquire") == 2
     assert grown(f"{seconds}_bucket", "call", "acquire", "le", "+Inf") == 2
