@@ -239,7 +239,7 @@ class App:
 
     async def _maintenance(self, request: Request) -> Answer:
         _admitted(request.caller)
-        return document(self._reading.maintenance())
+        return document(await self._reading.maintenance())
 
     async def _subjob(self, request: Request) -> Answer:
         key = _visible_key(request)

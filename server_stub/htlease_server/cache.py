@@ -1,18 +1,13 @@
-"""States of subjobs in the writer's memory, bounded; the store has the rest.
-
-Only the writer thread changes anything here. `unflushed` may be looked at by readers.
-"""
+"""States of subjobs in the writer's memory, bounded; the store has the rest."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 
 from htlease.attempt import SubjobKey
-from htlease.subjob import REQUESTS_KEPT, SubjobState
-from htlease_server.history import snapshot_of, state_from
-from htlease_server.store import Store, SubjobRow
-from htlease_server.uptime import Uptime
+from htlease.subjob import SubjobState
+from htlease_server.history import snapshot_of
+from htlease_server.store import SubjobRow
 
 ENTRIES_MAX = 10_000
 SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
@@ -58,42 +53,22 @@ class Entry:
 
 
 class SubjobCache:
-    """Keeps the entries used last, and every renewed deadline that is not on the disk yet."""
+    """The entries used last. Only the writer's thread changes anything here."""
 
-    def __init__(
-        self,
-        store: Store,
-        uptime: Uptime,
-        entries_max: int = ENTRIES_MAX,
-        bytes_max: int = SNAPSHOT_BYTES_MAX,
-    ) -> None:
-        self._store = store
-        self._uptime = uptime
+    def __init__(self, entries_max: int = ENTRIES_MAX, bytes_max: int = SNAPSHOT_BYTES_MAX) -> None:
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._entries: OrderedDict[SubjobKey, Entry] = OrderedDict()
         self._size_bytes = 0
-        #: Row ID -> (deadline, ttl) of leases renewed since the last flush, cached or not.
-        self.unflushed: dict[int, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: SubjobKey, now: float) -> Entry | None:
-        """Return a subjob's entry, from the store if need be, or None when there is no such."""
+    def get(self, key: SubjobKey) -> Entry | None:
+        """Return a subjob's entry, or None when it is not in memory."""
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
-            return entry
-        row = self._store.subjob(key)
-        if row is None:
-            return None
-        state = self._uptime.correct(state_from(row.snapshot, row.deadline_at), now)
-        renewed = self.unflushed.get(row.id)
-        if renewed is not None:
-            state = replace(state, deadline_at=renewed[0])
-        entry = Entry(row.id, row.workflow_id, state, row.seq, len(row.snapshot))
-        self.put(key, entry)
         return entry
 
     def put(self, key: SubjobKey, entry: Entry) -> None:
@@ -102,7 +77,7 @@ class SubjobCache:
         self._size_bytes += entry.size_bytes
 
     def forget(self, key: SubjobKey) -> None:
-        """Drop an entry whose subjob the store has refused to make."""
+        """Drop an entry."""
         self._size_bytes -= self._entries.pop(key).size_bytes
 
     def resize(self, entry: Entry, size_bytes: int) -> None:
@@ -115,9 +90,3 @@ class SubjobCache:
         while len(self._entries) > self._entries_max or self._size_bytes > self._bytes_max:
             _, entry = self._entries.popitem(last=False)
             self._size_bytes -= entry.size_bytes
-
-    def requests_of(self, entry: Entry) -> dict[str, bytes]:
-        """Return the accepted requests of a subjob that are still recognised."""
-        if entry.requests is None:
-            entry.requests = dict(self._store.requests(entry.id, REQUESTS_KEPT))
-        return entry.requests

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from htlease_server.ledger import ALIVE_SECONDS, Ledger
+from htlease_server.exclusive import ALIVE_SECONDS
+from htlease_server.ledger import Ledger
 
 #: An idle server writes every `ALIVE_SECONDS`; a busy one is allowed two slow ones of these.
 STALE_SECONDS = 3 * ALIVE_SECONDS

@@ -88,11 +88,11 @@ class Metrics(Collector):
         )
         for name, says, value in (
             ("htlease_queued_requests", "Requests waiting for the writer.", ledger.queued),
-            ("htlease_cached_subjobs", "Subjobs in the writer's memory.", len(ledger.cache)),
+            ("htlease_cached_subjobs", "Subjobs in the writer's memory.", len(ledger.keeper.cache)),
             (
                 "htlease_unflushed_renewals",
                 "Renewals answered and not on the disk yet.",
-                len(ledger.cache.unflushed),
+                len(ledger.keeper.unflushed),
             ),
             (
                 "htlease_store_failing",

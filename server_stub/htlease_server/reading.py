@@ -22,7 +22,7 @@ from htlease.protocol import rfc3339
 from htlease.rollup import rollup
 from htlease.subjob import CLOSED, HELD, Status, SubjobState
 from htlease_server.history import MILESTONES, attempts_of, event_document, event_from, state_from
-from htlease_server.ledger import Ledger
+from htlease_server.keeper import Keeper, Vantage
 from htlease_server.maintenance import maintenance_document
 from htlease_server.store import HistoryRow, ListedRow, Reader, Store, WorkflowRow
 
@@ -38,10 +38,9 @@ Document = dict[str, Any]
 class Reading:
     """Answers GET calls; None stands for a thing that is not there."""
 
-    def __init__(self, store: Store, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, keeper: Keeper) -> None:
         self._store = store
-        self._ledger = ledger
-        self._clock = clock
+        self._keeper = keeper
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
         self._local = threading.local()
         self._readers: list[Reader] = []
@@ -52,22 +51,22 @@ class Reading:
         for reader in self._readers:
             reader.close()
 
-    async def _run(self, look_up: Callable[[Reader], _T]) -> _T:
+    async def _run(self, look_up: Callable[[Reader, Vantage], _T]) -> _T:
         def in_thread() -> _T:
             reader = getattr(self._local, "reader", None)
             if reader is None:
                 reader = self._local.reader = self._store.reader()
                 self._readers.append(reader)
-            return look_up(reader)
+            return look_up(reader, self._keeper.vantage(reader))
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, in_thread)
 
     async def workflows(self, after: str, limit: int) -> Document:
         """Return the list of workflows."""
 
-        def look_up(reader: Reader) -> Document:
+        def look_up(reader: Reader, at: Vantage) -> Document:
             rows = reader.workflows(after, limit)
-            listed = [self._workflow(reader, row) for row in rows]
+            listed = [_workflow(reader, row, at) for row in rows]
             return {"workflows": listed, "next": _next(rows, limit)}
 
         return await self._run(look_up)
@@ -75,41 +74,42 @@ class Reading:
     async def workflow(self, name: str, after: str, limit: int) -> Document | None:
         """Return one workflow with a page of its subjobs."""
 
-        def look_up(reader: Reader) -> Document | None:
+        def look_up(reader: Reader, at: Vantage) -> Document | None:
             row = reader.workflow(name)
             if row is None:
                 return None
-            unflushed = self._ledger.cache.unflushed
             subjobs = reader.subjobs(row.id, after, limit)
             return {
-                **self._workflow(reader, row),
+                **_workflow(reader, row, at),
                 "plan": None if row.plan is None else msgspec.json.decode(row.plan),
                 "structure": None if row.structure is None else msgspec.json.decode(row.structure),
-                "subjobs": [self._summary(subjob, unflushed) for subjob in subjobs],
+                "subjobs": [_summary(subjob, at) for subjob in subjobs],
                 "next": _next(subjobs, limit),
             }
 
         return await self._run(look_up)
 
-    def maintenance(self) -> Document:
+    async def maintenance(self) -> Document:
         """Return the maintenance windows."""
-        return maintenance_document(self._ledger.uptime.windows, self._clock())
+
+        def look_up(reader: Reader, at: Vantage) -> Document:
+            return maintenance_document(at.uptime.windows, at.now)
+
+        return await self._run(look_up)
 
     async def known_as(self, id_text: str) -> list[Document]:
         """Return the subjobs that were ever known by an ID."""
 
-        def look_up(reader: Reader) -> list[Document]:
-            unflushed = self._ledger.cache.unflushed
+        def look_up(reader: Reader, at: Vantage) -> list[Document]:
             rows = reader.subjobs_known_as(id_text, LIMIT_MAX)
-            return [self._summary(row, unflushed) for row in rows]
+            return [_summary(row, at) for row in rows]
 
         return await self._run(look_up)
 
     async def subjob(self, key: SubjobKey) -> Document | None:
         """Return everything known of one subjob."""
 
-        def look_up(reader: Reader) -> Document | None:
-            unflushed = self._ledger.cache.unflushed
+        def look_up(reader: Reader, at: Vantage) -> Document | None:
             row = reader.subjob(key)
             if row is None:
                 return None
@@ -121,7 +121,7 @@ class Reading:
             state = state_from(row.snapshot, row.deadline_at)
             history = reader.history_of(row.id, MILESTONES)
             return {
-                **self._summary(listed, unflushed),
+                **_summary(listed, at),
                 **_state_document(state),
                 "submissions": _submissions_of(history),
                 "attempts": attempts_of(history),
@@ -132,7 +132,7 @@ class Reading:
     async def history(self, key: SubjobKey, after: int, limit: int) -> Document | None:
         """Return a page of a subjob's history."""
 
-        def look_up(reader: Reader) -> Document | None:
+        def look_up(reader: Reader, at: Vantage) -> Document | None:
             row = reader.subjob(key)
             if row is None:
                 return None
@@ -144,65 +144,54 @@ class Reading:
 
         return await self._run(look_up)
 
-    def _workflow(self, reader: Reader, row: WorkflowRow) -> Document:
-        counts = self._counts(reader, row.id)
-        return {
-            "workflow": row.name,
-            "state": rollup(counts),
-            "counts": counts,
-            "labels": msgspec.json.decode(row.labels),
-            "template": bool(row.template),
-            "created_at": rfc3339(row.created_at),
-        }
 
-    def _counts(self, reader: Reader, workflow_id: int) -> dict[str, int]:
-        counts = reader.counts(workflow_id)
-        if not _HELD_NAMES & counts.keys():
-            return counts
-        now, unflushed = self._clock(), self._ledger.cache.unflushed
-        for row in reader.overdue(workflow_id, now):
-            if self._deadline(row[0], row[2], row[3], unflushed, now) > now:
-                continue
-            status = row[1]
-            counts[status] -= 1
-            if not counts[status]:
-                del counts[status]
-            counts["lapsed"] = counts.get("lapsed", 0) + 1
+def _workflow(reader: Reader, row: WorkflowRow, at: Vantage) -> Document:
+    counts = _counts(reader, row.id, at)
+    return {
+        "workflow": row.name,
+        "state": rollup(counts),
+        "counts": counts,
+        "labels": msgspec.json.decode(row.labels),
+        "template": bool(row.template),
+        "created_at": rfc3339(row.created_at),
+    }
+
+
+def _counts(reader: Reader, workflow_id: int, at: Vantage) -> dict[str, int]:
+    counts = reader.counts(workflow_id)
+    if not _HELD_NAMES & counts.keys():
         return counts
+    for row_id, status, deadline_at, ttl_seconds in reader.overdue(workflow_id, at.now):
+        if at.deadline(row_id, deadline_at, ttl_seconds) > at.now:
+            continue
+        counts[status] -= 1
+        if not counts[status]:
+            del counts[status]
+        counts["lapsed"] = counts.get("lapsed", 0) + 1
+    return counts
 
-    def _deadline(
-        self,
-        row_id: int,
-        deadline_at: float,
-        ttl_seconds: float,
-        unflushed: dict[int, tuple[float, float]],
-        now: float,
-    ) -> float:
-        deadline_at, _ = unflushed.get(row_id, (deadline_at, ttl_seconds))
-        return self._ledger.uptime.deadline(deadline_at, ttl_seconds, now)
 
-    def _summary(self, row: ListedRow, unflushed: dict[int, tuple[float, float]]) -> Document:
-        now = self._clock()
-        status, expires_in_seconds = row.status, None
-        if row.status in _HELD_NAMES:
-            deadline_at = self._deadline(row.id, row.deadline_at, row.ttl_seconds, unflushed, now)
-            if deadline_at > now:
-                expires_in_seconds = deadline_at - now
-            else:
-                status = Status.LAPSED.value
-        return {
-            "workflow": row.workflow,
-            "subjob": row.name,
-            "status": status,
-            "outcome": row.status if Status(row.status) in CLOSED else None,
-            "phase": row.phase,
-            "attempt_number": row.attempt_number,
-            "attempt_id": row.attempt_id,
-            "fence": row.fence,
-            "host": row.host,
-            "expires_in_seconds": expires_in_seconds,
-            "updated_at": rfc3339(row.updated_at),
-        }
+def _summary(row: ListedRow, at: Vantage) -> Document:
+    status, expires_in_seconds = row.status, None
+    if row.status in _HELD_NAMES:
+        deadline_at = at.deadline(row.id, row.deadline_at, row.ttl_seconds)
+        if deadline_at > at.now:
+            expires_in_seconds = deadline_at - at.now
+        else:
+            status = Status.LAPSED.value
+    return {
+        "workflow": row.workflow,
+        "subjob": row.name,
+        "status": status,
+        "outcome": row.status if Status(row.status) in CLOSED else None,
+        "phase": row.phase,
+        "attempt_number": row.attempt_number,
+        "attempt_id": row.attempt_id,
+        "fence": row.fence,
+        "host": row.host,
+        "expires_in_seconds": expires_in_seconds,
+        "updated_at": rfc3339(row.updated_at),
+    }
 
 
 def _next(rows: Any, limit: int) -> str | None:

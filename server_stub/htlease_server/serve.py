@@ -20,6 +20,7 @@ from htlease.version import VERSION
 from htlease_server import logs
 from htlease_server.app import App
 from htlease_server.auth import Gate, OpenGate, read_or_make_secret
+from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.ledger import Ledger
 from htlease_server.reading import Reading
 from htlease_server.service import Manager
@@ -94,8 +95,9 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     listener = _listen(host, port)
     with listener:
         store = SqliteStore(store_path)
-        ledger = Ledger(store, clock)
-        reading = Reading(store, ledger, clock)
+        keeper = ExclusiveKeeper(store, clock)
+        ledger = Ledger(keeper, clock)
+        reading = Reading(store, keeper)
         url = _url_of(listener, "https" if certificate else "http")
         ledger.start()
         try:

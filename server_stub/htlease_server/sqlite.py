@@ -207,8 +207,8 @@ class SqliteStore(SqliteReader):
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             for number, name in enumerate(MIGRATIONS[version:], version + 1):
-                script = pkgutil.get_data("htlease_server", f"schema/{name}")
-                assert script is not None, f"schema/{name} is missing from the package"
+                script = pkgutil.get_data("htlease_server", f"schema/sqlite/{name}")
+                assert script is not None, f"schema/sqlite/{name} is missing from the package"
                 self._db.executescript(
                     f"BEGIN IMMEDIATE; {script.decode()} PRAGMA user_version = {number}; COMMIT;"
                 )

@@ -158,7 +158,7 @@ class Reader(Protocol):
 
 
 class Store(Reader, Protocol):
-    """What the one writer needs."""
+    """What the one writer of a store needs that is its own."""
 
     #: What a person calls this store, e.g. its path.
     name: str

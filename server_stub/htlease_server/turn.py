@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Union
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError
-from htlease.subjob import SubjobState
+from htlease.subjob import REQUESTS_KEPT, SubjobState
 from htlease_server.bodies import Sent
-from htlease_server.cache import Entry
+from htlease_server.cache import Entry, SubjobCache
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.store import Batch, MaintenanceRow, WorkflowRow
 from htlease_server.workflow import PutWorkflow
@@ -54,6 +55,8 @@ class Turn:
     """What one batch has done so far."""
 
     now: float
+    #: Nothing may be told before the commit, not even what promises nothing new of the disk.
+    is_all_late: bool = False
     batch: Batch = field(default_factory=Batch)
     #: Key -> entry, and its state and seq as they are on the disk (None: not there yet).
     changed: dict[SubjobKey, tuple[Entry, SubjobState | None, int]] = field(default_factory=dict)
@@ -64,3 +67,27 @@ class Turn:
     late: list[tuple[Waiting, Answer]] = field(default_factory=list)
     #: The maintenance windows as they are on the disk, once this turn has changed one.
     windows_before: tuple[MaintenanceRow, ...] = ()
+
+    def answer(self, waiting: Waiting, answer: Answer, is_late: bool) -> None:
+        """Note what a request is to be told."""
+        (self.late if is_late or self.is_all_late else self.early).append((waiting, answer))
+
+    def add_rows(self, cache: SubjobCache, renewed: Container[int]) -> None:
+        """Put the changed subjobs into the batch; `renewed` are leases not on the disk as read."""
+        for key, (entry, before, _) in self.changed.items():
+            row = entry.row(key.subjob, self.now)
+            cache.resize(entry, len(row.snapshot))
+            self.batch.subjobs.append(row)
+            if (
+                before is None
+                or before.fence != row.fence
+                or before.deadline_at != row.deadline_at
+                or row.id in renewed
+            ):
+                self.batch.leases.append((row.id, row.deadline_at, row.ttl_seconds))
+
+    def forget_old_requests(self) -> None:
+        """Recognise no more than the last requests of the subjobs that accepted some."""
+        for requests, _ in self.remembered:
+            while len(requests) > REQUESTS_KEPT:
+                del requests[next(iter(requests))]

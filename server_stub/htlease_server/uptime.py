@@ -31,21 +31,22 @@ class Uptime:
     Correcting one twice, or one that was written after the gap, changes nothing.
     """
 
-    def __init__(
-        self, runs: Iterable[Run], started_at: float, windows: Iterable[MaintenanceRow] = ()
-    ) -> None:
-        self.run = Run(started_at, started_at)
+    def __init__(self, runs: Iterable[Run], windows: Iterable[MaintenanceRow] = ()) -> None:
+        """Take the runs, oldest first and the current one last, and the maintenance windows."""
         self._gaps = [
-            (before.alive_at, after.started_at)
-            for before, after in itertools.pairwise([*runs, self.run])
+            (before.alive_at, after.started_at) for before, after in itertools.pairwise(runs)
         ]
+        #: A deadline later than this by its ttl was written after the last gap.
+        self._answered_from = max((started_at for _, started_at in self._gaps), default=0.0)
         #: The maintenance windows; replaced as a whole, so that others may read meanwhile.
         self.windows = tuple(windows)
 
     def deadline(self, deadline_at: float, ttl_seconds: float, now: float) -> float:
         """Return the true deadline of a held lease from the stored one."""
-        for last_alive_at, started_at in sorted([*self._gaps, *self._windows_at(now)]):
-            deadline_at = extended_deadline(deadline_at, ttl_seconds, last_alive_at, started_at)
+        windows = self._windows_at(now) if self.windows else ()
+        if windows or deadline_at < self._answered_from + ttl_seconds:
+            for last_alive_at, started_at in sorted([*self._gaps, *windows]):
+                deadline_at = extended_deadline(deadline_at, ttl_seconds, last_alive_at, started_at)
         # No lease ends later than that, unless the wall clock went back between two runs.
         return min(deadline_at, now + ttl_seconds)
 

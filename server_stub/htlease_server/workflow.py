@@ -12,7 +12,7 @@ from htlease import messages as m
 from htlease.plan import Plan
 from htlease.protocol import plan_from
 from htlease_server.bodies import WorkflowBody
-from htlease_server.store import Store, WorkflowRow
+from htlease_server.store import WorkflowRow
 
 _ROWS_MAX = 10_000
 
@@ -28,10 +28,12 @@ class PutWorkflow:
 
 
 class WorkflowBook:
-    """Looks workflows up and makes new rows; changes nothing in the store itself."""
+    """Keeps the workflows looked up and makes new rows; changes nothing in the store itself."""
 
-    def __init__(self, store: Store, new_id: Callable[[], int]) -> None:
-        self._store = store
+    def __init__(
+        self, look_up: Callable[[str], WorkflowRow | None], new_id: Callable[[], int]
+    ) -> None:
+        self._look_up = look_up
         self._new_id = new_id
         self._rows: dict[str, WorkflowRow] = {}
 
@@ -39,7 +41,7 @@ class WorkflowBook:
         """Return a workflow, or None when there is no such."""
         row = self._rows.get(name)
         if row is None:
-            row = self._store.workflow(name)
+            row = self._look_up(name)
             if row is not None:
                 self.keep(row)
         return row

@@ -16,8 +16,9 @@ from htlease.attempt import Evidence, SubjobKey
 from htlease.protocol import body_of, call_of
 from htlease.subjob import SubjobState
 from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
+from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.history import state_from
-from htlease_server.ledger import Ledger
+from htlease_server.ledger import QUEUE_MAX, Ledger
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.reading import Reading
 from htlease_server.sqlite import MIGRATIONS, SqliteStore
@@ -78,8 +79,10 @@ class Drill:
     def start(self, **limits: Any) -> None:
         """Start a server."""
         self.store = self._open_store()
-        self.ledger = Ledger(self.store, self.clock, **limits)
-        self.reading = Reading(self.store, self.ledger, self.clock)
+        queue_max = limits.pop("queue_max", QUEUE_MAX)
+        self.keeper = ExclusiveKeeper(self.store, self.clock, **limits)
+        self.ledger = Ledger(self.keeper, self.clock, queue_max=queue_max)
+        self.reading = Reading(self.store, self.keeper)
         self.ledger.start()
 
     def stop(self) -> None:
@@ -161,7 +164,7 @@ class Drill:
         """Let the server write what it may write late."""
         self.now += 1
         deadline = time.monotonic() + 20
-        while self.ledger.cache.unflushed:
+        while self.keeper.unflushed:
             assert time.monotonic() < deadline, "the server does not flush"
             time.sleep(0.01)
 

@@ -96,12 +96,12 @@ def test_an_open_window_can_be_prolonged_over_a_restart(drill: Drill) -> None:
     drill.restart(after_seconds=DAY / 2)
     second = drill.maintain(DAY)
     assert (second.started_at, second.until_at) == (first.started_at, drill.now + DAY)
-    shown = drill.reading.maintenance()
+    shown = drill.read(drill.reading.maintenance())
     assert len(shown["windows"]) == 1
     assert shown["open"]["is_open"] is True
     drill.now += DAY + 100
     assert is_live(drill)
-    assert drill.reading.maintenance()["open"] is None
+    assert drill.read(drill.reading.maintenance())["open"] is None
 
 
 def test_a_window_that_the_store_refused_is_not_there(
@@ -116,7 +116,7 @@ def test_a_window_that_the_store_refused_is_not_there(
         patched.setattr(drill.store, "write", refuse)
         answer = drill.maintain(DAY)
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    assert drill.reading.maintenance() == {"open": None, "windows": []}
+    assert drill.read(drill.reading.maintenance()) == {"open": None, "windows": []}
     drill.now += 121
     assert not is_live(drill)
 

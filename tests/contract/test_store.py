@@ -17,7 +17,7 @@ from htlease.attempt import Evidence, SubjobKey
 from htlease.errors import BadConfig
 from htlease.plan import PhaseSpec, Plan
 from htlease.subjob import REQUESTS_KEPT, SubjobState
-from htlease_server import ledger as ledger_module
+from htlease_server import deciding
 from htlease_server.history import fold
 from htlease_server.store import Batch, Store, StoreFailed, WorkflowRow
 from htlease_server.turn import Crashed, QueueFull
@@ -145,9 +145,9 @@ def test_only_the_last_requests_are_remembered(drill: Drill) -> None:
     row = drill.store.subjob(KEY)
     assert row is not None
     kept = [f"r-{number}" for number in range(10, REQUESTS_KEPT + 10)]
-    entry = drill.ledger.cache.get(KEY, drill.now)
+    entry = drill.keeper.entry(KEY, drill.now)
     assert entry is not None
-    assert list(drill.ledger.cache.requests_of(entry)) == kept
+    assert list(drill.keeper.requests_of(entry)) == kept
     assert [request_id for request_id, _ in drill.store.requests(row.id, REQUESTS_KEPT)] == kept
 
 
@@ -224,7 +224,7 @@ def test_subjobs_that_fell_out_of_memory_come_back_as_they_were(drill: Drill) ->
     for key in keys:
         assert drill.ask(m.Enter(1, nonce(1), "run"), key).entries == 1
         assert refused(drill.ask(acquire(2), key)) == "lease-still-live"
-        assert len(drill.ledger.cache) <= 3
+        assert len(drill.keeper.cache) <= 3
 
 
 def test_waiting_commands_share_a_commit_and_are_decided_in_order(drill: Drill) -> None:
@@ -323,7 +323,7 @@ def test_a_mistake_while_writing_ends_neither_the_writer_nor_the_server(
 ) -> None:
     refusing.acquire()
     with monkeypatch.context() as patch:
-        patch.setattr(refusing.ledger.cache, "resize", lambda *_: 1 / 0)
+        patch.setattr(refusing.keeper.cache, "resize", lambda *_: 1 / 0)
         assert refused(refusing.ask(m.Enter(1, nonce(1), "run"))) == "overloaded"
     assert refusing.ask(m.Enter(1, nonce(1), "run")).entries == 1
 
@@ -339,7 +339,7 @@ def test_a_mistake_while_deciding_hurts_only_its_own_request(
             raise AssertionError("a rule that contradicts itself")
         return lifecycle.decide(state, command, now)
 
-    monkeypatch.setattr(ledger_module, "decide", decide)
+    monkeypatch.setattr(deciding, "decide", decide)
     crashed, entered = drill.ask_all(
         drill.waiting(m.Exited(1, nonce(1))), drill.waiting(m.Enter(1, nonce(1), "run"))
     )

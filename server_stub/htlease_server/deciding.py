@@ -1,0 +1,177 @@
+"""What each request does within a turn: which state it meets, and what is kept of its outcome.
+
+The rules themselves are in `htlease.lifecycle`. Nothing here waits, and nothing is on the disk
+before the keeper commits the turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.lifecycle import decide, replayed_reply
+from htlease.subjob import SubjobState, apply
+from htlease_server.bodies import Sent
+from htlease_server.cache import Entry
+from htlease_server.history import EVENT_NAMES, data_of, ids_in
+from htlease_server.keeper import Keeper
+from htlease_server.logs import note
+from htlease_server.maintenance import PutMaintenance
+from htlease_server.store import HistoryRow, WorkflowRow
+from htlease_server.turn import Crashed, Turn, Waiting
+from htlease_server.workflow import PutWorkflow, plan_in
+
+
+def is_bare_renewal(waiting: Waiting) -> bool:
+    """Tell whether a request only renews; it leaves no record, and it may reach the disk late."""
+    sent = waiting.sent
+    return (
+        isinstance(sent, Sent)
+        and isinstance(sent.command, m.Renew)
+        and sent.command.details is None
+    )
+
+
+def take(turn: Turn, keeper: Keeper, waiting: Waiting) -> None:
+    """Decide one request and note its answer; a mistake of ours hurts no other request."""
+    try:
+        if isinstance(waiting.sent, PutWorkflow):
+            _put_workflow(turn, keeper, waiting, waiting.sent)
+        elif isinstance(waiting.sent, PutMaintenance):
+            _put_maintenance(turn, keeper, waiting, waiting.sent)
+        else:
+            _command(turn, keeper, waiting, waiting.sent)
+    except Exception:
+        note(logging.ERROR, "deciding a request failed", trace=True, subjob=waiting.key)
+        turn.answer(waiting, Crashed(), is_late=False)
+
+
+def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
+    key, command = waiting.key, sent.command
+    assert key is not None
+    entry = keeper.entry(key, turn.now)
+    known = None
+    if entry is not None and not is_bare_renewal(waiting):
+        known = keeper.requests_of(entry).get(sent.request_id)
+    decision: m.Decision
+    if known is not None:
+        assert entry is not None
+        if known == sent.digest:
+            decision = replayed_reply(entry.state, command, turn.now)
+        else:
+            decision = m.Rejection(
+                "request-id-reused", "this request ID came before with another call or body"
+            )
+    elif isinstance(command, (m.Enroll, m.Acquire)):
+        workflow = keeper.book.get(key.workflow)
+        if workflow is not None and workflow.template:
+            decision = m.Rejection(
+                "invalid",
+                f"{key.workflow} is a template; copy it (copy_of) and run the copy",
+                field="workflow",
+            )
+        else:
+            if entry is None:
+                entry = _new_entry(keeper, workflow or _new_workflow(turn, keeper, key))
+            if command.plan is None and entry.state.plan is None and workflow is not None:
+                command = replace(command, plan=plan_in(workflow))
+            decision = decide(entry.state, command, turn.now)
+    elif entry is None:
+        decision = m.Rejection("unknown-subjob", f"there is no subjob {key}; acquire it first")
+    else:
+        decision = decide(entry.state, command, turn.now)
+
+    if entry is not None and decision.events:
+        is_accepted = isinstance(decision, m.Accepted)
+        _keep(turn, keeper, waiting, sent, entry, decision.events, is_accepted)
+    answer = decision.reply if isinstance(decision, m.Accepted) else decision
+    turn.answer(waiting, answer, is_late=key in turn.changed)
+
+
+def _keep(
+    turn: Turn,
+    keeper: Keeper,
+    waiting: Waiting,
+    sent: Sent,
+    entry: Entry,
+    events: tuple[m.Event, ...],
+    is_accepted: bool,
+) -> None:
+    """Change an entry; only what is in `turn.changed` is sure to be durable with this turn."""
+    key, state = waiting.key, entry.state
+    assert key is not None
+    is_renewal = isinstance(events[0], m.LeaseRenewed)
+    # A lease that had lapsed must not be revived by word of mouth: after a crash the store
+    # would say that it lapsed, and give it to another.
+    if is_renewal and state.is_live(turn.now):
+        entry.state = apply(state, events, turn.now)
+        if key not in turn.changed:
+            keeper.renewed(entry)
+        return
+    if key not in turn.changed:
+        is_new = entry.seq == 0
+        turn.changed[key] = (entry, None if is_new else state, entry.seq)
+        if is_new:
+            keeper.cache.put(key, entry)
+            turn.batch.known_ids.append((key.subjob, entry.id))
+    entry.state = apply(state, events, turn.now)
+    if is_renewal:
+        return
+    digest = sent.digest if is_accepted else None
+    if is_accepted:
+        requests = keeper.requests_of(entry)
+        requests[sent.request_id] = sent.digest
+        turn.remembered.append((requests, sent.request_id))
+    for event in events:
+        entry.seq += 1
+        turn.batch.history.append(
+            HistoryRow(
+                entry.id,
+                entry.seq,
+                turn.now,
+                EVENT_NAMES[type(event)],
+                getattr(event, "fence", None),
+                waiting.actor,
+                sent.request_id,
+                digest,
+                sent.client_at,
+                waiting.via,
+                data_of(event),
+            )
+        )
+        digest = None
+        turn.batch.known_ids.extend((id_text, entry.id) for id_text in ids_in(event))
+
+
+def _put_workflow(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutWorkflow) -> None:
+    decision = keeper.book.changed(put, turn.now)
+    if isinstance(decision, WorkflowRow):
+        keeper.book.keep(decision)
+        turn.batch.workflows.append(decision)
+    turn.answer(waiting, decision, is_late=True)
+
+
+def _put_maintenance(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutMaintenance) -> None:
+    uptime = keeper.uptime
+    if not turn.batch.maintenance:
+        turn.windows_before = uptime.windows
+    row = put.row(uptime.windows, turn.now, waiting.actor)
+    others = (window for window in uptime.windows if window.started_at != row.started_at)
+    uptime.windows = (*others, row)
+    turn.batch.maintenance.append(row)
+    turn.answer(waiting, row, is_late=True)
+
+
+def _new_workflow(turn: Turn, keeper: Keeper, key: SubjobKey) -> WorkflowRow:
+    row = keeper.book.new(key.workflow, turn.now)
+    keeper.book.keep(row)
+    turn.batch.workflows.append(row)
+    return row
+
+
+def _new_entry(keeper: Keeper, workflow: WorkflowRow) -> Entry:
+    entry = Entry(keeper.new_subjob_id(), workflow.id, SubjobState(), 0, 0)
+    entry.requests = {}
+    return entry

@@ -1,0 +1,124 @@
+"""Keeps states for a server that has its store for itself: what is in memory is what counts.
+
+Renewals without details are answered from memory and written within `FLUSH_SECONDS`; `unflushed`
+and `Uptime` make that safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from htlease.attempt import SubjobKey
+from htlease.subjob import REQUESTS_KEPT
+from htlease_server.cache import ENTRIES_MAX, Entry, SubjobCache
+from htlease_server.history import state_from
+from htlease_server.keeper import Vantage
+from htlease_server.store import Reader, Run, Store
+from htlease_server.turn import Turn, Waiting
+from htlease_server.uptime import Uptime
+from htlease_server.workflow import WorkflowBook
+
+#: Renewals reach the disk within about this time.
+FLUSH_SECONDS = 0.5
+#: How often an idle server notes that it is alive.
+ALIVE_SECONDS = 5.0
+
+
+class ExclusiveKeeper:
+    """The keeper of a store that nobody else writes to; `clock` is seconds since 1970."""
+
+    def __init__(
+        self, store: Store, clock: Callable[[], float], entries_max: int = ENTRIES_MAX
+    ) -> None:
+        started_at = clock()
+        self._store = store
+        self._clock = clock
+        self._run = Run(started_at, started_at)
+        self.uptime = Uptime([*store.begin_run(started_at), self._run], store.maintenance())
+        self.cache = SubjobCache(entries_max)
+        self._next_workflow_id, self._next_subjob_id = store.next_ids()
+        self.book = WorkflowBook(store.workflow, self._new_workflow_id)
+        #: Row ID -> (deadline, ttl) of leases renewed since the last flush, cached or not.
+        self.unflushed: dict[int, tuple[float, float]] = {}
+        self._flushed_at = self._alive_at = started_at
+
+    def open(self, requests: Sequence[Waiting]) -> Turn:
+        return Turn(self._clock())
+
+    def entry(self, key: SubjobKey, now: float) -> Entry | None:
+        entry = self.cache.get(key)
+        if entry is None:
+            row = self._store.subjob(key)
+            if row is None:
+                return None
+            state = self.uptime.correct(state_from(row.snapshot, row.deadline_at), now)
+            renewed = self.unflushed.get(row.id)
+            if renewed is not None:
+                state = replace(state, deadline_at=renewed[0])
+            entry = Entry(row.id, row.workflow_id, state, row.seq, len(row.snapshot))
+            self.cache.put(key, entry)
+        if self.uptime.windows:
+            entry.state = self.uptime.keep_through_maintenance(entry.state, now)
+        return entry
+
+    def requests_of(self, entry: Entry) -> dict[str, bytes]:
+        if entry.requests is None:
+            entry.requests = dict(self._store.requests(entry.id, REQUESTS_KEPT))
+        return entry.requests
+
+    def new_subjob_id(self) -> int:
+        self._next_subjob_id += 1
+        return self._next_subjob_id - 1
+
+    def _new_workflow_id(self) -> int:
+        self._next_workflow_id += 1
+        return self._next_workflow_id - 1
+
+    def renewed(self, entry: Entry) -> None:
+        state = entry.state
+        assert state.holder is not None
+        self.unflushed[entry.id] = (state.deadline_at, state.holder.ttl_seconds)
+
+    def commit(self, turn: Turn, is_last: bool) -> bool:
+        batch, now = turn.batch, turn.now
+        turn.add_rows(self.cache, self.unflushed)
+        is_flush = is_last or now >= self._flushed_at + FLUSH_SECONDS
+        if is_flush and (self.unflushed or is_last or now >= self._alive_at + ALIVE_SECONDS):
+            saved = {id for id, _, _ in batch.leases}
+            batch.leases += [
+                (id, *renewed) for id, renewed in self.unflushed.items() if id not in saved
+            ]
+            batch.alive = self._run._replace(alive_at=now)
+        if not (batch.subjobs or batch.workflows or batch.maintenance or batch.alive):
+            return False
+        self._store.write(batch)
+        if batch.alive:
+            self._flushed_at = self._alive_at = now
+            self.unflushed = {}
+        for id, _, _ in batch.leases:
+            self.unflushed.pop(id, None)
+        turn.forget_old_requests()
+        return True
+
+    def undo(self, turn: Turn) -> None:
+        self._flushed_at = turn.now
+        for requests, request_id in turn.remembered:
+            requests.pop(request_id, None)
+        for key, (entry, state, seq) in turn.changed.items():
+            if state is None:
+                self.cache.forget(key)
+            else:
+                entry.state, entry.seq = state, seq
+        for row in turn.batch.workflows:
+            self.book.forget(row.name)
+        if turn.batch.maintenance:
+            self.uptime.windows = turn.windows_before
+
+    def vantage(self, reader: Reader) -> Vantage:
+        # Taken before the look-up: a renewal that is flushed meanwhile is then seen twice, and
+        # not never.
+        return Vantage(self._clock(), self.uptime, self.unflushed)
+
+    def close(self) -> None:
+        self._store.close()

@@ -1,0 +1,73 @@
+"""What the writer asks of whoever keeps states between two of its turns.
+
+A turn is: open, decide in order, commit, answer. Two keepers: `exclusive` is the only one over its
+store and so trusts its memory; `shared` has others beside it and reads what it needs in each turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from htlease.attempt import SubjobKey
+from htlease_server.cache import Entry, SubjobCache
+from htlease_server.store import Reader
+from htlease_server.turn import Turn, Waiting
+from htlease_server.uptime import Uptime
+from htlease_server.workflow import WorkflowBook
+
+
+class Vantage(NamedTuple):
+    """What tells true deadlines from stored ones at one instant."""
+
+    now: float
+    uptime: Uptime
+    #: Row ID -> (deadline, ttl) of leases that are not on the disk as they are.
+    unflushed: Mapping[int, tuple[float, float]]
+
+    def deadline(self, row_id: int, deadline_at: float, ttl_seconds: float) -> float:
+        """Return the true deadline of a held lease from the stored one."""
+        deadline_at, _ = self.unflushed.get(row_id, (deadline_at, ttl_seconds))
+        return self.uptime.deadline(deadline_at, ttl_seconds, self.now)
+
+
+class Keeper(Protocol):
+    """Finds states for a turn and makes what it did durable.
+
+    For the writer's thread only, but for `vantage`. `open` and `commit` raise StoreFailed.
+    """
+
+    cache: SubjobCache
+    book: WorkflowBook
+    uptime: Uptime
+
+    @property
+    def unflushed(self) -> Mapping[int, tuple[float, float]]:
+        """Row ID -> (deadline, ttl) of leases renewed in memory only; for counters."""
+
+    def open(self, requests: Sequence[Waiting]) -> Turn:
+        """Begin a turn; whatever the requests name can be found from now on."""
+
+    def entry(self, key: SubjobKey, now: float) -> Entry | None:
+        """Return a subjob with its true deadline, or None when there is no such."""
+
+    def requests_of(self, entry: Entry) -> dict[str, bytes]:
+        """Return the accepted requests of a subjob that are still recognised."""
+
+    def new_subjob_id(self) -> int:
+        """Return a row ID that nobody has."""
+
+    def renewed(self, entry: Entry) -> None:
+        """Take note of a live lease of which nothing but the deadline has moved."""
+
+    def commit(self, turn: Turn, is_last: bool) -> bool:
+        """Make a turn durable; tell whether there was anything to write."""
+
+    def undo(self, turn: Turn) -> None:
+        """Go back to what is on the disk."""
+
+    def vantage(self, reader: Reader) -> Vantage:
+        """Return the vantage of a look-up over this reader; for the thread that looks up."""
+
+    def close(self) -> None:
+        """Let go of the store."""
