@@ -128,6 +128,7 @@ def _confirmed(name: str, start: Start, state: SandboxState) -> Answer:
     client = start.connect(state)
     try:
         answered = client.call(m.Renew(state.fence, state.nonce))
+        start.keep_token(answered)
         order = answered.get("order")
         if order == "continue":
             return Answer()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
@@ -21,7 +22,7 @@ from htlease_hooks.environment import Unreadable, job_environment
 from htlease_hooks.notes import Notes
 from htlease_hooks.site import Site
 from htlease_wrapper import chirp
-from htlease_wrapper.credentials import Token, token_of_job
+from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
 from htlease_wrapper.job import Job, choose_key, find_job
 from htlease_wrapper.job_ad import Ad, evidence_of, parse_ad, place_of
 from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
@@ -91,6 +92,15 @@ class Start:
         if not server:
             raise BadConfig("no server is named; set HTLEASE_URL in the configuration")
         return server
+
+    def keep_token(self, answer: Mapping[str, Any]) -> None:
+        """Keep the fresh token that the answer to a renewal may have, for the hooks to come."""
+        fresh = renewed_token(answer)
+        if fresh is not None:
+            try:
+                keep_renewed(self.notes.folder, fresh)
+            except OSError:
+                pass  # the next renewal brings another
 
     def connect(self, state: SandboxState) -> LeaseClient:
         """Return a client for the subjob and server that a state names; raises BadConfig."""

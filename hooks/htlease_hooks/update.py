@@ -118,6 +118,7 @@ def _renew(start: Start, client: LeaseClient, state: SandboxState, has_process: 
     """Renew; return why the job has to stop, or None. Raises Refused, ServerUnavailable."""
     assert state.fence is not None
     answered = client.call(m.Renew(state.fence, state.nonce))
+    start.keep_token(answered)
     order = answered.get("order")
     if order != "continue":
         if answered.get("outcome") == "complete":

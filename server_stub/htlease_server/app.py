@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from htlease import messages as m
@@ -19,7 +19,7 @@ from htlease.attempt import SubjobKey, check_name
 from htlease.errors import InvalidField
 from htlease.protocol import reply_document, rfc3339
 from htlease_server import routes
-from htlease_server.auth import TOKEN_TTL_MAX_SECONDS, Caller, Gate
+from htlease_server.auth import Gate
 from htlease_server.bodies import (
     MAINTENANCE_DECODER,
     READERS,
@@ -27,6 +27,7 @@ from htlease_server.bodies import (
     WORKFLOW_DECODER,
     decode,
 )
+from htlease_server.caller import NOBODY, Caller
 from htlease_server.health import why_not_ready
 from htlease_server.journal import note_command
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
@@ -35,8 +36,10 @@ from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
 from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
+from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.store import MaintenanceRow, WorkflowRow
 from htlease_server.tally import RequestTally
+from htlease_server.tokens import Minted, why_not_mint
 from htlease_server.turn import Answer as LedgerAnswer
 from htlease_server.turn import Crashed, QueueFull, Waiting
 from htlease_server.wire import (
@@ -70,7 +73,8 @@ class Request(NamedTuple):
 
     scope: Scope
     receive: Receive
-    caller: Caller | str
+    #: Admitted, and of a role that may make this call.
+    caller: Caller
     parts: tuple[bytes, ...]
 
 
@@ -135,10 +139,23 @@ class App:
                 (b"allow", allowed.encode()),
             )
         scope["htlease.call"] = route.name
-        caller = self._gate.caller(_header(scope, b"authorization"))
-        if route.name in READERS:
-            return await self._write(route.name, _admitted(caller), found.parts, scope, receive)
+        if route.name in OPEN_TO_ALL:
+            caller = NOBODY
+        else:
+            caller = self._admitted(scope)
+            if route.name in READERS:
+                return await self._write(route.name, caller, found.parts, scope, receive)
+            if not caller.may(route.name):
+                raise Refusal("forbidden", caller.why_no_call(route.name))
         return await self._handlers[route.name](Request(scope, receive, caller, found.parts))
+
+    def _admitted(self, scope: Scope) -> Caller:
+        caller = self._gate.caller(_header(scope, b"authorization"))
+        if isinstance(caller, m.Rejection):
+            raise Refusal(
+                caller.code, caller.detail, (b"www-authenticate", b'Bearer realm="htlease"')
+            )
+        return caller
 
     # ------------------------------------------------------------ commands
 
@@ -147,7 +164,7 @@ class App:
     ) -> Answer:
         key = _key(parts)
         if not caller.may_see(key.workflow, key.subjob):
-            raise Refusal("forbidden", f"this token is for {caller.scope}, not for {key}")
+            raise Refusal("forbidden", caller.out_of_reach(key))
         phase = routes.decoded("phase", parts[2]) if len(parts) == 3 else None
         sent = READERS[call].read(await read_body(scope, receive), phase)
         forbidden = caller.why_not(key, sent.command)
@@ -162,7 +179,19 @@ class App:
         if isinstance(outcome, m.Rejection):
             return problem(outcome, key)
         assert not isinstance(outcome, (WorkflowRow, MaintenanceRow))
-        return document(reply_document(outcome))
+        answer = reply_document(outcome)
+        if isinstance(outcome, m.Renewal) and outcome.order == "continue":
+            self._add_fresh_token(answer, caller, outcome.expires_in_seconds)
+        return document(answer)
+
+    def _add_fresh_token(
+        self, answer: dict[str, Any], caller: Caller, lease_seconds: float
+    ) -> None:
+        """Give a holder a token in place of one that will not last much longer."""
+        fresh = self._gate.tokens.renewed(caller, lease_seconds)
+        if fresh is not None:
+            answer["token"] = fresh.text
+            _note_minted(fresh, caller, caller.scope)
 
     async def _submit(
         self, waiting: Waiting
@@ -175,8 +204,9 @@ class App:
         return _INTERNAL if isinstance(outcome, Crashed) else outcome
 
     async def _put_workflow(self, request: Request) -> Answer:
-        caller = _admin(request.caller, "changing a workflow")
-        name = _workflow_name(request.parts)
+        caller, name = request.caller, _workflow_name(request.parts)
+        if not caller.may_see(name):
+            raise Refusal("forbidden", caller.out_of_reach(name))
         raw = await read_body(request.scope, request.receive)
         body = decode(WORKFLOW_DECODER, raw)
         digest = hashlib.blake2b(raw, digest_size=16).digest()
@@ -189,34 +219,18 @@ class App:
         return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
 
     async def _mint(self, request: Request) -> Answer:
-        caller = _admitted(request.caller)
-        body = decode(TOKEN_DECODER, await read_body(request.scope, request.receive))
-        check_name("workflow", body.workflow)
-        if body.subjob is not None:
-            check_name("subjob", body.subjob)
-        if not 1 <= body.ttl_seconds <= TOKEN_TTL_MAX_SECONDS:
-            raise InvalidField(
-                "ttl_seconds", f"{body.ttl_seconds:g} is not 1 to {TOKEN_TTL_MAX_SECONDS:g}"
-            )
-        forbidden = caller.why_no_token(body.workflow, body.subjob)
+        caller = request.caller
+        wanted = decode(TOKEN_DECODER, await read_body(request.scope, request.receive)).wanted()
+        forbidden = why_not_mint(caller, wanted)
         if forbidden:
             raise Refusal("forbidden", forbidden)
-        token, expires_at = self._gate.mint(
-            body.workflow, body.subjob, body.ttl_seconds, caller.expires_at
+        minted = self._gate.tokens.mint(wanted, caller)
+        _note_minted(minted, caller, wanted.about)
+        return document(
+            {"token": minted.text, "id": minted.id, "expires_at": rfc3339(minted.expires_at)}
         )
-        ends = rfc3339(expires_at)
-        note(
-            logging.INFO,
-            "token minted",
-            workflow=body.workflow,
-            subjob=body.subjob,
-            actor=caller.actor,
-            expires_at=ends,
-        )
-        return document({"token": token, "expires_at": ends})
 
     async def _put_maintenance(self, request: Request) -> Answer:
-        caller = _admin(request.caller, "announcing maintenance")
         body = decode(MAINTENANCE_DECODER, await read_body(request.scope, request.receive))
         if not 0 <= body.ends_in_seconds <= WINDOW_MAX_SECONDS:
             raise InvalidField(
@@ -224,21 +238,20 @@ class App:
             )
         put = PutMaintenance(body.ends_in_seconds, body.reason)
         future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
-        outcome = await self._submit(Waiting(None, put, caller.actor, future))
+        outcome = await self._submit(Waiting(None, put, request.caller.actor, future))
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         note(
             logging.INFO,
             "maintenance announced" if body.ends_in_seconds else "maintenance ended",
             ends_in_seconds=body.ends_in_seconds,
-            actor=caller.actor,
+            actor=request.caller.actor,
         )
         return await self._maintenance(request)
 
     # ------------------------------------------------------------ documents
 
     async def _maintenance(self, request: Request) -> Answer:
-        _admitted(request.caller)
         return document(await self._reading.maintenance())
 
     async def _subjob(self, request: Request) -> Answer:
@@ -251,26 +264,27 @@ class App:
         return _found(await self._reading.history(key, after, limit), key)
 
     async def _find(self, request: Request) -> Answer:
-        caller = _admitted(request.caller)
         id_text = _query(request.scope).get("id")
         if not id_text:
             raise InvalidField("id", "is missing; ask for /v1/subjobs?id=TEXT")
         found = [
             summary
             for summary in await self._reading.known_as(id_text)
-            if caller.may_see(summary["workflow"], summary["subjob"])
+            if request.caller.may_see(summary["workflow"], summary["subjob"])
         ]
         return document({"subjobs": found})
 
     async def _workflows(self, request: Request) -> Answer:
-        _admin(request.caller, "listing all workflows")
         cursor = _query(request.scope).get("cursor", "")
-        return document(await self._reading.workflows(cursor, _limit(request.scope)))
+        found = await self._reading.workflows(cursor, _limit(request.scope))
+        may_see = request.caller.may_see
+        found["workflows"] = [one for one in found["workflows"] if may_see(one["workflow"])]
+        return document(found)
 
     async def _workflow(self, request: Request) -> Answer:
-        caller, name = _admitted(request.caller), _workflow_name(request.parts)
+        caller, name = request.caller, _workflow_name(request.parts)
         if not caller.may_see(name):
-            raise Refusal("forbidden", f"this token is for {caller.scope}, not for all of {name}")
+            raise Refusal("forbidden", caller.out_of_reach(name))
         cursor = _query(request.scope).get("cursor", "")
         found = await self._reading.workflow(name, cursor, _limit(request.scope))
         if found is None:
@@ -298,6 +312,13 @@ class App:
         return Answer(200, _HOME, b"text/plain; charset=utf-8")
 
 
+def _note_minted(minted: Minted, by: Caller, what: str) -> None:
+    ends = rfc3339(minted.expires_at)
+    note(
+        logging.INFO, "token minted", token_id=minted.id, what=what, actor=by.actor, expires_at=ends
+    )
+
+
 def _header(scope: Scope, wanted: bytes) -> bytes | None:
     for name, value in scope["headers"]:
         if name == wanted:
@@ -310,29 +331,14 @@ def _via(header: bytes | None) -> str | None:
     return None if header is None else header.decode("ascii", "replace")[:VIA_MAX_CHARS]
 
 
-def _admitted(caller: Caller | str) -> Caller:
-    if isinstance(caller, str):
-        raise Refusal("unauthorized", caller, (b"www-authenticate", b'Bearer realm="htlease"'))
-    return caller
-
-
-def _admin(caller: Caller | str, what: str) -> Caller:
-    admitted = _admitted(caller)
-    if not admitted.is_admin:
-        raise Refusal(
-            "forbidden", f"{what} needs the admin token; this one is for {admitted.scope}"
-        )
-    return admitted
-
-
 def _key(parts: tuple[bytes, ...]) -> SubjobKey:
     return SubjobKey(routes.decoded("workflow", parts[0]), routes.decoded("subjob", parts[1]))
 
 
 def _visible_key(request: Request) -> SubjobKey:
-    caller, key = _admitted(request.caller), _key(request.parts)
+    caller, key = request.caller, _key(request.parts)
     if not caller.may_see(key.workflow, key.subjob):
-        raise Refusal("forbidden", f"this token is for {caller.scope}, not for {key}")
+        raise Refusal("forbidden", caller.out_of_reach(key))
     return key
 
 

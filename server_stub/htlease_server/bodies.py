@@ -23,6 +23,9 @@ from htlease.errors import InvalidField
 from htlease.plan import Plan
 from htlease.profiles import plan_of
 from htlease.protocol import PHASE_CALLS, REQUEST_ID_MAX_CHARS, SUBJOB_CALLS, plan_from
+from htlease_server.caller import PATTERNS_MAX, Binding, check_pattern
+from htlease_server.roles import Role, role_named
+from htlease_server.tokens import TTL_MAX_SECONDS, Wanted
 
 #: What every JSON reader can hold exactly, and any store.
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
@@ -189,10 +192,65 @@ class WorkflowBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What a token shall be good for."""
 
-    workflow: str
+    #: Of a job token, or one for all of a workflow.
+    workflow: str | None = None
     #: Absent: every subjob of the workflow.
     subjob: str | None = None
+    #: The one submission that a job token is for, and the one start of it, counted from 1.
+    global_job_id: Annotated[str, msgspec.Meta(min_length=1, max_length=400)] | None = None
+    job_starts: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
+    #: `operator`, `submitter` or `reader`, of these workflows; `*` at the end takes in all that
+    #: begin so.
+    role: str | None = None
+    workflows: Annotated[list[str], msgspec.Meta(max_length=PATTERNS_MAX)] | None = None
+    #: Who a submitter is: what is made with the token belongs to them.
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     ttl_seconds: float = 86400.0
+
+    def wanted(self) -> Wanted:
+        """Return the token that the body names; raises InvalidField."""
+        if not 1 <= self.ttl_seconds <= TTL_MAX_SECONDS:
+            raise InvalidField(
+                "ttl_seconds", f"{self.ttl_seconds:g} is not 1 to {TTL_MAX_SECONDS:g}"
+            )
+        if self.role is not None:
+            return self._of_role(role_named(self.role))
+        if self.workflow is None:
+            raise InvalidField("workflow", "is missing; name one, or a role")
+        for field in ("workflows", "name"):
+            if getattr(self, field) is not None:
+                raise InvalidField(field, "is for a token of a role; give role too")
+        check_name("workflow", self.workflow)
+        if self.subjob is not None:
+            check_name("subjob", self.subjob)
+        role = Role.WORKFLOW if self.subjob is None else Role.JOB
+        return Wanted(
+            role, (self.workflow,), self.ttl_seconds, self.subjob, binding=self._binding()
+        )
+
+    def _of_role(self, role: Role) -> Wanted:
+        for field in ("workflow", "subjob", "global_job_id", "job_starts"):
+            if getattr(self, field) is not None:
+                raise InvalidField(field, "is for a job's token; leave it or the role out")
+        if role in (Role.JOB, Role.WORKFLOW):
+            raise InvalidField("role", f"a {role.value} token is made by naming its workflow alone")
+        if self.name is not None:
+            check_name("name", self.name)
+        if role is Role.SUBMITTER and self.name is None and self.workflows is None:
+            raise InvalidField("name", "is missing; name the submitter, or workflows")
+        patterns = ["*"] if self.workflows is None else self.workflows
+        if role is Role.SUBMITTER and self.workflows is None:
+            patterns = []
+        return Wanted(role, tuple(map(check_pattern, patterns)), self.ttl_seconds, name=self.name)
+
+    def _binding(self) -> Binding | None:
+        if self.global_job_id is None:
+            if self.job_starts is not None:
+                raise InvalidField("job_starts", "is of a job; give global_job_id too")
+            return None
+        if self.subjob is None:
+            raise InvalidField("global_job_id", "is for the token of a subjob; give subjob too")
+        return Binding(self.global_job_id, self.job_starts)
 
 
 class MaintenanceBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

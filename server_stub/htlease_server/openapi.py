@@ -11,6 +11,7 @@ import msgspec
 
 from htlease import messages as m
 from htlease_server.bodies import READERS, MaintenanceBody, TokenBody, WorkflowBody
+from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.routes import ROUTES, Route
 
 _PROBLEM = {
@@ -50,7 +51,6 @@ _BODIES: dict[str, type] = {
     "mint": TokenBody,
     "put-maintenance": MaintenanceBody,
 }
-_OPEN_TO_ALL = ("healthz", "readyz", "metrics", "openapi", "home")
 _QUERIES = {
     "workflows": ("cursor", "limit"),
     "workflow": ("cursor", "limit"),
@@ -92,7 +92,7 @@ def _operation(route: Route, ref_of: dict[type, dict[str, Any]]) -> dict[str, An
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary.splitlines()[0],
-        "security": [] if route.name in _OPEN_TO_ALL else [{"bearer": []}],
+        "security": [] if route.name in OPEN_TO_ALL else [{"bearer": []}],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in re.findall(r"{(\w+)}", route.template)

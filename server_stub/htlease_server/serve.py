@@ -19,13 +19,16 @@ from htlease.errors import BadConfig
 from htlease.version import VERSION
 from htlease_server import logs
 from htlease_server.app import App
-from htlease_server.auth import Gate, OpenGate, read_or_make_secret
+from htlease_server.auth import Gate, OpenGate
 from htlease_server.exclusive import ExclusiveKeeper
+from htlease_server.keys import KeyFiles
 from htlease_server.ledger import Ledger
 from htlease_server.reading import Reading
+from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
 from htlease_server.sqlite import SqliteStore, path_of
 from htlease_server.tls import Certificate
+from htlease_server.tokens import OwnTokens
 from htlease_server.uptime import steady_clock
 from htlease_server.wire import Receive, Scope, Send
 
@@ -89,7 +92,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     else:
         gate = Gate(
             read_or_make_secret(token_path, "admin token file"),
-            read_or_make_secret(token_path.with_name("signing.key"), "signing key file").encode(),
+            OwnTokens(KeyFiles(token_path.with_name("signing.key")), clock),
             clock,
         )
     listener = _listen(host, port)

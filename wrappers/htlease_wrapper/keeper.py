@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +83,14 @@ class Keeper:
         console: Console,
         details: DetailsFile | None,
         is_handed_over: Callable[[], bool] = lambda: False,
+        keep_token: Callable[[Mapping[str, Any]], bool] = lambda answer: False,
     ) -> None:
         """Prepare to hold a lease.
 
         `connect` makes a client with the token as it is then: HTCondor refreshes the tokens of
         long jobs. `poke` makes the main thread look at the verdict again. `is_handed_over` says
-        whether a wrapper within the payload has taken the subjob over.
+        whether a wrapper within the payload has taken the subjob over. `keep_token` keeps the fresh
+        token that the answer to a renewal may have, and tells whether there was one.
         """
         self.lease = lease
         #: Why this attempt has to end, once it has to.
@@ -96,6 +98,7 @@ class Keeper:
         #: Since when the server has not answered; None while it does.
         self.away_since: float | None = None
         self._connect = connect
+        self._keep_token = keep_token
         self._clock = clock
         self._poke = poke
         self._console = console
@@ -273,6 +276,8 @@ class Keeper:
             self._is_resting = True
         if isinstance(command, m.Renew):
             self._renewed(letter.answer, sent_at)
+            if self._keep_token(letter.answer):
+                self._client = self._connect()
         return True
 
     def _renewed(self, answer: dict[str, Any], sent_at: float) -> None:

@@ -17,11 +17,11 @@ from htlease.attempt import SubjobKey
 from htlease.client import Clock, LeaseClient
 from htlease.errors import BadConfig, Refused, ServerUnavailable
 from htlease_wrapper.console import Console
-from htlease_wrapper.credentials import find_token
+from htlease_wrapper.credentials import find_token, keep_renewed, renewed_token
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
 from htlease_wrapper.job import sandbox_of
-from htlease_wrapper.sandbox import STATE_FILE, read_state
+from htlease_wrapper.sandbox import FOLDER, STATE_FILE, read_state
 from htlease_wrapper.way import transport_to
 
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
@@ -71,7 +71,13 @@ class PayloadCall:
             raise BadConfig(f"details {name}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise BadConfig(f"details {name}: is not UTF-8 text") from None
-        self._do(m.Renew(self.fence, self.nonce, details))
+        answer = self._do(m.Renew(self.fence, self.nonce, details))
+        fresh = renewed_token(answer)
+        if fresh is not None:
+            try:
+                keep_renewed(self.home / FOLDER, fresh)
+            except OSError:
+                pass  # the wrapper's own renewals bring one too
 
     def _is_done(self, phase: str) -> bool:
         """Ask again for the grant that we have, which says what is left to run."""
@@ -81,9 +87,9 @@ class PayloadCall:
             for known in document["phases"]
         )
 
-    def _do(self, command: m.Command) -> None:
+    def _do(self, command: m.Command) -> dict[str, Any]:
         try:
-            self._send(command)
+            return self._send(command)
         except Refused as refused:
             raise _leave(refused) from None
 
@@ -110,7 +116,8 @@ def open_call(
         )
     console.subjob, console.attempt_number = state.key, state.attempt_number
     # A payload may have changed its directory, so the wrapper's is looked at too.
-    token = find_token(environ, sandbox, os.getuid()) or find_token(environ, home, os.getuid())
+    uid = os.getuid()
+    token = find_token(environ, sandbox, uid, home) or find_token(environ, home, uid)
     transport = transport_to(state.server, token.text if token else None, sandbox, environ)
     client = LeaseClient(transport, SubjobKey.parse(state.key), Clock())
     return PayloadCall(client, home, state.fence, state.nonce, wait_server_seconds, console)

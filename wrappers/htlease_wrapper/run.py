@@ -9,13 +9,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from htlease import messages as m
 from htlease.client import Clock, Lease, LeaseClient
 from htlease_wrapper import chirp
 from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console
-from htlease_wrapper.credentials import token_of_job
+from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import Ended, Leave, NoLease, end_as, no_lease_for
 from htlease_wrapper.job import Job, choose_key, find_job, own_environment
@@ -25,6 +26,7 @@ from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
 from htlease_wrapper.phases import Walk
 from htlease_wrapper.processes import adopt_orphans
 from htlease_wrapper.sandbox import (
+    FOLDER,
     HOOKS_FOLDER,
     STATE_FILE,
     home_in,
@@ -91,6 +93,8 @@ class _Attempt:
         self._environ = environ
         self._console = console
         self._token = token_of_job(environ, job.sandbox, os.getuid())
+        #: What the server gave last in place of a token that would not have lasted.
+        self._fresh: Token | None = None
         self._key = choose_key(settings.key, job.ad, self._token)
         console.subjob = str(self._key)
         self._before = inherited(read_state(job.sandbox), job.start_id)
@@ -188,6 +192,7 @@ class _Attempt:
             self._console,
             details,
             functools.partial(is_handed_over, self.home),
+            self._keep_token,
         )
         keeper.start()
         adopt_orphans()
@@ -220,8 +225,21 @@ class _Attempt:
         finally:
             walk.keeper.stop()
 
+    def _keep_token(self, answer: Mapping[str, Any]) -> bool:
+        fresh = renewed_token(answer)
+        if fresh is None:
+            return False
+        self._fresh = fresh
+        try:
+            keep_renewed(self.home / FOLDER, fresh)
+        except OSError:
+            pass  # then it is in this process only; that the payload can enter no phases was said
+        return True
+
     def _connect(self) -> LeaseClient:
-        token = token_of_job(self._environ, self.job.sandbox, os.getuid())
+        token = token_of_job(self._environ, self.job.sandbox, os.getuid(), self.home)
+        if self._fresh is not None and (token is None or token.is_followed_by(self._fresh)):
+            token = self._fresh
         transport = transport_to(
             self.settings.server,
             token.text if token else None,

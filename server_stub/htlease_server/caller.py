@@ -1,0 +1,135 @@
+"""Whoever sends a request: who they are, and what their token reaches and allows. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey, check_name
+from htlease.protocol import call_of
+from htlease_server.roles import ADMINISTERING, CALLS, KINDS, MAY, Role
+
+#: Reaches every workflow.
+EVERYWHERE = ("*",)
+PATTERNS_MAX = 50
+
+
+def check_pattern(text: str) -> str:
+    """Return what names a workflow, or with `*` at its end all that begin so.
+
+    Raises InvalidField.
+    """
+    if text != "*":
+        check_name("workflows", text.removesuffix("*"))
+    return text
+
+
+def is_within(patterns: tuple[str, ...], workflow: str) -> bool:
+    """Tell whether one of the patterns takes in a workflow, or a pattern of workflows."""
+    for pattern in patterns:
+        if pattern == workflow:
+            return True
+        if pattern.endswith("*") and workflow.startswith(pattern[:-1]):
+            return True
+    return False
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The submission that a job token is for, and the start of it if it is for one only."""
+
+    global_job_id: str
+    #: As `Evidence.job_starts` counts.
+    job_starts: int | None = None
+
+    def why_not(self, command: m.Acquire) -> str | None:
+        """Say why this command is another's, or None."""
+        if command.global_job_id != self.global_job_id:
+            return f"this token is for job {self.global_job_id}, not {command.global_job_id}"
+        if self.job_starts not in (None, command.evidence.job_starts):
+            return (
+                f"this token is for start {self.job_starts} of {self.global_job_id}, not"
+                f" {command.evidence.job_starts}"
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class Slip:
+    """What a token of this server says of itself."""
+
+    id: str
+    #: The token that this one renews, over however many others; itself if none.
+    root_id: str
+    issued_at: float
+    #: When the last renewal of it expires.
+    ends_at: float
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever a request comes from, and what their token lets them do."""
+
+    #: As the history records it, e.g. `admin`, or `token:` and the token's ID.
+    actor: str
+    role: Role
+    #: Names of workflows, or beginnings of them with `*` at the end.
+    workflows: tuple[str, ...] = EVERYWHERE
+    #: The one subjob of a job token.
+    subjob: str | None = None
+    #: On the server's clock, seconds since 1970.
+    expires_at: float = float("inf")
+    #: To whom a workflow belongs that this caller makes, and who needs no pattern for it then.
+    owner: str = "admin"
+    binding: Binding | None = None
+    #: None for the administrator, and for tokens that others made.
+    slip: Slip | None = None
+
+    def may_see(self, workflow: str, subjob: str | None = None) -> bool:
+        """Tell whether a workflow (subjob None) or a subjob is within reach by its name."""
+        if self.workflows is EVERYWHERE:
+            return True
+        return is_within(self.workflows, workflow) and self.subjob in (None, subjob)
+
+    def may(self, call: str) -> bool:
+        """Tell whether the role makes this call at all."""
+        return call in CALLS[self.role]
+
+    def why_no_call(self, call: str) -> str:
+        """Say why the role does not make this call."""
+        wanted = MAY.get(call, ADMINISTERING)
+        names = ", ".join(role.value for role in Role if role in wanted)
+        return f"{call} needs one of the roles {names}; this token is for {self.scope}"
+
+    def why_not(self, key: SubjobKey, command: m.Command) -> str | None:
+        """Say why a command for a subjob within reach is forbidden, or None if it is not."""
+        call = call_of(command)
+        if call not in CALLS[self.role]:
+            return self.why_no_call(call)
+        if isinstance(command, m.Acquire):
+            kinds = KINDS[self.role]
+            if command.kind not in kinds:
+                return f"this token is for {self.scope} and acquires as {', '.join(kinds)} only"
+            if self.binding is not None:
+                return self.binding.why_not(command)
+        return None
+
+    def out_of_reach(self, what: object) -> str:
+        """Say that a workflow or subjob is beyond this token."""
+        return f"this token is for {self.scope}, not for {what}"
+
+    @property
+    def scope(self) -> str:
+        """What a token is for, as people write it."""
+        if self.role is Role.JOB:
+            return f"{self.workflows[0]}/{self.subjob}"
+        if self.role is Role.WORKFLOW:
+            return f"workflow {self.workflows[0]}"
+        where = "all workflows" if "*" in self.workflows else f"{', '.join(self.workflows)}"
+        return f"{'an' if self.role.value[0] in 'ao' else 'a'} {self.role.value} of {where}"
+
+
+ANONYMOUS = Caller("anonymous", Role.ADMIN, owner="anonymous")
+ADMIN = Caller("admin", Role.ADMIN)
+#: Behind the calls that need no token.
+NOBODY = Caller("nobody", Role.READER, ())

@@ -1,0 +1,187 @@
+"""This server's own tokens: JWTs under its signing keys (HS256, always), made and checked here.
+
+Claims: `role`, `workflows` or `workflow` and `subjob`, `owner` (to whom belongs what is made with
+it), `job` (the submission that it is for), `root` (the token that it renews) and `end` (when the
+last renewal ends). Neither tokens nor keys reach a log or an answer but that to whoever asked.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from htlease.errors import InvalidField
+from htlease_server.caller import EVERYWHERE, Binding, Caller, Slip, is_within
+from htlease_server.keys import KeyRing
+from htlease_server.roles import MINTS, Role, role_named
+
+ISSUER = "htlease"
+_ALGORITHM = "HS256"
+TTL_MAX_SECONDS = 366 * 86400.0
+NOT_OURS = "the token is not one of this server's"
+EXPIRED = "the token has expired; mint a new one"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A token as somebody wants it."""
+
+    role: Role
+    workflows: tuple[str, ...]
+    ttl_seconds: float
+    subjob: str | None = None
+    #: Of a submitter's token: to whom belongs what is made with it.
+    name: str | None = None
+    binding: Binding | None = None
+
+    @property
+    def about(self) -> str:
+        """What the token is for, as people write it."""
+        where = ", ".join(self.workflows) or "own workflows"
+        if self.role is Role.JOB:
+            return f"a job token for {where}/{self.subjob}"
+        return f"a {self.role.value} token for {where}"
+
+
+@dataclass(frozen=True)
+class Minted:
+    """A new token; `text` is for whoever asked, and for nobody else."""
+
+    text: str
+    id: str
+    expires_at: float
+
+
+class OwnTokens:
+    """Makes and checks tokens; `clock` gives seconds since 1970."""
+
+    def __init__(self, keys: KeyRing, clock: Callable[[], float]) -> None:
+        self.keys = keys
+        self._clock = clock
+
+    def verify(self, token: bytes) -> Caller | str:
+        """Return whose token it is, or why it is nobody's."""
+        try:
+            key = self.keys.find(str(jwt.get_unverified_header(token).get("kid", "")))
+            if key is None:
+                return NOT_OURS
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[_ALGORITHM],
+                audience=ISSUER,
+                issuer=ISSUER,
+                options={
+                    "require": ["exp", "iat", "jti"],
+                    # By this server's clock, which is no machine's wall clock.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                },
+            )
+            caller = _caller_of(claims)
+        except (jwt.InvalidTokenError, InvalidField, KeyError, ValueError, TypeError):
+            return NOT_OURS
+        return caller if self._clock() < caller.expires_at else EXPIRED
+
+    def mint(self, wanted: Wanted, by: Caller) -> Minted:
+        """Return a new token; what a workflow's token makes ends with it at the latest."""
+        now = self._clock()
+        is_derived = by.role is Role.WORKFLOW
+        ends_at = by.expires_at if is_derived else now + TTL_MAX_SECONDS
+        claims: dict[str, Any] = {"owner": wanted.name or by.owner, "end": int(ends_at)}
+        if wanted.role in (Role.JOB, Role.WORKFLOW):
+            claims["workflow"] = wanted.workflows[0]
+        else:
+            claims |= {"role": wanted.role.value, "workflows": list(wanted.workflows)}
+        if wanted.subjob is not None:
+            claims["subjob"] = wanted.subjob
+        if wanted.binding is not None:
+            claims["job"] = {
+                "id": wanted.binding.global_job_id,
+                "start": wanted.binding.job_starts,
+            }
+        return self._signed(claims, now, wanted.ttl_seconds)
+
+    def renewed(self, caller: Caller, lease_seconds: float) -> Minted | None:
+        """Return a fresh token in place of a job's that has used up half of its time.
+
+        Sooner if it would not outlast the lease; None where it is not time yet, or the token is
+        none that renews itself. The fresh one lets its holder do the same, and no more.
+        """
+        slip = caller.slip
+        if caller.role is not Role.JOB or slip is None:
+            return None
+        now = self._clock()
+        ttl_seconds = caller.expires_at - slip.issued_at
+        left_seconds = caller.expires_at - now
+        if left_seconds > max(ttl_seconds / 2, lease_seconds) or slip.ends_at <= caller.expires_at:
+            return None
+        claims: dict[str, Any] = {
+            "owner": caller.owner,
+            "end": int(slip.ends_at),
+            "root": slip.root_id,
+            "workflow": caller.workflows[0],
+            "subjob": caller.subjob,
+        }
+        if caller.binding is not None:
+            claims["job"] = {"id": caller.binding.global_job_id, "start": caller.binding.job_starts}
+        return self._signed(claims, now, ttl_seconds)
+
+    def _signed(self, claims: dict[str, Any], now: float, ttl_seconds: float) -> Minted:
+        expires_at = float(int(min(now + ttl_seconds, claims["end"])))
+        token_id = secrets.token_hex(8)
+        claims |= {
+            "iss": ISSUER,
+            "aud": ISSUER,
+            "iat": int(now),
+            "exp": int(expires_at),
+            "jti": token_id,
+        }
+        key_id, key = self.keys.newest()
+        headers = {"kid": key_id} if key_id else None
+        text = jwt.encode(claims, key, algorithm=_ALGORITHM, headers=headers)
+        return Minted(text, token_id, expires_at)
+
+
+def _caller_of(claims: dict[str, Any]) -> Caller:
+    """Return what verified claims say; raises KeyError, ValueError, TypeError, InvalidField."""
+    expires_at = float(claims["exp"])
+    token_id = str(claims["jti"])
+    slip = Slip(
+        token_id,
+        str(claims.get("root", token_id)),
+        float(claims["iat"]),
+        float(claims.get("end", expires_at)),
+    )
+    owner = str(claims.get("owner", "admin"))
+    subjob = claims.get("subjob")
+    if "role" in claims:
+        role = role_named(claims["role"])
+        workflows = tuple(str(pattern) for pattern in claims["workflows"])
+        if "*" in workflows:
+            workflows = EVERYWHERE
+        actor = f"token:{token_id} ({role.value} {owner})"
+    else:
+        role = Role.WORKFLOW if subjob is None else Role.JOB
+        workflows = (str(claims["workflow"]),)
+        actor = f"token:{token_id}"
+    bound = claims.get("job")
+    binding = None if bound is None else Binding(bound["id"], bound["start"])
+    return Caller(actor, role, workflows, subjob, expires_at, owner, binding, slip)
+
+
+def why_not_mint(caller: Caller, wanted: Wanted) -> str | None:
+    """Say why this caller may not make such a token, or None."""
+    if wanted.name is not None and caller.role is not Role.ADMIN:
+        return f"only the administrator says who {wanted.name} is; leave the name out"
+    if wanted.role in MINTS[caller.role]:
+        if all(is_within(caller.workflows, pattern) for pattern in wanted.workflows):
+            return None
+    return (
+        f"{wanted.about} is made with the admin token, or a wider one than it; this one is for"
+        f" {caller.scope}"
+    )
