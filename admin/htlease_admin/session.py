@@ -24,7 +24,7 @@ class Session:
 
     def connection(self) -> Connection:
         """Settle where the server is; raises BadConfig."""
-        return find_connection(self.url, self.admin_token_file, os.environ, os.getuid())
+        return find_connection(self.url, self.admin_token_file, os.environ, os.geteuid())
 
     def server(self) -> LeaseServer:
         """Return the server to speak to; raises BadConfig."""

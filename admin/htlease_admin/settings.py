@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from htlease import bearer
 from htlease.errors import BadConfig
 
 URL_DEFAULT = "http://127.0.0.1:8620"
@@ -51,30 +52,17 @@ def find_connection(
     own = state_directory(environ) / "admin.token"
     if own.exists():
         return Connection(url, _read_token(own))
-    return Connection(url, _discover(environ, uid))
-
-
-def _discover(environ: Mapping[str, str], uid: int) -> Credential | None:
-    """Follow the WLCG order: BEARER_TOKEN, BEARER_TOKEN_FILE, then the two files of the user."""
-    if environ.get("BEARER_TOKEN"):
-        return Credential(environ["BEARER_TOKEN"].strip(), "BEARER_TOKEN")
-    if environ.get("BEARER_TOKEN_FILE"):
-        return _read_token(Path(environ["BEARER_TOKEN_FILE"]))
-    for directory in (environ.get("XDG_RUNTIME_DIR"), "/tmp"):
-        if directory and (path := Path(directory) / f"bt_u{uid}").exists():
-            return _read_token(path)
-    return None
+    found = bearer.discovered(environ, uid)
+    return Connection(url, Credential(found[1], found[0]) if found else None)
 
 
 def _read_token(path: Path) -> Credential:
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+    if not path.exists():
         raise BadConfig(
-            f"token file {path}: {reason}; name a readable one with --admin-token-file or "
+            f"token file {path} does not exist; name a readable one with --admin-token-file or "
             "HTLEASE_ADMIN_TOKEN_FILE"
-        ) from None
+        )
+    token = bearer.token_in(str(path))
     if not token:
         raise BadConfig(f"token file {path} is empty; `htlease serve` writes a new admin token")
-    return Credential(token, str(path))
+    return Credential(bearer.checked_token(token, str(path)), str(path))

@@ -72,7 +72,7 @@ class Start:
         """The job's token; raises BadConfig for one that cannot travel."""
         hook = {name: self._environ[name] for name in _FROM_HOOK if name in self._environ}
         own = {**(self.environment or {}), **hook}
-        return token_of_job(own, self.job.sandbox, os.getuid())
+        return token_of_job(own, self.job.sandbox, os.geteuid())
 
     @property
     def needs_token(self) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from htlease.errors import BadConfig
+from htlease import bearer
 from htlease_wrapper import chirp
 from htlease_wrapper.sandbox import FOLDER, HOOKS_FOLDER
 
@@ -69,37 +69,10 @@ def find_token(
     """
     token = _discovered(environ, sandbox, uid)
     for folder in ((home or sandbox) / FOLDER, sandbox / HOOKS_FOLDER):
-        found_at, text = _from_file(folder / _RENEWED)
-        if text and (token is None or token.is_followed_by(Token(text, found_at))):
-            token = Token(text, found_at)
+        text = bearer.token_in(str(folder / _RENEWED))
+        if text and (token is None or token.is_followed_by(Token(text, str(folder)))):
+            token = Token(bearer.checked_token(text, str(folder)), str(folder))
     return token
-
-
-def renewed_token(answer: Mapping[str, Any]) -> Token | None:
-    """Return the token that came with the answer to a renewal, if one did."""
-    text = answer.get("token")
-    return Token(text, "a renewal") if isinstance(text, str) and _can_travel(text) else None
-
-
-def keep_renewed(folder: Path, token: Token) -> None:
-    """Keep a token in the private folder of a wrapper or of hooks; raises OSError."""
-    path = folder / _RENEWED
-    temporary = path.with_name(f"{_RENEWED}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token.text)
-    temporary.replace(path)
-
-
-def _discovered(environ: Mapping[str, str], sandbox: Path, uid: int) -> Token | None:
-    for found_at, text in _candidates(environ, sandbox, uid):
-        token = (text or "").strip()
-        if not token:
-            continue
-        if not _can_travel(token):
-            raise BadConfig(f"{found_at} holds no token: there are blanks or other odd characters")
-        return Token(token, found_at)
-    return None
 
 
 def token_of_job(
@@ -116,30 +89,37 @@ def token_of_job(
     return found
 
 
-def _candidates(
-    environ: Mapping[str, str], sandbox: Path, uid: int
-) -> Iterator[tuple[str, str | None]]:
+def renewed_token(answer: Mapping[str, Any]) -> Token | None:
+    """Return the token that came with the answer to a renewal, if one did."""
+    text = answer.get("token")
+    return Token(text, "a renewal") if isinstance(text, str) and bearer.can_travel(text) else None
+
+
+def keep_renewed(folder: Path, token: Token) -> None:
+    """Keep a token in the private folder of a wrapper or of hooks; raises OSError."""
+    path = folder / _RENEWED
+    temporary = path.with_name(f"{_RENEWED}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token.text)
+    temporary.replace(path)
+
+
+def _discovered(environ: Mapping[str, str], sandbox: Path, uid: int) -> Token | None:
+    for path in _handed_over(environ, sandbox):
+        text = bearer.token_in(str(path))
+        if text:
+            return Token(bearer.checked_token(text, str(path)), str(path))
+    found = bearer.discovered(environ, uid)
+    return Token(found[1], found[0]) if found else None
+
+
+def _handed_over(environ: Mapping[str, str], sandbox: Path) -> Iterator[Path]:
+    """Return where HTCondor, or a hook of ours, leaves a token for the job."""
     credentials = environ.get("_CONDOR_CREDS")
     if credentials:
         # HTCondor keeps this one fresh, so it comes first.
-        yield _from_file(Path(credentials) / "htlease.use")
-    yield _from_file(sandbox / "htlease.token")
-    yield _from_file(Path("htlease.token").absolute())
-    yield _from_file(sandbox / HOOKS_FOLDER / "token")
-    yield "BEARER_TOKEN", environ.get("BEARER_TOKEN")
-    if environ.get("BEARER_TOKEN_FILE"):
-        yield _from_file(Path(environ["BEARER_TOKEN_FILE"]))
-    if environ.get("XDG_RUNTIME_DIR"):
-        yield _from_file(Path(environ["XDG_RUNTIME_DIR"]) / f"bt_u{uid}")
-    yield _from_file(Path(f"/tmp/bt_u{uid}"))
-
-
-def _can_travel(token: str) -> bool:
-    return bool(token) and all("!" <= char <= "~" for char in token)
-
-
-def _from_file(path: Path) -> tuple[str, str | None]:
-    try:
-        return str(path), path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return str(path), None
+        yield Path(credentials) / "htlease.use"
+    yield sandbox / "htlease.token"
+    yield Path("htlease.token").absolute()
+    yield sandbox / HOOKS_FOLDER / "token"

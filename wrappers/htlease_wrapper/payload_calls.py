@@ -116,7 +116,7 @@ def open_call(
         )
     console.subjob, console.attempt_number = state.key, state.attempt_number
     # A payload may have changed its directory, so the wrapper's is looked at too.
-    uid = os.getuid()
+    uid = os.geteuid()
     token = find_token(environ, sandbox, uid, home) or find_token(environ, home, uid)
     transport = transport_to(state.server, token.text if token else None, sandbox, environ)
     client = LeaseClient(transport, SubjobKey.parse(state.key), Clock())

@@ -92,7 +92,7 @@ class _Attempt:
         self.job = job
         self._environ = environ
         self._console = console
-        self._token = token_of_job(environ, job.sandbox, os.getuid())
+        self._token = token_of_job(environ, job.sandbox, os.geteuid())
         #: What the server gave last in place of a token that would not have lasted.
         self._fresh: Token | None = None
         self._key = choose_key(settings.key, job.ad, self._token)
@@ -237,7 +237,7 @@ class _Attempt:
         return True
 
     def _connect(self) -> LeaseClient:
-        token = token_of_job(self._environ, self.job.sandbox, os.getuid(), self.home)
+        token = token_of_job(self._environ, self.job.sandbox, os.geteuid(), self.home)
         if self._fresh is not None and (token is None or token.is_followed_by(self._fresh)):
             token = self._fresh
         transport = transport_to(

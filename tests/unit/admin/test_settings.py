@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from htlease_admin.parameters import parse_duration
 from htlease_admin.settings import Connection, find_connection
 from htlease_admin.tables import Table, duration_text, plain_lines
 
-UID = 4711
+UID = os.geteuid()
 
 
 def find(environ: dict[str, str], url: str | None = None, file: Path | None = None) -> Connection:
@@ -32,7 +33,7 @@ def test_the_url_comes_from_option_environment_default() -> None:
 def test_tokens_are_looked_for_in_order(tmp_path: Path) -> None:
     def token_file(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"token of {path}\n")
+        path.write_text(f"token-of-{path}\n")
         return str(path)
 
     option = token_file(tmp_path / "option")
