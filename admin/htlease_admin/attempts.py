@@ -98,6 +98,9 @@ def read_attempts(events: Sequence[Event]) -> list[Attempt]:
 
 def _add(owner: Attempt, kind: str, event: Event) -> None:
     if kind in _ENDS:
+        if owner.end and owner.end["event"] == "lease-abandoned" and kind == "attempt-exited":
+            # The access point knew why: a limit on run time, of which the job heard a signal only.
+            owner.end = {**owner.end, "reason": event["reason"]}
         owner.end = owner.end or event
     elif kind in _PHASES:
         owner.phases.append(event)

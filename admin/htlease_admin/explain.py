@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from htlease.plan import is_wall_time
 from htlease_admin.attempts import Attempt, Event, ending_text, read_attempts
 from htlease_admin.tables import moment_text
 from htlease_admin.timeline import closing_reason, grant_reason, hold_text, who_acted
@@ -132,7 +133,8 @@ def _end(attempt: Attempt, end: Event) -> str:
             )
         return f"{_at(end)} it lost the lease to {attempt.next.name}, because {_takeover(end)}."
     if end["event"] == "attempt-exited":
-        return f"{_at(end)} its payload ended ({ending_text(end)}), and the lease with it."
+        reason = f": {end['reason']}" if is_wall_time(end.get("reason")) else ""
+        return f"{_at(end)} its payload ended ({ending_text(end)}), and the lease with it{reason}."
     if end["event"] == "lease-abandoned":
         reason = f": {end['reason']}" if end.get("reason") else ""
         return f"{_at(end)} it gave the lease up{reason}."

@@ -16,12 +16,12 @@ import click
 from htlease.attempt import NAME_LENGTH_MAX, SubjobKey
 from htlease.errors import BadConfig, InvalidField
 from htlease.plan import check_ttl
+from htlease.plan_file import read_plan_file
 from htlease_admin import schedd
 from htlease_admin.checks import is_loopback
 from htlease_admin.enrolment import check_distinct
 from htlease_admin.lease_server import as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
-from htlease_admin.plans import read_plan
 from htlease_admin.pyz import find_pyz
 from htlease_admin.queue_statement import check_one_queue
 from htlease_admin.session import Session, pass_session
@@ -95,7 +95,7 @@ def submit(
     now = time.time()
     state = (token_dir or state_directory(os.environ)).absolute()
     tokens = TokenFiles.of(state, submission_id, now + token_ttl_seconds)
-    plan, has_commands = (None, False) if plan_path is None else read_plan(plan_path)
+    plan_file = None if plan_path is None else read_plan_file(plan_path)
     description = _read(file, overrides)
     wrapped = wrap(
         description,
@@ -105,10 +105,11 @@ def submit(
             workflow=workflow or default_workflow(file.stem, now, submission_id),
             token_path=tokens.path_in_submit_file,
             plan_path=None if plan_path is None else plan_path.absolute(),
-            plan_has_commands=has_commands,
+            plan_has_commands=plan_file is not None and bool(plan_file.commands),
             ttl_seconds=None if ttl_seconds is None else check_ttl(ttl_seconds),
             submit_directory=Path.cwd(),
             submission_id=submission_id,
+            on_wall_time=plan_file.after_wall_time if plan_file else None,
         ),
     )
     keys = tuple(
@@ -129,7 +130,7 @@ def submit(
         submission_id,
         wrapped,
         keys,
-        plan,
+        plan_file.plan if plan_file else None,
         tokens,
         token_ttl_seconds,
         schedd_name,

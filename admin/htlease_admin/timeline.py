@@ -161,7 +161,10 @@ def _failed(event: Event, attempt: Attempt | None) -> tuple[str, str]:
 
 
 def _exited(event: Event, attempt: Attempt | None) -> tuple[str, str]:
-    return f"payload ended, {ending_text(event)}", event.get("reason") or ""
+    why = event.get("reason") or ""
+    if attempt and attempt.end and attempt.end["event"] == "lease-abandoned":
+        return "its end was explained", why
+    return f"payload ended, {ending_text(event)}", why
 
 
 def _abandoned(event: Event, attempt: Attempt | None) -> tuple[str, str]:
@@ -208,6 +211,7 @@ def closing_reason(event: Event) -> str:
         "last-phase": "its last phase is once and complete",
         "committed": "the outputs came back",
         "settled": "somebody on the access point settled it",
+        "walltime": "its plan says so of a job that has had its time",
         "cancelled": "it was cancelled",
         "state": "a final state was entered",
         "nothing-left": "every phase was complete already",

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from htlease.plan_file import read_plan_file
 from htlease.profiles import PROFILE_NAMES, find_flow
 from htlease_admin.lease_server import LeaseServer, as_json
 from htlease_admin.parameters import WORKFLOW, json_option
-from htlease_admin.plans import plan_document, read_plan
+from htlease_admin.plans import plan_document
 from htlease_admin.session import pass_server
 
 
@@ -52,7 +53,7 @@ def put(
         raise click.UsageError("--plan and --profile both say which phases there are; give one")
     fields: dict[str, Any] = {}
     if plan_file:
-        fields["plan"] = plan_document(read_plan(plan_file)[0])
+        fields["plan"] = plan_document(read_plan_file(plan_file).plan)
     if profile:
         find_flow(profile)  # complains here, naming the profiles that there are
         fields["profile"] = profile

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from htlease.attempt import check_name
@@ -25,6 +25,11 @@ RESTARTS = ("redo", "resume", "once")
 #: wait: a newer attempt waits for the end of a live lease, unless there is proof. immediate: it
 #: is granted at once and the older attempt is fenced.
 TAKEOVERS = ("wait", "immediate")
+#: What a start that ran into a limit on its time comes to. next-attempt: the job runs again and
+#: goes on. hold: it stays held for a person. fail: the subjob is closed as failed.
+ON_WALL_TIME = ("next-attempt", "hold", "fail")
+#: How the reason of an end begins that a limit on run time, whoever's, brought about.
+WALL_TIME = "walltime"
 
 
 def seconds_from(value: object) -> float | None:
@@ -34,6 +39,11 @@ def seconds_from(value: object) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def is_wall_time(reason: str | None) -> bool:
+    """Tell whether the reason of an end says that a limit on run time was reached."""
+    return (reason or "").partition(":")[0] == WALL_TIME
 
 
 def check_ttl(ttl_seconds: float) -> float:
@@ -80,6 +90,8 @@ class Plan:
     takeover: str = "wait"
     #: `PROFILE` or `PROFILE:FLOW` of `htlease.profiles` when the order is not a straight line.
     profile: str | None = None
+    #: One of ON_WALL_TIME; None: as HTCondor has it, for limits of its own, and else next-attempt.
+    on_wall_time: str | None = None
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -94,6 +106,11 @@ class Plan:
             raise InvalidField(
                 "plan.takeover", f"{self.takeover!r} is not one of {', '.join(TAKEOVERS)}"
             )
+        if self.on_wall_time not in (None, *ON_WALL_TIME):
+            raise InvalidField(
+                "plan.on_wall_time",
+                f"{self.on_wall_time!r} is not one of {', '.join(ON_WALL_TIME)}",
+            )
 
     def phase(self, name: str) -> PhaseSpec | None:
         """Return the phase of that name, if the plan has it."""
@@ -103,6 +120,26 @@ class Plan:
     def single(cls, name: str = "run", restart: str = "redo") -> Plan:
         """Return the plan of a job that named no phases."""
         return cls((PhaseSpec(name, restart),))
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan and the commands that stay on this side of the wire: argv may hold secrets."""
+
+    plan: Plan
+    #: Phase -> argv; empty when the payload manages its phases itself.
+    commands: Mapping[str, tuple[str, ...]]
+    ttl_seconds: float | None
+    #: How long one start of the job may run; None: as long as HTCondor lets it.
+    wall_time_seconds: float | None = None
+    #: Phase -> how long one run of it may take.
+    phase_wall_times: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def after_wall_time(self) -> str | None:
+        """What follows a limit on run time, one of ON_WALL_TIME; None: nothing is said of any."""
+        has_limit = self.wall_time_seconds is not None or bool(self.phase_wall_times)
+        return self.plan.on_wall_time or ("next-attempt" if has_limit else None)
 
 
 class CompletionRecord(Protocol):

@@ -5,26 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, InvalidField
-from htlease.plan import PhaseSpec, Plan, check_ttl
+from htlease.plan import PhaseSpec, Plan, PlanFile, check_ttl, seconds_from
 
-_PLAN_KEYS = ("ttl_seconds", "takeover", "phase")
-_PHASE_KEYS = ("name", "run", "restart", "exclusive", "needs")
+_PLAN_KEYS = ("ttl_seconds", "takeover", "wall_time_seconds", "on_wall_time", "phase")
+_PHASE_KEYS = ("name", "run", "restart", "exclusive", "needs", "wall_time_seconds")
 _PLAN_MAX_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class PlanFile:
-    """A plan and the commands that stay on this side of the wire: argv may hold secrets."""
-
-    plan: Plan
-    #: Phase -> argv; empty when the payload manages its phases itself.
-    commands: Mapping[str, tuple[str, ...]]
-    ttl_seconds: float | None
 
 
 def read_plan_file(path: Path) -> PlanFile:
@@ -63,10 +52,44 @@ def plan_from_text(text: str) -> PlanFile:
         )
     ttl_seconds = document.get("ttl_seconds")
     return PlanFile(
-        Plan(tuple(spec for spec, _ in phases), document.get("takeover", "wait")),
+        Plan(
+            tuple(spec for spec, _ in phases),
+            document.get("takeover", "wait"),
+            on_wall_time=document.get("on_wall_time"),
+        ),
         commands,
         None if ttl_seconds is None else check_ttl(ttl_seconds),
+        _wall_time("", document),
+        _phase_wall_times(tables, phases),
     )
+
+
+def _phase_wall_times(
+    tables: list[dict[str, Any]], phases: list[tuple[PhaseSpec, tuple[str, ...] | None]]
+) -> dict[str, float]:
+    found = {}
+    for table, (spec, command) in zip(tables, phases):
+        seconds = _wall_time(f"phase {spec.name}: ", table)
+        if seconds is None:
+            continue
+        if command is None:
+            raise InvalidField(
+                f"phase {spec.name}: wall_time_seconds",
+                "stands in a phase without run, whose payload nobody else can end; give the job "
+                "one, above the phases",
+            )
+        found[spec.name] = seconds
+    return found
+
+
+def _wall_time(where: str, table: Mapping[str, Any]) -> float | None:
+    value = table.get("wall_time_seconds")
+    if value is None:
+        return None
+    seconds = None if isinstance(value, (bool, str)) else seconds_from(value)
+    if not seconds:
+        raise InvalidField(f"{where}wall_time_seconds", f"{value!r} is no number of seconds")
+    return seconds
 
 
 def _phase(number: int, table: Any) -> tuple[PhaseSpec, tuple[str, ...] | None]:

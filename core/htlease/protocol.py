@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -98,16 +98,17 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
 
     Raises InvalidField naming what cannot be used.
     """
-    unknown = set(document) - {"phases", "takeover", "profile"}
+    unknown = set(document) - {"phases", "takeover", "profile", "on_wall_time"}
     if unknown:
         raise InvalidField(f"plan.{sorted(unknown)[0]}", "is not a field of a plan")
     takeover = document.get("takeover", "wait")
+    on_wall_time = document.get("on_wall_time")
     profile = document.get("profile")
     phases = document.get("phases") or ()
     if profile is not None and not phases:
         from htlease.profiles import plan_of  # seldom needed, and not by a wrapper
 
-        return plan_of(profile, takeover)
+        return replace(plan_of(profile, takeover), on_wall_time=on_wall_time)
     return Plan(
         tuple(
             PhaseSpec(
@@ -120,6 +121,7 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
         ),
         takeover,
         profile,
+        on_wall_time,
     )
 
 

@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from htlease.messages import OUTCOMES
+from htlease.plan import WALL_TIME
 
 
 class RemovalReason(NamedTuple):
@@ -36,13 +37,20 @@ _TABLE = tuple(
         # submission re-opens the subjob; from cancelled it would have to be forced.
         (r"due to disabled job retries", "removed-by-policy", _FAILED),
         (r"due to being in the hold state for", "held-too-long", _FAILED),
-        (r"job exceeded allowed walltime", "wall-time-exceeded", _FAILED),
+        (r"job exceeded allowed wall.?time", WALL_TIME, _FAILED),
         (r"due to job completed over .* days ago", "completed-long-ago", _COMPLETE),
         # The CE's last resort: none of its clauses was true any more when the text was made.
         (r"SYSTEM_PERIODIC_REMOVE due to input files missing", "input-files-missing", _FAILED),
         (r"HTCondor-CE held job due to no matching routes", "no-route", None),
         (r"HTCondor-CE held job due to invalid job universe", "invalid-universe", None),
         (r"wall clock time is less than the minimum", "too-short", None),
+        # allowed_job_duration and allowed_execute_duration, which hold; the removal of what they
+        # held; and limits that a user or a site wrote themselves.
+        (r"^The job exceeded allowed (job|execute) duration", WALL_TIME, None),
+        (r"Remove\w* expression '.*HoldReasonCode *=[=?]=? *4[67]", WALL_TIME, _FAILED),
+        (r"Remove\w* expression '.*(RemoteWallClockTime|CurrentStart\w*Date)", WALL_TIME, _FAILED),
+        (r"Hold\w* expression '.*(RemoteWallClockTime|CurrentStart\w*Date)", WALL_TIME, None),
+        (r"^wall.?time\b", WALL_TIME, _FAILED),
         (r"SYSTEM_PERIODIC_REMOVE", "removed-by-policy", _FAILED),
         (r"The job attribute \w*Remove\w* expression", "removed-by-own-policy", _FAILED),
         (r"OtherJobRemoveRequirements", "removed-with-other-job", _CANCELLED),

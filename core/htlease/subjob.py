@@ -64,6 +64,8 @@ TRANSITIONS: Mapping[tuple[Status, type[m.Event]], tuple[Status, ...]] = {
     **{(status, m.PlanChanged): (status,) for status in HELD},
     (Status.ACTIVE, m.LeaseRecalled): (Status.RECALLED,),
     **{(status, m.AttemptExited): (Status.EXITED,) for status in HELD},
+    # The access point says what ended a holder that gave its lease up.
+    (Status.ABANDONED, m.AttemptExited): (Status.ABANDONED,),
     # The payload of a subjob that its last phase has closed ends a moment later.
     **{(status, m.AttemptExited): (status,) for status in CLOSED},
     **{(status, m.LeaseAbandoned): (Status.ABANDONED,) for status in HELD},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from htlease import messages as m
 from htlease.attempt import AttemptId, Evidence
-from htlease.plan import Plan, is_done, phases_left
+from htlease.plan import Plan, is_done, is_wall_time, phases_left
 from htlease.profiles import flow_of
 from htlease.replies import renewal_of, short_of
 from htlease.subjob import (
@@ -127,7 +127,17 @@ def exited(state: SubjobState, command: m.Exited, now: float) -> m.Decision:
         return m.Accepted((), short_of(state))
     if state.status not in HELD and state.status not in CLOSED:
         return _given_up(state, command, "exited")
-    events = (m.AttemptExited(state.fence, command.exit_code, command.exit_signal, command.reason),)
+    return _attempt_over(state, command, now)
+
+
+def _attempt_over(state: SubjobState, command: m.Exited | m.Ended, now: float) -> m.Accepted:
+    """Record an end; where a limit on run time brought it about, the plan may call that final."""
+    events: tuple[m.Event, ...] = (
+        m.AttemptExited(state.fence, command.exit_code, command.exit_signal, command.reason),
+    )
+    fails = state.plan is not None and state.plan.on_wall_time == "fail"
+    if fails and is_wall_time(command.reason) and state.status not in CLOSED:
+        events += (m.SubjobClosed("failed", "walltime", state.fence, command.reason),)
     return m.Accepted(events, short_of(apply(state, events, now)))
 
 
@@ -145,19 +155,25 @@ def abandon(state: SubjobState, command: m.Abandon, now: float) -> m.Decision:
 def ended(state: SubjobState, command: m.Ended, now: float) -> m.Decision:
     """Record the end of a job's attempt that the access point has seen; others are untouched.
 
-    Fenced by nothing, since the holder is gone: the report has to name the very start.
+    Fenced by nothing, since the holder is gone: the report has to name the very start. A holder
+    that gave its lease up knew a signal; that a limit on run time had sent it, only the access
+    point knows.
     """
     holder = state.holder
+    is_explanation = (
+        state.status is Status.ABANDONED
+        and state.exited_fence != state.fence
+        and is_wall_time(command.reason)
+    )
     if (
         holder is None
         or holder.kind != "job"
-        or state.status not in HELD
+        or not (state.status in HELD or is_explanation)
         or AttemptId.parse(holder.attempt_id).global_job_id != command.global_job_id
         or not _names(command, holder.evidence)
     ):
         return m.Accepted((), short_of(state))
-    events = (m.AttemptExited(state.fence, command.exit_code, command.exit_signal, command.reason),)
-    return m.Accepted(events, short_of(apply(state, events, now)))
+    return _attempt_over(state, command, now)
 
 
 def observed(state: SubjobState, command: m.Observed, now: float) -> m.Decision:

@@ -137,7 +137,8 @@ def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:
             attempts[-1].update(
                 exit_code=event.exit_code, exit_signal=event.exit_signal, reason=event.reason
             )
-            _end(attempts[-1], "exited", at)
+            if attempts[-1]["end"] is None:
+                _end(attempts[-1], "exited", at)
         elif isinstance(event, m.LeaseAbandoned):
             attempts[-1]["reason"] = event.reason
             _end(attempts[-1], "abandoned", at)

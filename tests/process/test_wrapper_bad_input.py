@@ -15,7 +15,7 @@ _BAD_PLANS = {
     "[[phase]\n": ["plan.toml: TOML: ", "line 1"],
     "{": ["plan.toml: JSON: "],
     "": ["phase: there is none; write one [[phase]] table"],
-    "ttl = 3": ["ttl: is not a key here; the keys are ttl_seconds, takeover, phase"],
+    "ttl = 3": ["ttl: is not a key here; the keys are ttl_seconds, takeover, wall_time_seconds"],
     "phase = 3": ["phase: there is none"],
     "phase = [3]": ["phase 1: is not a table"],
     '[[phase]]\nrun = ["x"]': ["phase 1: has no name"],

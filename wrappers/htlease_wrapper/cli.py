@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from htlease.errors import BadConfig, HTLeaseError
-from htlease.plan import RESTARTS, TAKEOVERS, seconds_from
+from htlease.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.ending import BAD_CONFIG, Leave, internal_error
 
@@ -68,11 +68,15 @@ def _run(arguments: Sequence[str], console: Console) -> int:
         "--restart", choices=RESTARTS, help="what a restart does to that phase [redo]"
     )
     parser.add_argument("--takeover", choices=TAKEOVERS, help="over the plan's [wait]")
+    parser.add_argument(
+        "--on-wall-time", choices=ON_WALL_TIME, help="over the plan's [next-attempt]"
+    )
     for option, name, text in (
         ("--ttl", "ttl_seconds", "how long the lease lasts unrenewed [120]"),
         ("--wait-lease", "wait_lease_seconds", "wait so long for a live lease to end [600]"),
         ("--wait-server", "wait_server_seconds", "wait so long for the server [300]"),
         ("--kill-grace", "kill_grace_seconds", "between SIGTERM and SIGKILL [10]"),
+        ("--wall-time", "wall_time_seconds", "over the plan's: end the payload in time for this"),
     ):
         parser.add_argument(option, dest=name, metavar="SECONDS", type=_seconds, help=text)
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the payload and its arguments")

@@ -12,6 +12,8 @@ from htlease.errors import HTLeaseError, ServerUnavailable
 TRY_LATER = 75
 SUPERSEDED = 76
 BAD_CONFIG = 78
+#: Not of sysexits.h: the job has had its wall time, and its plan says what follows.
+OUT_OF_TIME = 79
 
 
 class Leave(Exception):

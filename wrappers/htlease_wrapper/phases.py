@@ -6,22 +6,24 @@ Which phases are left, the server decided with the grant (`htlease.plan.phases_l
 from __future__ import annotations
 
 import functools
+import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from htlease import messages as m
 from htlease.client import Lease
 from htlease_wrapper import chirp
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import TRY_LATER, Ended, Leave, signal_name
+from htlease_wrapper.ending import OUT_OF_TIME, TRY_LATER, Ended, Leave, signal_name
 from htlease_wrapper.keeper import Keeper, Letter, Verdict
 from htlease_wrapper.settings import Settings
 from htlease_wrapper.signals import Interrupted, Signals
 from htlease_wrapper.supervise import CannotStart, supervise
+from htlease_wrapper.wall_time import AFTER, NO_LIMIT, Limit, limit_of
 
 #: An evicted job does not keep its slot for the sake of its records any longer than this.
 EVICTED_SECONDS = 5.0
@@ -36,12 +38,21 @@ class _PhaseWatch:
     keeper: Keeper
     is_exclusive: bool
     kill_grace_seconds: float
+    #: When the payload has had its time and is asked to end; infinite where it has no limit.
+    stop_at: float
+    monotonic: Callable[[], float]
 
     def verdict(self) -> Verdict:
+        if self.monotonic() >= self.stop_at:
+            return Verdict.END
         return self.keeper.verdict(self.is_exclusive)
 
     def seconds_to_change(self) -> float | None:
-        return self.keeper.seconds_to_change(self.is_exclusive)
+        lease_seconds = self.keeper.seconds_to_change(self.is_exclusive)
+        if self.stop_at == math.inf:
+            return lease_seconds
+        seconds = max(0.0, self.stop_at - self.monotonic())
+        return seconds if lease_seconds is None else min(seconds, lease_seconds)
 
     def seconds_to_live(self) -> float:
         if not self.is_exclusive:
@@ -71,10 +82,14 @@ class Walk:
     checkpoint_exit_code: int | None
     chirp_config: Path | None
     monotonic: Callable[[], float]
+    #: When the wrapper was started, by `monotonic`: wall time counts from there.
+    started_at: float
     #: How the payload that ran last ended.
     ended: Ended | None = None
     #: The lease is to be kept for the next process in this sandbox.
     is_kept: bool = False
+    #: That of the payload that ran last.
+    _limit: Limit = NO_LIMIT
 
     def walk(self) -> Ended:
         """Run what is left to run and return how the payload ended.
@@ -96,10 +111,15 @@ class Walk:
                     "the next start goes by the plan",
                 )
             self._check()
+            self._limit = self._limit_of(phase)
+            if self.monotonic() >= self._limit.stop_at:
+                self._leave_out_of_time(phase, None)
             self._enter(phase)
             ended = self._run(phase, self.settings.commands[phase.name], phase.exclusive)
             if self._is_checkpoint(ended):
                 return self._keep(ended)
+            if self._ran_out_of_time(phase, ended):
+                self._leave_out_of_time(phase, ended)
             if ended.code != 0:
                 return self._not_done(phase, ended)
             is_evicted = self.signals.evicted_by is not None
@@ -167,7 +187,14 @@ class Walk:
     def _run(self, phase: m.PhaseToRun | None, argv: Sequence[str], is_exclusive: bool) -> Ended:
         name = phase.name if phase else (self.lease.grant.phase or "")
         environ = {**self.environ, "HTLEASE_PHASE": name}
-        watch = _PhaseWatch(self.keeper, is_exclusive, self.settings.kill_grace_seconds)
+        self._limit = self._limit_of(phase)
+        watch = _PhaseWatch(
+            self.keeper,
+            is_exclusive,
+            self.settings.kill_grace_seconds,
+            self._limit.stop_at,
+            self.monotonic,
+        )
         try:
             self.ended = supervise(argv, environ, self.signals, watch, self.monotonic)
         except CannotStart as error:
@@ -190,6 +217,8 @@ class Walk:
         ended = self._run(None, self.settings.command, is_exclusive)
         if self._is_checkpoint(ended):
             return self._keep(ended)
+        if self._ran_out_of_time(None, ended):
+            self._leave_out_of_time(None, ended)
         if ended.code == 0:
             self._post(m.Exited, exit_code=0)
             self._finish()
@@ -200,7 +229,9 @@ class Walk:
 
     def _is_checkpoint(self, ended: Ended) -> bool:
         code = self.checkpoint_exit_code
-        return code is not None and ended.code == code and self.signals.evicted_by is None
+        if self.signals.evicted_by is not None or self.monotonic() >= self._limit.stop_at:
+            return False
+        return code is not None and ended.code == code
 
     def _keep(self, ended: Ended) -> Ended:
         """Leave the lease to the process that HTCondor starts next in this sandbox."""
@@ -222,6 +253,34 @@ class Walk:
         self._post(m.Exited, exit_code=ended.code, exit_signal=ended.signal, reason=reason)
         self._finish()
         return ended
+
+    # ------------------------------------------------------------ wall time
+
+    def _limit_of(self, phase: m.PhaseToRun | None) -> Limit:
+        name = phase.name if phase else None
+        return limit_of(self.settings, name, self.started_at, self.monotonic())
+
+    def _ran_out_of_time(self, phase: m.PhaseToRun | None, ended: Ended) -> bool:
+        """Tell whether the wall time, and not the payload or HTCondor, made the end.
+
+        A payload that saves its work when it is asked to end may well end with 0, so that 0 counts
+        only where a second run would be wrong.
+        """
+        if self.monotonic() < self._limit.stop_at or self.signals.evicted_by is not None:
+            return False
+        return not (ended.code == 0 and phase is not None and phase.restart == "once")
+
+    def _leave_out_of_time(self, phase: m.PhaseToRun | None, ended: Ended | None) -> NoReturn:
+        policy = self.settings.plan.on_wall_time or "next-attempt"
+        reason, code = self._limit.reason, None
+        if ended is not None:
+            reason, code = f"{reason}; its payload ended with {ended}", ended.code
+            if policy == "fail" and phase is not None:
+                self._post(m.Fail, phase=phase.name, reason=reason, exit_code=code)
+        number = ended.signal if ended else None
+        self._post(m.Exited, exit_code=code, exit_signal=number, reason=reason)
+        self._finish()
+        raise Leave(OUT_OF_TIME, f"{reason}; {AFTER[policy]}")
 
     def _give_up_evicted(self) -> None:
         number = self.signals.evicted_by or int(signal.SIGTERM)

@@ -88,6 +88,7 @@ class _Attempt:
     def __init__(
         self, settings: Settings, job: Job, environ: Mapping[str, str], console: Console
     ) -> None:
+        self._started_at = since_boot()
         self.settings = settings
         self.job = job
         self._environ = environ
@@ -209,6 +210,7 @@ class _Attempt:
             checkpoint_exit_code=checkpoint_exit_code(self.job.ad),
             chirp_config=chirp.config_path(self._environ, self.job.sandbox),
             monotonic=since_boot,
+            started_at=self._started_at,
         )
 
     def do(self, walk: Walk) -> Ended:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from htlease.errors import BadConfig, InvalidField
-from htlease.plan import TTL_DEFAULT_SECONDS, Plan, check_ttl
+from htlease.plan import TTL_DEFAULT_SECONDS, Plan, PlanFile, check_ttl
 from htlease_wrapper.job_ad import Ad
 
 WAIT_LEASE_SECONDS = 600.0
@@ -33,6 +33,8 @@ class RunOptions:
     wait_lease_seconds: float | None = None
     wait_server_seconds: float | None = None
     kill_grace_seconds: float | None = None
+    wall_time_seconds: float | None = None
+    on_wall_time: str | None = None
     command: tuple[str, ...] = ()
 
     @property
@@ -57,6 +59,10 @@ class Settings:
     wait_lease_seconds: float
     wait_server_seconds: float
     kill_grace_seconds: float
+    #: From the wrapper's start on; the payload is killed then, and asked to end a grace before.
+    wall_time_seconds: float | None = None
+    #: Phase -> the same from the phase's start on.
+    phase_wall_times: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def exchange_seconds(self) -> float:
@@ -73,10 +79,13 @@ def settle(options: RunOptions, environ: Mapping[str, str], ad: Ad | None) -> Se
     """Return settings whose parts fit together; raises BadConfig with one sentence."""
     server = server_of(options.server, environ, ad)
     try:
-        plan, commands, plan_ttl_seconds = _plan(options)
-        ttl_seconds = check_ttl(options.ttl_seconds or plan_ttl_seconds or TTL_DEFAULT_SECONDS)
-        if options.takeover is not None:
-            plan = replace(plan, takeover=options.takeover)
+        file = _plan(options)
+        ttl_seconds = check_ttl(options.ttl_seconds or file.ttl_seconds or TTL_DEFAULT_SECONDS)
+        plan = replace(
+            file.plan,
+            takeover=options.takeover or file.plan.takeover,
+            on_wall_time=options.on_wall_time or file.plan.on_wall_time,
+        )
     except InvalidField as error:
         raise BadConfig(str(error)) from None
     most_grace_seconds = ttl_seconds / 2
@@ -98,16 +107,25 @@ def settle(options: RunOptions, environ: Mapping[str, str], ad: Ad | None) -> Se
             f"{ttl_seconds:g} s, so a payload that must go could outlive the lease; give at most "
             f"{most_grace_seconds:g}"
         )
+    wall_time_seconds = options.wall_time_seconds or file.wall_time_seconds
+    for of, seconds in [("", wall_time_seconds), *file.phase_wall_times.items()]:
+        if seconds is not None and seconds <= kill_grace_seconds:
+            raise BadConfig(
+                f"the wall time of {seconds:g} s{of and f' of {of}'} leaves the payload no time "
+                f"before it is asked to end, --kill-grace {kill_grace_seconds:g} s ahead of that"
+            )
     return Settings(
         server,
         options.key or environ.get("HTLEASE_KEY") or None,
         plan,
-        commands,
+        file.commands,
         options.command,
         ttl_seconds,
         wait_lease_seconds,
         WAIT_SERVER_SECONDS if options.wait_server_seconds is None else options.wait_server_seconds,
         kill_grace_seconds,
+        wall_time_seconds,
+        file.phase_wall_times,
     )
 
 
@@ -122,9 +140,8 @@ def server_of(given: str | None, environ: Mapping[str, str], ad: Ad | None) -> s
     return server
 
 
-def _plan(
-    options: RunOptions,
-) -> tuple[Plan, Mapping[str, tuple[str, ...]], float | None]:
+def _plan(options: RunOptions) -> PlanFile:
+    """Return the plan file, or what stands in for one."""
     if options.plan is not None and options.profile is not None:
         raise BadConfig("--plan and --profile both say which phases there are; give one of them")
     is_named = options.phase_name is not None or options.restart is not None
@@ -144,14 +161,14 @@ def _plan(
             )
         if not file.commands:
             _need_command(options, f"plan {options.plan} has no run")
-        return file.plan, file.commands, file.ttl_seconds
+        return file
     _need_command(options, "there is no plan")
     if options.profile is not None:
         from htlease.profiles import plan_of
 
-        return plan_of(options.profile), {}, None
+        return PlanFile(plan_of(options.profile), {}, None)
     plan = Plan.single(options.phase_name or "run", options.restart or "redo")
-    return plan, {plan.phases[0].name: options.command}, None
+    return PlanFile(plan, {plan.phases[0].name: options.command}, None)
 
 
 def _need_command(options: RunOptions, because: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from htlease.plan_file import read_plan_file
 from htlease_admin.dag.instrument import (
     Instrumented,
     Wanted,
@@ -21,7 +22,7 @@ from htlease_admin.dag.instrument import (
     write,
 )
 from htlease_admin.parameters import DURATION, WORKFLOW
-from htlease_admin.plans import plan_document, read_plan
+from htlease_admin.plans import plan_document
 from htlease_admin.session import Session, pass_session
 from htlease_admin.submit import default_workflow
 from htlease_dagman.dag_line import without_line
@@ -147,7 +148,7 @@ def instrument(
         return
     fields: dict[str, Any] = {"labels": {"dag": file.name}, "structure": result.structure}
     if plan_path is not None:
-        fields["plan"] = plan_document(read_plan(plan_path)[0])
+        fields["plan"] = plan_document(read_plan_file(plan_path).plan)
     server = session.server()
     server.put_workflow(result.workflow, fields)
     token = server.mint_token(result.workflow, None, token_ttl_seconds)["token"]

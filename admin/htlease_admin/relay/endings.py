@@ -8,33 +8,34 @@ from typing import Any
 
 from htlease.attempt import AttemptId, ReadFrom, start_number
 from htlease.errors import InvalidField
-from htlease.plan import Plan
+from htlease.plan import WALL_TIME, Plan
 from htlease.removal import reason_of
 from htlease_admin.schedd import Plain
 
-REMOVED, COMPLETED = 3, 4
+REMOVED, COMPLETED, HELD = 3, 4, 5
 
 #: What is read of each job.
 ATTRIBUTES = (
     *("GlobalJobId", "HTLeaseKey", "JobStatus", "NumJobStarts", "NumShadowStarts"),
     *("ExitBySignal", "ExitCode", "ExitSignal", "RemoveReason", "RoutedFromJobId"),
-    *("JobCurrentStartDate", "JobDisconnectedDate"),
+    *("JobCurrentStartDate", "JobDisconnectedDate", "HoldReason"),
 )
 
 
 @dataclass(frozen=True)
 class End:
-    """A job that has run for the last time."""
+    """A start that was a job's last, or after which a limit on run time holds the job."""
 
     global_job_id: str
     key: str
-    #: REMOVED or COMPLETED.
+    #: REMOVED, COMPLETED or HELD.
     status: int
     job_starts: int | None
     shadow_starts: int | None
     exit_code: int | None
     exit_signal: int | None
-    remove_reason: str
+    #: Why it was removed or is held.
+    queue_reason: str
     #: The Job Router made this job, and settles it by its own hooks.
     is_routed_copy: bool
     #: Nobody saw its processes end: it was removed by force, or while its shadow had lost them.
@@ -43,9 +44,9 @@ class End:
     @property
     def reason(self) -> str:
         """How it ended, for the history."""
-        if self.status == REMOVED:
-            code = reason_of(self.remove_reason).code
-            return f"{code}: {self.remove_reason}" if self.remove_reason else code
+        if self.status in (REMOVED, HELD):
+            code = reason_of(self.queue_reason).code
+            return f"{code}: {self.queue_reason}" if self.queue_reason else code
         if self.exit_signal is not None:
             return f"the job was killed by signal {self.exit_signal}"
         return f"the job ended with exit code {self.exit_code}"
@@ -66,11 +67,14 @@ def end_of(ad: Mapping[str, Plain]) -> End | None:
     key, global_job_id, status = ad.get("HTLeaseKey"), ad.get("GlobalJobId"), ad.get("JobStatus")
     if not (isinstance(key, str) and isinstance(global_job_id, str)):
         return None
-    if status not in (REMOVED, COMPLETED):
+    if status not in (REMOVED, COMPLETED, HELD):
         return None
+    reason_name = {REMOVED: "RemoveReason", HELD: "HoldReason"}.get(int(status), "")
+    queue_reason = str(ad.get(reason_name, ""))
+    if status == HELD and reason_of(queue_reason).code != WALL_TIME:
+        return None  # who holds a job may release it
     starts = _count(ad, "NumJobStarts")
     by_signal = status == COMPLETED and ad.get("ExitBySignal") is True
-    remove_reason = str(ad.get("RemoveReason", "")) if status == REMOVED else ""
     lost_at, started_at = _count(ad, "JobDisconnectedDate"), _count(ad, "JobCurrentStartDate")
     was_lost = lost_at is not None and lost_at >= (started_at or 0)
     return End(
@@ -82,9 +86,9 @@ def end_of(ad: Mapping[str, Plain]) -> End | None:
         # A removed job keeps the exit code of an earlier start.
         _count(ad, "ExitCode") if status == COMPLETED and not by_signal else None,
         _count(ad, "ExitSignal") if by_signal else None,
-        remove_reason,
+        queue_reason,
         "RoutedFromJobId" in ad,
-        status == REMOVED and (was_lost or "-forcex" in remove_reason),
+        status == REMOVED and (was_lost or "-forcex" in queue_reason),
     )
 
 
@@ -116,8 +120,10 @@ def closing_of(end: End, subjob: Mapping[str, Any]) -> Closing | None:
     """Return how the subjob is to be closed; None when this end closes nothing."""
     if subjob["outcome"] is not None or end.is_routed_copy or not is_about(end, subjob):
         return None
+    if end.status == HELD:
+        return None  # its plan says whether that is the end of it, and the server goes by that
     if end.status == REMOVED:
-        removal = reason_of(end.remove_reason)
+        removal = reason_of(end.queue_reason)
         if removal.outcome is None:
             return None
         return Closing(removal.outcome, end.reason)

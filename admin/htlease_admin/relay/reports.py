@@ -9,6 +9,7 @@ import socket
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
+from htlease.plan import is_wall_time
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.relay.copies import as_of_copy
 from htlease_admin.relay.endings import Closing, End, closing_of, is_about
@@ -44,7 +45,9 @@ class Reports:
             return True
         end = as_of_copy(end, subjob)
         is_held = subjob["status"] in _MAY_HOLD and not end.may_be_alive
-        if is_held and subjob["outcome"] is None and is_about(end, subjob):
+        is_unexplained = subjob["status"] == "abandoned" and is_wall_time(end.reason)
+        is_wanted = is_held or is_unexplained
+        if is_wanted and subjob["outcome"] is None and is_about(end, subjob):
             self._server.command(
                 key,
                 m.Ended(

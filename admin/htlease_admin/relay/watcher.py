@@ -16,7 +16,7 @@ from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError
 from htlease_admin.relay.chirp_starts import ChirpStarts
-from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, End, end_of
+from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, HELD, End, end_of
 from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
 
@@ -100,7 +100,7 @@ class Watcher:
                 f"state directory {directory}: {error.strerror}; name another with --state-dir"
             ) from None
         #: Ended jobs that stay in the queue and were reported.
-        self._reported: set[str] = set()
+        self._reported: set[End] = set()
         self._trouble: str | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -151,12 +151,15 @@ class Watcher:
         self._progress.since = position
 
     def _look_at_queue(self) -> None:
-        constraint = f"JobStatus == {COMPLETED} && {_HAS_KEY}"
+        constraint = f"(JobStatus == {COMPLETED} || JobStatus == {HELD}) && {_HAS_KEY}"
         ads = self._queue.read_jobs(constraint, ATTRIBUTES)
-        ends = {end.global_job_id: end for end in map(end_of, ads) if end is not None}
-        for name in ends.keys() - self._reported:
-            self._report(ends[name])
-        self._reported = set(ends)
+        ends = {end for end in map(end_of, ads) if end is not None}
+        for end in ends - self._reported:
+            if end.status == HELD:
+                self._reports.report(end)
+            else:
+                self._report(end)
+        self._reported = ends
 
     def _report(self, end: End) -> None:
         name = end.global_job_id

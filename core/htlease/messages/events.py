@@ -187,7 +187,7 @@ class SubjobClosed:
     """Nothing more happens here unless a new submission re-opens it."""
 
     outcome: str
-    #: last-phase, committed, settled, cancelled, or state (a terminal state was entered).
+    #: last-phase, committed, settled, cancelled, walltime, or state (a terminal one was entered).
     by: str
     fence: int
     reason: str | None = None

@@ -59,6 +59,17 @@ def test_a_job_that_may_run_again_has_not_ended(status: int | None) -> None:
     assert end_of(ad(JobStatus=status)) is None
 
 
+def test_a_hold_by_a_limit_on_run_time_ends_a_start_and_closes_nothing_itself() -> None:
+    reason = "The job exceeded allowed execute duration of 00:06"
+    held = end(JobStatus=5, HoldReason=reason, ExitCode=None)
+    assert held.reason == f"walltime: {reason}"
+    assert closing_of(held, subjob(RUN, status="abandoned")) is None
+
+
+def test_any_other_hold_is_no_end() -> None:
+    assert end_of(ad(JobStatus=5, HoldReason="via condor_hold (by user ann)")) is None
+
+
 def test_a_job_without_key_has_nothing_to_report() -> None:
     assert end_of(ad(HTLeaseKey=None)) is None
 
@@ -116,7 +127,7 @@ def test_another_end_is_a_failure(changes: dict[str, Any], reason: str) -> None:
         (
             "CE job removed by SYSTEM_PERIODIC_REMOVE due to job exceeded allowed walltime: 9 min",
             "failed",
-            "wall-time-exceeded",
+            "walltime",
         ),
     ],
 )

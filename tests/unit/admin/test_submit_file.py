@@ -247,3 +247,43 @@ def test_the_text_has_all_items_and_keeps_values_with_commas_apart() -> None:
         "executable = a\nqueue 2 x,y from (\n    1, 2 3\n    4,5\x1f6\n)\n"
     )
     assert Description(Commands({"executable": "a"}), 3).text() == "executable = a\nqueue 3\n"
+
+
+# ---------------------------------------------------------------- wall time
+
+
+def after_wall_time(policy: str, /, **commands: str) -> Commands:
+    return wrapped(replace(WRAPPING, on_wall_time=policy), **commands)
+
+
+HELD_BY_LIMIT = "JobStatus == 5 && (HoldReasonCode == 46 || HoldReasonCode == 47)"
+
+
+def test_the_next_attempt_comes_by_itself_when_the_time_was_over() -> None:
+    commands = after_wall_time("next-attempt")
+    assert commands["on_exit_remove"].startswith("ExitCode =!= 79 && (ExitCode =!= 75 ||")
+    assert commands["periodic_release"] == HELD_BY_LIMIT
+
+
+def test_a_job_that_is_to_be_held_is_held_with_the_reason() -> None:
+    commands = after_wall_time("hold")
+    assert commands["on_exit_hold"] == "ExitCode =?= 79"
+    assert commands["on_exit_hold_reason"].startswith('"walltime: ')
+    assert "79" not in commands["on_exit_remove"]
+    assert "periodic_release" not in commands
+
+
+def test_what_has_failed_does_not_stay_in_the_queue() -> None:
+    commands = after_wall_time("fail")
+    assert commands["periodic_remove"] == HELD_BY_LIMIT
+    assert "79" not in commands["on_exit_remove"]
+
+
+def test_expressions_of_the_users_own_stand() -> None:
+    commands = after_wall_time("hold", on_exit_hold="ExitCode > 90", max_retries="3")
+    assert commands["on_exit_hold"] == "ExitCode > 90"
+    assert "on_exit_remove" not in commands
+
+
+def test_a_plan_that_says_nothing_of_time_changes_nothing() -> None:
+    assert not {"periodic_release", "periodic_remove", "on_exit_hold"} & set(wrapped())

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from htlease import messages as m
-from htlease.plan import PhaseSpec, Plan
+from htlease.plan import ON_WALL_TIME, PhaseSpec, Plan
 from htlease.subjob import Status
 from tests.unit.core.world import GJID, STAGED, World, nonce
 
@@ -158,3 +158,52 @@ def test_the_same_report_again_says_the_same() -> None:
     assert isinstance(first, m.Accepted) and isinstance(again, m.Accepted)
     assert again.reply == first.reply
     assert again.events == ()
+
+
+WALL_TIME = "walltime: The job exceeded allowed execute duration of 00:06"
+
+
+def test_a_limit_on_run_time_explains_an_end_of_which_the_job_knew_a_signal_only() -> None:
+    world = World()
+    world.grant("first", 1)
+    world.write("first", m.Abandon, "asked to end by SIGTERM")
+    world.send(m.Ended(GJID, 1, 1, reason=WALL_TIME))
+    world.send(m.Ended(GJID, 1, 1, reason=WALL_TIME))
+    ends = [event for event in world.history if isinstance(event, m.AttemptExited)]
+    assert [(event.fence, event.reason) for event in ends] == [(1, WALL_TIME)]
+    assert world.state.status is Status.ABANDONED
+    world.grant("second", 2)
+
+
+def test_an_abandoned_lease_stays_as_it_is_whatever_else_is_reported() -> None:
+    world = World()
+    world.grant("first", 1)
+    world.write("first", m.Abandon, "asked to end by SIGTERM")
+    before = world.state
+    world.send(m.Ended(GJID, 1, 1, reason="terminate event"))
+    world.send(m.Ended(GJID, 2, 2, reason=WALL_TIME))
+    assert world.state == before
+
+
+@pytest.mark.parametrize("policy", ON_WALL_TIME)
+@pytest.mark.parametrize("says", ["the wrapper", "the access point", "the access point, late"])
+def test_what_a_limit_on_run_time_comes_to_is_the_plans_business(policy: str, says: str) -> None:
+    world = World(plan=dataclasses.replace(STAGED, on_wall_time=policy))
+    world.grant("first", 1)
+    if says == "the wrapper":
+        world.write("first", m.Exited, None, 15, WALL_TIME)
+    elif says == "the access point":
+        world.send(m.Ended(GJID, 1, 1, reason=WALL_TIME))
+    else:
+        world.write("first", m.Abandon, "asked to end by SIGTERM")
+        world.send(m.Ended(GJID, 1, 1, reason=WALL_TIME))
+    assert world.state.outcome == ("failed" if policy == "fail" else None)
+    if policy != "fail":
+        world.grant("second", 2)
+
+
+def test_any_other_end_closes_nothing_under_any_policy() -> None:
+    world = World(plan=dataclasses.replace(STAGED, on_wall_time="fail"))
+    world.grant("first", 1)
+    world.write("first", m.Exited, 1, None, "payload ended with exit code 1")
+    assert world.state.outcome is None

@@ -61,3 +61,20 @@ def test_what_is_no_text_or_too_long_is_refused(tmp_path: Path, data: bytes) -> 
     path.write_bytes(data)
     with pytest.raises(BadConfig, match=r"plan\.toml"):
         read_plan_file(path)
+
+
+def test_wall_times_stay_with_who_keeps_them_and_the_policy_travels() -> None:
+    file = plan_from_text(
+        'wall_time_seconds = 3600\non_wall_time = "hold"\n'
+        '[[phase]]\nname = "a"\nrun = ["x"]\nwall_time_seconds = 60.5\n'
+        '[[phase]]\nname = "b"\nrun = ["x"]\n'
+    )
+    assert (file.wall_time_seconds, file.phase_wall_times) == (3600, {"a": 60.5})
+    assert file.plan == Plan((PhaseSpec("a"), PhaseSpec("b")), on_wall_time="hold")
+    assert file.after_wall_time == "hold"
+
+
+def test_a_limit_without_a_policy_is_followed_by_the_next_attempt() -> None:
+    text = '[[phase]]\nname = "a"\nrun = ["x"]\n'
+    assert plan_from_text(f"wall_time_seconds = 9\n{text}").after_wall_time == "next-attempt"
+    assert plan_from_text(text).after_wall_time is None

@@ -9,6 +9,9 @@ NO_ROUTE = (
     "HTCondor-CE held job due to no matching routes, route job limit, or route failure threshold; "
     "see 'HTCondor-CE Troubleshooting Guide'"
 )
+OWN_REMOVE = "The job attribute PeriodicRemove expression"
+OWN_HOLD = "The job attribute PeriodicHold expression"
+SITE_REMOVE = "The system macro SYSTEM_PERIODIC_REMOVE expression"
 
 # (text as the ad has it, code, outcome)
 TEXTS = [
@@ -16,9 +19,27 @@ TEXTS = [
     (CE_REMOVED + "being in the hold state for 24 hours.", "held-too-long", "failed"),
     (
         CE_REMOVED + "job exceeded allowed walltime: 259200 minutes.",
-        "wall-time-exceeded",
+        "walltime",
         "failed",
     ),
+    ("The job exceeded allowed execute duration of 00:06", "walltime", None),
+    ("The job exceeded allowed job duration of 1+00:00:00", "walltime", None),
+    (
+        f"{OWN_REMOVE} 'JobStatus == 5 && HoldReasonCode == 47' evaluated to TRUE",
+        "walltime",
+        "failed",
+    ),
+    (
+        f"{SITE_REMOVE} 'RemoteWallClockTime > 604800' evaluated to TRUE",
+        "walltime",
+        "failed",
+    ),
+    (
+        f"{OWN_HOLD} 'time() - JobCurrentStartDate > 6' evaluated to TRUE",
+        "walltime",
+        None,
+    ),
+    ("wall time of queue long: 72 h", "walltime", "failed"),
     (CE_REMOVED + "job completed over 30 days ago.", "completed-long-ago", "complete"),
     (CE_REMOVED + "input files missing.", "input-files-missing", "failed"),
     (NO_ROUTE, "no-route", None),
