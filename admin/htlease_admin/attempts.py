@@ -37,6 +37,8 @@ class Attempt:
     #: Its writes that were refused.
     late_writes: list[Event] = field(default_factory=list)
     phases: list[Event] = field(default_factory=list)
+    #: What was done to its job in the queue while it was the last to hold the lease.
+    observed: list[Event] = field(default_factory=list)
 
     @property
     def fence(self) -> int | None:
@@ -52,6 +54,7 @@ class Attempt:
 
 
 _ENDS = ("attempt-exited", "lease-abandoned", "subjob-closed")
+_OBSERVED = ("job-held", "job-released", "job-removed")
 _PHASES = ("phase-entered", "phase-completed", "phase-failed")
 
 
@@ -85,6 +88,9 @@ def read_attempts(events: Sequence[Event]) -> list[Attempt]:
                 asking[asked.attempt_id] = asked
                 attempts.append(asked)
             asked.refusals.append(event)
+        elif kind in _OBSERVED:
+            if holder is not None and holder.attempt_id.startswith(f"{event['global_job_id']}@"):
+                holder.observed.append(event)
         elif (owner := by_fence.get(event.get("fence", -1))) is not None:
             _add(owner, kind, event)
     return attempts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from htlease.plan import is_wall_time
 from htlease_admin.attempts import Attempt, Event, ending_text, read_attempts
 from htlease_admin.tables import moment_text
-from htlease_admin.timeline import closing_reason, grant_reason
+from htlease_admin.timeline import closing_reason, grant_reason, hold_text, who_acted
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def _story(attempt: Attempt) -> list[str]:
     told.append((attempt.grant, _grant(attempt, attempt.grant)))
     told += [(event, _work(event)) for event in attempt.phases]
     told += [(recall, _recall(recall)) for recall in attempt.recalls]
+    told += [(event, _observed(event)) for event in attempt.observed]
     if attempt.end:
         told.append((attempt.end, _end(attempt, attempt.end)))
     if attempt.late_writes:
@@ -102,6 +103,12 @@ def _recall(event: Event) -> str:
         f"{_at(event)} its lease was recalled, because {event['by_attempt_id']} is newer: it "
         "could finish by its deadline but not renew."
     )
+
+
+def _observed(event: Event) -> str:
+    verb = event["event"].removeprefix("job-")
+    why = hold_text(event) if verb == "held" else event.get("reason")
+    return f"{_at(event)} its job was {verb} by {who_acted(event)}{f': {why}' if why else ''}."
 
 
 def _late(attempt: Attempt) -> str:

@@ -171,6 +171,40 @@ def _abandoned(event: Event, attempt: Attempt | None) -> tuple[str, str]:
     return "gave the lease up", event.get("reason") or ""
 
 
+_WHO = {
+    "user": "its user",
+    "htlease": "htlease",
+    "job-policy": "its own policy",
+    "site-policy": "the site's policy",
+    "htcondor": "HTCondor",
+}
+
+
+def who_acted(event: Event) -> str:
+    """Say on whose behalf a job was held, released or removed, in words that follow `by`."""
+    by: str = event.get("by") or "somebody"
+    return _WHO.get(by, by)
+
+
+def hold_text(hold: Event) -> str:
+    """Say why a job is held, with HTCondor's codes."""
+    codes = ".".join(str(hold[name]) for name in ("code", "subcode") if hold.get(name) is not None)
+    reason = hold.get("reason") or "no reason given"
+    return f"{reason} (hold code {codes})" if codes else reason
+
+
+def _held(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return f"job held by {who_acted(event)}", hold_text(event)
+
+
+def _released(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return f"job released by {who_acted(event)}", event.get("reason") or ""
+
+
+def _removed(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return f"job removed by {who_acted(event)}", event.get("reason") or ""
+
+
 def closing_reason(event: Event) -> str:
     """Say what closed a subjob."""
     by = {
@@ -205,5 +239,8 @@ _TELLERS: dict[str, Callable[[Event, Attempt | None], tuple[str, str]]] = {
     "phase-failed": _failed,
     "attempt-exited": _exited,
     "lease-abandoned": _abandoned,
+    "job-held": _held,
+    "job-released": _released,
+    "job-removed": _removed,
     "subjob-closed": _closed,
 }

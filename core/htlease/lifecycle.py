@@ -280,6 +280,7 @@ _DECIDERS: dict[type, Callable[[SubjobState, Any, float], m.Decision]] = {
     m.Exited: writes.exited,
     m.Abandon: writes.abandon,
     m.Ended: writes.ended,
+    m.Observed: writes.observed,
     m.Commit: writes.commit,
     m.Settle: writes.settle,
     m.Cancel: writes.cancel,

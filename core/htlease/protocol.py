@@ -30,6 +30,7 @@ SUBJOB_CALLS: Mapping[str, type[m.Command]] = {
     "exited": m.Exited,
     "abandon": m.Abandon,
     "ended": m.Ended,
+    "observed": m.Observed,
     "commit": m.Commit,
     "settle": m.Settle,
     "cancel": m.Cancel,

@@ -20,6 +20,7 @@ from htlease.plan import Plan
 #: kept one is taken for superseded: its fence was issued, or the counter would not be past it.
 GRANTS_KEPT = 100
 REFUSALS_KEPT = 100
+REMOVALS_KEPT = 20
 #: Accepted requests that are recognised when they come again.
 REQUESTS_KEPT = 64
 
@@ -46,6 +47,9 @@ _STAYS = (
     m.AttemptRefused,
     m.WriteRefused,
     m.SubmissionSeen,
+    m.JobHeld,
+    m.JobReleased,
+    m.JobRemoved,
 )
 _WORK = (m.PhaseEntered, m.PhaseCompleted, m.PhaseFailed, m.DetailsSaved, m.LeaseRenewed)
 
@@ -120,6 +124,10 @@ class SubjobState:
     exited_fence: int = 0
     #: (code, whom) of the refusals already recorded.
     refusals: tuple[tuple[str, str], ...] = ()
+    #: The hold under which the newest submission stands, as far as anybody reported it.
+    job_hold: m.JobHeld | None = None
+    #: The jobs whose removal is recorded, oldest first.
+    removed_jobs: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str | None:
@@ -183,6 +191,8 @@ def evolve(state: SubjobState, event: m.Event, now: float) -> SubjobState:
         return replace(state, status=targets[0])
     if isinstance(event, m.SubjobClosed):
         return replace(state, status=Status(event.outcome), recalled_by=None)
+    if isinstance(event, (m.JobHeld, m.JobReleased, m.JobRemoved)):
+        return _observed(state, event)
     whom = event.nonce_digest if isinstance(event, m.AttemptRefused) else str(event.fence)
     return replace(state, refusals=(*state.refusals, (event.code, whom)))
 
@@ -222,7 +232,21 @@ def _acquired(state: SubjobState, event: m.LeaseAcquired) -> SubjobState:
         grants=(*state.grants, (event.fence, event.nonce_digest))[-GRANTS_KEPT:],
         attempt_number=event.attempt_number,
         last_job_attempt_id=event.attempt_id if is_job else state.last_job_attempt_id,
+        # It was released by somebody, or it would not have started.
+        job_hold=None if is_job else state.job_hold,
     )
+
+
+def _observed(state: SubjobState, event: m.JobHeld | m.JobReleased | m.JobRemoved) -> SubjobState:
+    if isinstance(event, m.JobHeld):
+        return replace(state, job_hold=event)
+    hold = state.job_hold
+    if hold is not None and hold.global_job_id == event.global_job_id:
+        state = replace(state, job_hold=None)
+    if isinstance(event, m.JobReleased):
+        return state
+    removed = (*state.removed_jobs, event.global_job_id)[-REMOVALS_KEPT:]
+    return replace(state, removed_jobs=removed)
 
 
 def _phase_changed(
@@ -290,6 +314,7 @@ def _submission(state: SubjobState, event: m.SubmissionEnrolled | m.SubmissionSe
         epoch=max(state.epoch, event.epoch),
         awaiting_epoch=event.epoch if event.global_job_id is None else state.awaiting_epoch,
         plan=event.plan or state.plan,
+        job_hold=None if event.epoch > state.epoch else state.job_hold,
     )
 
 

@@ -176,6 +176,27 @@ def ended(state: SubjobState, command: m.Ended, now: float) -> m.Decision:
     return _attempt_over(state, command, now)
 
 
+def observed(state: SubjobState, command: m.Observed, now: float) -> m.Decision:
+    """Record what was done to a job; what is known, or is of an earlier submission, adds nothing.
+
+    Fenced by nothing, since it decides nothing.
+    """
+    event: m.JobHeld | m.JobReleased | m.JobRemoved
+    job, by, reason = command.global_job_id, command.by, command.reason
+    hold = state.job_hold
+    if command.what == "held":
+        event = m.JobHeld(job, by, reason, command.code, command.subcode)
+        is_news = event != hold and state.submissions.get(job, state.epoch) == state.epoch
+    elif command.what == "released":
+        event = m.JobReleased(job, by, reason)
+        is_news = hold is not None and hold.global_job_id == job
+    else:
+        event = m.JobRemoved(job, by, reason)
+        is_news = job not in state.removed_jobs
+    events: tuple[m.Event, ...] = (event,) if is_news else ()
+    return m.Accepted(events, short_of(apply(state, events, now)))
+
+
 def _names(command: m.Ended, evidence: Evidence) -> bool:
     start = (evidence.job_starts, evidence.shadow_starts)
     return start != (None, None) and start == (command.job_starts, command.shadow_starts)

@@ -67,6 +67,8 @@ def ids_in(event: m.Event) -> list[str]:
         return [event.attempt_id]
     if isinstance(event, m.SubmissionSeen):
         return [event.global_job_id]
+    if isinstance(event, (m.JobHeld, m.JobRemoved)):
+        return [event.global_job_id]  # a job may be held before anybody on it could speak
     if isinstance(event, m.SubmissionEnrolled):
         job_ids = [] if event.global_job_id is None else [event.global_job_id]
         return [*job_ids, *event.links.values()]

@@ -41,6 +41,7 @@ _REPLIES: dict[str, type] = {
     "exited": m.SubjobReply,
     "abandon": m.SubjobReply,
     "ended": m.SubjobReply,
+    "observed": m.SubjobReply,
     "commit": m.SubjobReply,
     "settle": m.SubjobReply,
     "cancel": m.SubjobReply,

@@ -206,6 +206,8 @@ def _state_document(state: SubjobState) -> Document:
         "epoch": state.epoch,
         "plan": plan,
         "recalled_by": state.recalled_by,
+        "job_hold": state.job_hold,
+        "removed_jobs": state.removed_jobs,
         "exit_code": state.exit_code,
         "exit_signal": state.exit_signal,
         "phases": [

@@ -44,7 +44,7 @@ MAY: Mapping[str, frozenset[Role]] = {
     "workflow": _LOOKING_AT_ALL,
     "workflows": _LOOKING_AT_ALL - {Role.WORKFLOW},
     **dict.fromkeys(("acquire", "renew", "exited", "abandon", *PHASE_CALLS), _HOLDING),
-    **dict.fromkeys(("enroll", "ended", "commit", "settle"), _ON_ACCESS_POINT),
+    **dict.fromkeys(("enroll", "ended", "observed", "commit", "settle"), _ON_ACCESS_POINT),
     "mint": _ON_ACCESS_POINT,
     **dict.fromkeys(("put-workflow", "cancel"), _SUBMITTING),
     "put-maintenance": _OPERATING,

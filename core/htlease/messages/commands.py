@@ -118,6 +118,8 @@ class Enter(FencedCommand):
     """Record the intent to run a phase, before anything of it starts."""
 
     phase: str
+    #: It runs already, begun while the server was away, so no flag can hold it back any more.
+    is_underway: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,37 @@ class Ended:
         _check_text("reason", self.reason)
 
 
+#: What may be observed of a job in the queue.
+OBSERVATIONS = ("held", "released", "removed")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Record what the access point saw done to a subjob's job; nobody's lease changes.
+
+    A held job may run on for a while, and what removed a job did not end its lease: the history
+    says why nothing happens, and no more.
+    """
+
+    global_job_id: str
+    #: One of OBSERVATIONS.
+    what: str
+    #: Who did it: `user`, `htlease`, `job-policy`, `site-policy`, `htcondor`.
+    by: str | None = None
+    reason: str | None = None
+    #: `HoldReasonCode` and `HoldReasonSubCode`.
+    code: int | None = None
+    subcode: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("global_job_id", self.global_job_id, 400)
+        if self.what not in OBSERVATIONS:
+            raise InvalidField("what", f"{self.what!r} is not one of {', '.join(OBSERVATIONS)}")
+        if self.by is not None:
+            check_name("by", self.by)
+        _check_text("reason", self.reason)
+
+
 @dataclass(frozen=True)
 class Cancel:
     """Close the subjob as cancelled whoever holds it; the holder is told at its next call."""
@@ -231,5 +264,17 @@ class Cancel:
 
 
 Command = Union[
-    Enroll, Acquire, Renew, Enter, Complete, Fail, Exited, Abandon, Ended, Commit, Settle, Cancel
+    Enroll,
+    Acquire,
+    Renew,
+    Enter,
+    Complete,
+    Fail,
+    Exited,
+    Abandon,
+    Ended,
+    Observed,
+    Commit,
+    Settle,
+    Cancel,
 ]

@@ -154,6 +154,35 @@ class LeaseAbandoned:
 
 
 @dataclass(frozen=True)
+class JobHeld:
+    """HTCondor holds the subjob's job: it starts no more until it is released."""
+
+    global_job_id: str
+    by: str | None = None
+    reason: str | None = None
+    code: int | None = None
+    subcode: int | None = None
+
+
+@dataclass(frozen=True)
+class JobReleased:
+    """The hold is over; the job may start again."""
+
+    global_job_id: str
+    by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class JobRemoved:
+    """The subjob's job, or the DAG that it was a node of, was removed from the queue."""
+
+    global_job_id: str
+    by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class SubjobClosed:
     """Nothing more happens here unless a new submission re-opens it."""
 
@@ -179,5 +208,8 @@ Event = Union[
     PhaseFailed,
     AttemptExited,
     LeaseAbandoned,
+    JobHeld,
+    JobReleased,
+    JobRemoved,
     SubjobClosed,
 ]

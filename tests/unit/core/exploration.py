@@ -150,6 +150,7 @@ class Explorer:
                     todo.append(after)
         for state in self.states:
             self.check_writers(state)
+            self.check_onlookers(state)
             self.check_can_finish(state)
         return len(self.seen)
 
@@ -305,6 +306,18 @@ class Explorer:
         ]
         if len(writers) > 1 or (writers and writers != [state.fence]):
             raise Broken(f"{self.setting.name}: fences {writers} can all write in {state}")
+
+    def check_onlookers(self, state: SubjobState) -> None:
+        """What is reported of a job in the queue gives and takes no lease."""
+        for what in m.OBSERVATIONS:
+            for job in (GJID, "ap1#99.0#1795225431"):
+                after = state
+                for _ in range(2):
+                    decision = self.rules(after, m.Observed(job, what), NOW)
+                    after = apply(after, decision.events, NOW)
+                seen = replace(after, job_hold=state.job_hold, removed_jobs=state.removed_jobs)
+                if seen != state:
+                    raise Broken(f"{self.setting.name}: {what} changed {state} to {seen}")
 
     def check_can_finish(self, state: SubjobState) -> None:
         """From any state a later start, left alone, brings the subjob to its end."""

@@ -45,8 +45,24 @@ def never_lets_go(state: SubjobState, command: m.Command, now: float) -> m.Decis
     return decide(state, command, now)
 
 
+def ends_the_lease_of_a_removed_job(
+    state: SubjobState, command: m.Command, now: float
+) -> m.Decision:
+    decision = decide(state, command, now)
+    if isinstance(command, m.Observed) and command.what == "removed" and state.is_live(now):
+        return m.Accepted((m.LeaseAbandoned(state.fence),), m.SubjobReply("abandoned", 1, None))
+    return decision
+
+
 @pytest.mark.parametrize(
-    "rules", [ignores_the_fence, grants_while_live, lets_older_attempts_in, never_lets_go]
+    "rules",
+    [
+        ignores_the_fence,
+        grants_while_live,
+        lets_older_attempts_in,
+        never_lets_go,
+        ends_the_lease_of_a_removed_job,
+    ],
 )
 def test_the_explorer_finds_a_rule_that_is_broken_on_purpose(rules: Decide) -> None:
     with pytest.raises(Broken):

@@ -65,6 +65,7 @@ commands = st.one_of(
     st.builds(
         m.Ended, st.just("ap1#1.0#1"), st.none() | st.integers(0, 3), st.none() | st.integers(0, 3)
     ),
+    st.builds(m.Observed, st.just("ap1#1.0#1"), st.sampled_from(m.OBSERVATIONS)),
     st.builds(m.Cancel),
 )
 steps = st.lists(st.tuples(st.sampled_from([0.0, 1.0, 60.0, 121.0]), commands), max_size=25)
