@@ -1,7 +1,7 @@
-"""The ASGI application: from a request to a command, and from a reply to an answer.
+"""The application: from a request to a command, and from a reply to an answer.
 
-It decides nothing about leases. Plain ASGI callables, since writes are what the server spends its
-time on: routing, wrappers and middleware of a framework cost as much as a lease rule.
+It decides nothing about leases. Commands, which are what the server spends its time on, are read
+and queued by plain calls; everything else is a task of its own.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey, check_name
 from htlease.errors import InvalidField
-from htlease.protocol import reply_document, rfc3339
+from htlease.protocol import rfc3339
 from htlease_server import routes
 from htlease_server.auth import Gate
 from htlease_server.bodies import (
@@ -28,36 +28,20 @@ from htlease_server.bodies import (
     decode,
 )
 from htlease_server.caller import NOBODY, Caller
+from htlease_server.commands import INTERNAL, Commands, key_of, note_minted
 from htlease_server.health import why_not_ready
-from htlease_server.journal import note_command
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
-from htlease_server.logs import is_noted, note
+from htlease_server.logs import note
 from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
 from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
 from htlease_server.roles import OPEN_TO_ALL
-from htlease_server.store import MaintenanceRow, WorkflowRow
 from htlease_server.tally import RequestTally
-from htlease_server.tokens import Minted, why_not_mint
-from htlease_server.turn import Answer as LedgerAnswer
-from htlease_server.turn import Crashed, QueueFull, Waiting
-from htlease_server.wire import (
-    Answer,
-    ClientGone,
-    Receive,
-    Refusal,
-    Scope,
-    Send,
-    document,
-    problem,
-    read_body,
-    send_answer,
-)
+from htlease_server.tokens import why_not_mint
+from htlease_server.wire import Answer, Refusal, Replier, Request, document, problem
 from htlease_server.workflow import PutWorkflow
 
-_INTERNAL = m.Rejection("internal", "the server made a mistake; its log says more")
-VIA_MAX_CHARS = 200
 #: The call of a request whose path leads nowhere.
 _NO_CALL = "none"
 _HOME = b"""htlease: state leases for HTCondor jobs that restart.
@@ -68,11 +52,11 @@ _HOME = b"""htlease: state leases for HTCondor jobs that restart.
 """
 
 
-class Request(NamedTuple):
+class Call(NamedTuple):
     """What a handler of a read or of an administrative call gets."""
 
-    scope: Scope
-    receive: Receive
+    request: Request
+    query: bytes
     #: Admitted, and of a role that may make this call.
     caller: Caller
     parts: tuple[bytes, ...]
@@ -86,8 +70,10 @@ class App:
         self._reading = reading
         self._gate = gate
         self._tally = RequestTally()
+        self._commands = Commands(ledger, gate.tokens, self._tally)
         self._numbers = Metrics(ledger, self._tally)
-        self._handlers: dict[str, Callable[[Request], Awaitable[Answer]]] = {
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: dict[str, Callable[[Call], Awaitable[Answer]]] = {
             "subjob": self._subjob,
             "history": self._history,
             "find": self._find,
@@ -104,239 +90,187 @@ class App:
             "home": self._home,
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"htlease speaks HTTP only, not {scope['type']}")
+    def __call__(self, request: Request, replier: Replier) -> None:
+        """Answer a request, at once or when its time has come."""
         started = perf_counter()
+        call = _NO_CALL
         try:
-            answer = await self._answer(scope, receive)
-        except Refusal as refusal:
-            answer = problem(refusal.rejection, headers=refusal.headers)
-        except InvalidField as bad:
-            answer = problem(m.Rejection("invalid", str(bad), field=bad.field))
-        except ClientGone:
-            return
-        except Exception:
-            # The path holds names only; headers and body, where secrets are, stay out of the log.
-            where = f"{scope['method']} {scope['path']}"
-            note(logging.ERROR, "answering a request failed", trace=True, request=where)
-            answer = problem(_INTERNAL)
-        seconds = perf_counter() - started
-        self._tally.add(scope.get("htlease.call", _NO_CALL), answer.code, seconds)
-        await send_answer(send, answer)
+            path, _, query = request.target.partition(b"?")
+            found = routes.find(path)
+            if found is None:
+                raise Refusal("not-found", f"{_shown(path)} is nothing that this server has")
+            method = b"GET" if request.method == b"HEAD" else request.method
+            route = found.methods.get(method)
+            if route is None:
+                raise _no_such_method(path, method, found.methods)
+            call = route.name
+            caller = NOBODY if call in OPEN_TO_ALL else self._admitted(request)
+            if call in READERS:
+                self._commands.take(call, caller, found.parts, request, replier, started)
+                return
+            if call not in OPEN_TO_ALL and not caller.may(call):
+                raise Refusal("forbidden", caller.why_no_call(call))
+            self._start(call, Call(request, query, caller, found.parts), replier, started)
+        except Exception as problem_met:
+            self._answer(call, _answer_to(problem_met, request), replier, started)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        found = routes.find(scope["raw_path"])
-        if found is None:
-            raise Refusal("not-found", f"{scope['path']} is nothing that this server has")
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        route = found.methods.get(method)
-        if route is None:
-            allowed = ", ".join(found.methods)
-            raise Refusal(
-                "method-not-allowed",
-                f"{scope['path']} takes {allowed}, not {method}",
-                (b"allow", allowed.encode()),
-            )
-        scope["htlease.call"] = route.name
-        if route.name in OPEN_TO_ALL:
-            caller = NOBODY
-        else:
-            caller = self._admitted(scope)
-            if route.name in READERS:
-                return await self._write(route.name, caller, found.parts, scope, receive)
-            if not caller.may(route.name):
-                raise Refusal("forbidden", caller.why_no_call(route.name))
-        return await self._handlers[route.name](Request(scope, receive, caller, found.parts))
+    def _answer(self, call: str, answer: Answer, replier: Replier, started: float) -> None:
+        self._tally.add(call, answer.code, perf_counter() - started)
+        replier.answer(answer)
 
-    def _admitted(self, scope: Scope) -> Caller:
-        caller = self._gate.caller(_header(scope, b"authorization"))
+    def _start(self, name: str, call: Call, replier: Replier, started: float) -> None:
+        async def run() -> None:
+            try:
+                answer = await self._handlers[name](call)
+            except Exception as problem_met:
+                answer = _answer_to(problem_met, call.request)
+            self._answer(name, answer, replier, started)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _admitted(self, request: Request) -> Caller:
+        caller = self._gate.caller(request.headers.get(b"authorization"))
         if isinstance(caller, m.Rejection):
             raise Refusal(
                 caller.code, caller.detail, (b"www-authenticate", b'Bearer realm="htlease"')
             )
         return caller
 
-    # ------------------------------------------------------------ commands
+    # ------------------------------------------------------------ changes
 
-    async def _write(
-        self, call: str, caller: Caller, parts: tuple[bytes, ...], scope: Scope, receive: Receive
-    ) -> Answer:
-        key = _key(parts)
-        if not caller.may_see(key.workflow, key.subjob):
-            raise Refusal("forbidden", caller.out_of_reach(key))
-        phase = routes.decoded("phase", parts[2]) if len(parts) == 3 else None
-        sent = READERS[call].read(await read_body(scope, receive), phase)
-        forbidden = caller.why_not(key, sent.command)
-        if forbidden:
-            raise Refusal("forbidden", forbidden)
-        future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
-        via = _via(_header(scope, b"via"))
-        waiting, started = Waiting(key, sent, caller.actor, future, via), perf_counter()
-        outcome = await self._submit(waiting)
-        if isinstance(outcome, m.Rejection) or call == "cancel" or is_noted(logging.DEBUG):
-            note_command(call, waiting, sent, outcome, perf_counter() - started)
-        if isinstance(outcome, m.Rejection):
-            return problem(outcome, key)
-        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow))
-        answer = reply_document(outcome)
-        if isinstance(outcome, m.Renewal) and outcome.order == "continue":
-            self._add_fresh_token(answer, caller, outcome.expires_in_seconds)
-        return document(answer)
-
-    def _add_fresh_token(
-        self, answer: dict[str, Any], caller: Caller, lease_seconds: float
-    ) -> None:
-        """Give a holder a token in place of one that will not last much longer."""
-        fresh = self._gate.tokens.renewed(caller, lease_seconds)
-        if fresh is not None:
-            answer["token"] = fresh.text
-            _note_minted(fresh, caller, caller.scope)
-
-    async def _submit(
-        self, waiting: Waiting
-    ) -> m.Reply | m.Rejection | WorkflowRow | MaintenanceRow:
-        try:
-            self._ledger.submit(waiting)
-        except QueueFull as full:
-            return m.Rejection("overloaded", str(full), retry_after_seconds=RETRY_AFTER_SECONDS)
-        outcome = await waiting.future
-        return _INTERNAL if isinstance(outcome, Crashed) else outcome
-
-    async def _put_workflow(self, request: Request) -> Answer:
-        caller, name = request.caller, _workflow_name(request.parts)
+    async def _put_workflow(self, call: Call) -> Answer:
+        caller, name = call.caller, _workflow_name(call.parts)
         if not caller.may_see(name):
             raise Refusal("forbidden", caller.out_of_reach(name))
-        raw = await read_body(request.scope, request.receive)
+        raw = call.request.body
         body = decode(WORKFLOW_DECODER, raw)
         digest = hashlib.blake2b(raw, digest_size=16).digest()
         put = PutWorkflow(name, body, body.plan_wanted(), digest)
-        future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
-        outcome = await self._submit(Waiting(None, put, caller.actor, future))
+        outcome = await self._commands.put(put, caller.actor)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         note(logging.INFO, "workflow changed", workflow=name, actor=caller.actor)
         return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
 
-    async def _mint(self, request: Request) -> Answer:
-        caller = request.caller
-        wanted = decode(TOKEN_DECODER, await read_body(request.scope, request.receive)).wanted()
+    async def _mint(self, call: Call) -> Answer:
+        caller = call.caller
+        wanted = decode(TOKEN_DECODER, call.request.body).wanted()
         forbidden = why_not_mint(caller, wanted)
         if forbidden:
             raise Refusal("forbidden", forbidden)
         minted = self._gate.tokens.mint(wanted, caller)
-        _note_minted(minted, caller, wanted.about)
+        note_minted(minted, caller, wanted.about)
         return document(
             {"token": minted.text, "id": minted.id, "expires_at": rfc3339(minted.expires_at)}
         )
 
-    async def _put_maintenance(self, request: Request) -> Answer:
-        body = decode(MAINTENANCE_DECODER, await read_body(request.scope, request.receive))
+    async def _put_maintenance(self, call: Call) -> Answer:
+        body = decode(MAINTENANCE_DECODER, call.request.body)
         if not 0 <= body.ends_in_seconds <= WINDOW_MAX_SECONDS:
             raise InvalidField(
                 "ends_in_seconds", f"{body.ends_in_seconds:g} is not 0 to {WINDOW_MAX_SECONDS:g}"
             )
         put = PutMaintenance(body.ends_in_seconds, body.reason)
-        future: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
-        outcome = await self._submit(Waiting(None, put, request.caller.actor, future))
+        outcome = await self._commands.put(put, call.caller.actor)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         note(
             logging.INFO,
             "maintenance announced" if body.ends_in_seconds else "maintenance ended",
             ends_in_seconds=body.ends_in_seconds,
-            actor=request.caller.actor,
+            actor=call.caller.actor,
         )
-        return await self._maintenance(request)
+        return await self._maintenance(call)
 
     # ------------------------------------------------------------ documents
 
-    async def _maintenance(self, request: Request) -> Answer:
+    async def _maintenance(self, call: Call) -> Answer:
         return document(await self._reading.maintenance())
 
-    async def _subjob(self, request: Request) -> Answer:
-        key = _visible_key(request)
+    async def _subjob(self, call: Call) -> Answer:
+        key = _visible_key(call)
         return _found(await self._reading.subjob(key), key)
 
-    async def _history(self, request: Request) -> Answer:
-        key = _visible_key(request)
-        after, limit = _number(request.scope, "after", 0), _limit(request.scope)
+    async def _history(self, call: Call) -> Answer:
+        key = _visible_key(call)
+        after, limit = _number(call.query, "after", 0), _limit(call.query)
         return _found(await self._reading.history(key, after, limit), key)
 
-    async def _find(self, request: Request) -> Answer:
-        id_text = _query(request.scope).get("id")
+    async def _find(self, call: Call) -> Answer:
+        id_text = _query(call.query).get("id")
         if not id_text:
             raise InvalidField("id", "is missing; ask for /v1/subjobs?id=TEXT")
         found = [
             summary
             for summary in await self._reading.known_as(id_text)
-            if request.caller.may_see(summary["workflow"], summary["subjob"])
+            if call.caller.may_see(summary["workflow"], summary["subjob"])
         ]
         return document({"subjobs": found})
 
-    async def _workflows(self, request: Request) -> Answer:
-        cursor = _query(request.scope).get("cursor", "")
-        found = await self._reading.workflows(cursor, _limit(request.scope))
-        may_see = request.caller.may_see
+    async def _workflows(self, call: Call) -> Answer:
+        cursor = _query(call.query).get("cursor", "")
+        found = await self._reading.workflows(cursor, _limit(call.query))
+        may_see = call.caller.may_see
         found["workflows"] = [one for one in found["workflows"] if may_see(one["workflow"])]
         return document(found)
 
-    async def _workflow(self, request: Request) -> Answer:
-        caller, name = request.caller, _workflow_name(request.parts)
+    async def _workflow(self, call: Call) -> Answer:
+        caller, name = call.caller, _workflow_name(call.parts)
         if not caller.may_see(name):
             raise Refusal("forbidden", caller.out_of_reach(name))
-        cursor = _query(request.scope).get("cursor", "")
-        found = await self._reading.workflow(name, cursor, _limit(request.scope))
+        cursor = _query(call.query).get("cursor", "")
+        found = await self._reading.workflow(name, cursor, _limit(call.query))
         if found is None:
             raise Refusal("not-found", f"there is no workflow {name}")
         return document(found)
 
     # ------------------------------------------------------------ for monitors and people
 
-    async def _healthz(self, request: Request) -> Answer:
+    async def _healthz(self, call: Call) -> Answer:
         return document({"status": "ok"})
 
-    async def _readyz(self, request: Request) -> Answer:
+    async def _readyz(self, call: Call) -> Answer:
         why = why_not_ready(self._ledger)
         if why is None:
             return document({"status": "ok"})
         return problem(m.Rejection("overloaded", why, retry_after_seconds=RETRY_AFTER_SECONDS))
 
-    async def _metrics(self, request: Request) -> Answer:
+    async def _metrics(self, call: Call) -> Answer:
         return Answer(200, self._numbers.text(), CONTENT_TYPE)
 
-    async def _openapi(self, request: Request) -> Answer:
+    async def _openapi(self, call: Call) -> Answer:
         return document(openapi_document())
 
-    async def _home(self, request: Request) -> Answer:
+    async def _home(self, call: Call) -> Answer:
         return Answer(200, _HOME, b"text/plain; charset=utf-8")
 
 
-def _note_minted(minted: Minted, by: Caller, what: str) -> None:
-    ends = rfc3339(minted.expires_at)
-    note(
-        logging.INFO, "token minted", token_id=minted.id, what=what, actor=by.actor, expires_at=ends
-    )
+def _answer_to(problem_met: Exception, request: Request) -> Answer:
+    """Return what is answered when handling a request has raised this."""
+    if isinstance(problem_met, Refusal):
+        return problem(problem_met.rejection, headers=problem_met.headers)
+    if isinstance(problem_met, InvalidField):
+        return problem(m.Rejection("invalid", str(problem_met), field=problem_met.field))
+    # The path holds names only; query, headers and body, where secrets are, stay out of the log.
+    where = f"{request.method.decode()} {_shown(request.target.partition(b'?')[0])}"
+    note(logging.ERROR, "answering a request failed", trace=True, request=where)
+    return problem(INTERNAL)
 
 
-def _header(scope: Scope, wanted: bytes) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == wanted:
-            found: bytes = value
-            return found
-    return None
+def _no_such_method(path: bytes, method: bytes, methods: Iterable[bytes]) -> Refusal:
+    allowed = b", ".join(methods)
+    detail = f"{_shown(path)} takes {allowed.decode()}, not {method.decode()}"
+    return Refusal("method-not-allowed", detail, (b"allow", allowed))
 
 
-def _via(header: bytes | None) -> str | None:
-    return None if header is None else header.decode("ascii", "replace")[:VIA_MAX_CHARS]
+def _shown(path: bytes) -> str:
+    return unquote(path.decode("ascii", "replace"))
 
 
-def _key(parts: tuple[bytes, ...]) -> SubjobKey:
-    return SubjobKey(routes.decoded("workflow", parts[0]), routes.decoded("subjob", parts[1]))
-
-
-def _visible_key(request: Request) -> SubjobKey:
-    caller, key = request.caller, _key(request.parts)
+def _visible_key(call: Call) -> SubjobKey:
+    caller, key = call.caller, key_of(call.parts)
     if not caller.may_see(key.workflow, key.subjob):
         raise Refusal("forbidden", caller.out_of_reach(key))
     return key
@@ -352,17 +286,17 @@ def _found(found: dict[str, object] | None, key: SubjobKey) -> Answer:
     return document(found)
 
 
-def _query(scope: Scope) -> dict[str, str]:
+def _query(query: bytes) -> dict[str, str]:
     """Return the query's parameters; raises InvalidField when it is not UTF-8."""
     try:
-        pairs = parse_qs(scope["query_string"].decode("ascii"), errors="strict", max_num_fields=20)
+        pairs = parse_qs(query.decode("ascii"), errors="strict", max_num_fields=20)
     except ValueError:
         raise InvalidField("query", "is not percent-encoded UTF-8 of at most 20 fields") from None
     return {name: values[-1] for name, values in pairs.items()}
 
 
-def _number(scope: Scope, name: str, default: int) -> int:
-    text = _query(scope).get(name)
+def _number(query: bytes, name: str, default: int) -> int:
+    text = _query(query).get(name)
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
@@ -370,5 +304,5 @@ def _number(scope: Scope, name: str, default: int) -> int:
     return int(text)
 
 
-def _limit(scope: Scope) -> int:
-    return max(1, min(_number(scope, "limit", LIMIT_DEFAULT), LIMIT_MAX))
+def _limit(query: bytes) -> int:
+    return max(1, min(_number(query, "limit", LIMIT_DEFAULT), LIMIT_MAX))

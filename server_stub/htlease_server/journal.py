@@ -13,10 +13,10 @@ from htlease_server.turn import Waiting
 _FENCED = ("superseded-attempt", "stale-fence")
 
 
-def note_command(
-    call: str, waiting: Waiting, sent: Sent, outcome: object, duration_seconds: float
-) -> None:
+def note_command(call: str, waiting: Waiting, outcome: object, duration_seconds: float) -> None:
     """Note a command that was answered: at info what people ask about, the rest at debug."""
+    sent = waiting.sent
+    assert isinstance(sent, Sent)
     refused = outcome if isinstance(outcome, m.Rejection) else None
     is_fenced = refused is not None and refused.code in _FENCED
     level = logging.INFO if is_fenced or isinstance(sent.command, m.Cancel) else logging.DEBUG

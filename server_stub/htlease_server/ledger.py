@@ -6,7 +6,6 @@ in `deciding`, and what has to be on the disk before the answer is the keeper's 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import deque
@@ -19,7 +18,7 @@ from htlease_server.keeper import Keeper
 from htlease_server.logs import note
 from htlease_server.store import StoreFailed
 from htlease_server.tally import CommitTally
-from htlease_server.turn import Answer, QueueFull, Waiting
+from htlease_server.turn import Answer, Promise, QueueFull, Waiting
 
 #: How often an idle writer looks whether something is to be done.
 IDLE_SECONDS = 0.5
@@ -155,7 +154,7 @@ class Ledger:
                 note(logging.WARNING, "requests were answered too late", requests=len(pairs))
 
 
-def _resolve(pairs: list[tuple[asyncio.Future[Answer], Answer]]) -> None:
+def _resolve(pairs: list[tuple[Promise, Answer]]) -> None:
     for future, answer in pairs:
         if not future.done():  # it has its answer, or its client has gone
             future.set_result(answer)

@@ -59,7 +59,7 @@ class Found(NamedTuple):
     """A path that some call has."""
 
     #: Method -> route.
-    methods: Mapping[str, Route]
+    methods: Mapping[bytes, Route]
     #: The variable parts, still encoded, in order.
     parts: tuple[bytes, ...]
 
@@ -71,7 +71,7 @@ def _tree() -> _Node:
         for part in route.template.encode().split(b"/")[1:]:
             node = node.setdefault(_PARAMETER if part.startswith(b"{") else part, {})
         # No path part can contain a slash, so this key cannot be taken for one.
-        node.setdefault(b"/" + _METHODS, {})[route.method] = route
+        node.setdefault(b"/" + _METHODS, {})[route.method.encode()] = route
     return root
 
 

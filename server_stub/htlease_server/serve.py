@@ -6,14 +6,12 @@ import gc
 import ipaddress
 import logging
 import os
-import resource
-import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
+import uvloop
 
 from htlease.errors import BadConfig
 from htlease.version import VERSION
@@ -23,6 +21,7 @@ from htlease_server.auth import Gate, OpenGate
 from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.keys import KeyFiles
 from htlease_server.ledger import Ledger
+from htlease_server.listening import BACKLOG, Occasions, listen
 from htlease_server.reading import Reading
 from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
@@ -30,13 +29,8 @@ from htlease_server.sqlite import SqliteStore, path_of
 from htlease_server.tls import Certificate
 from htlease_server.tokens import OwnTokens
 from htlease_server.uptime import steady_clock
-from htlease_server.wire import Receive, Scope, Send
 
 LISTEN_DEFAULT = "127.0.0.1:8620"
-#: Longer than clients wait between two renewals, so that they keep their connection.
-_KEEP_ALIVE_SECONDS = 75
-_SHUTDOWN_SECONDS = 10
-_BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -104,12 +98,26 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         url = _url_of(listener, "https" if certificate else "http")
         ledger.start()
         try:
+            _keep_garbage_collection_short()
             manager = Manager()
-            server = _prepared(App(ledger, reading, gate), certificate, manager, ledger)
-            say(_where(url, store.name, None if options.no_auth else token_path))
-            logs.note(logging.INFO, "started", version=VERSION, url=url, store=store.name)
-            manager.tell("READY=1", f"STATUS=serving {url}, store {store.name}")
-            server.run(sockets=[listener])
+
+            def on_ready() -> None:
+                say(_where(url, store.name, None if options.no_auth else token_path))
+                logs.note(logging.INFO, "started", version=VERSION, url=url, store=store.name)
+                manager.tell("READY=1", f"STATUS=serving {url}, store {store.name}")
+
+            def on_reload() -> None:
+                logs.note(logging.INFO, "told to look at its files again")
+                if certificate is not None:
+                    certificate.look()
+
+            def on_tick() -> None:
+                if ledger.is_alive:
+                    manager.tell_alive()
+
+            tls = certificate.context() if certificate else None
+            occasions = Occasions(on_ready, on_reload, on_tick)
+            uvloop.run(listen(listener, lambda: App(ledger, reading, gate), tls, occasions))
             manager.tell("STOPPING=1")
         finally:
             reading.close()
@@ -125,59 +133,12 @@ def _certificate(options: ServeOptions) -> Certificate | None:
     return Certificate(options.tls_cert, options.tls_key)
 
 
-def _prepared(
-    app: App, certificate: Certificate | None, manager: Manager, ledger: Ledger
-) -> uvicorn.Server:
-    """Return the server in a process that is ready for it."""
-    _allow_many_connections()
+def _keep_garbage_collection_short() -> None:
     # Nothing made so far is garbage. Requests make hardly any cycles, and the states in memory
     # are many: looking through them all takes longer than a request may.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    config = uvicorn_config(app)
-    if certificate is not None:
-        config.load()  # else it is done by `run`, which takes files and no context
-        config.ssl = certificate.context()
-    if manager.alive_every_seconds:
-        # Called from the event loop, so that a loop that hangs is seen to.
-        config.callback_notify = manager.sign_of_life(lambda: ledger.is_alive)
-        config.timeout_notify = int(manager.alive_every_seconds)
-    server = uvicorn.Server(config)
-    # SIGQUIT is how condor_master stops a daemon quickly.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        # Once it has stopped, uvicorn sends a caught signal on to the handler that was there
-        # before, and the default one would make the exit status of a clean stop -15.
-        signal.signal(number, server.handle_exit)
-
-    def reload(number: int, frame: object) -> None:
-        logs.note(logging.INFO, "told to look at its files again")
-        if certificate is not None:
-            certificate.look()
-
-    # Sent by condor_reconfig and `systemctl reload`; what the command line says stays as it is.
-    signal.signal(signal.SIGHUP, reload)
-    return server
-
-
-def uvicorn_config(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> uvicorn.Config:
-    """Return how uvicorn runs an application here; the benchmark's echo runs the same way."""
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
 
 
 def _where(url: str, store: str, token_path: Path | None) -> str:
@@ -220,7 +181,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as problem:
         listener.close()
         raise BadConfig(
@@ -243,10 +204,3 @@ def _make_directory(directory: Path) -> None:
             f"directory {directory} cannot be made: {problem.strerror}; set XDG_STATE_HOME, or"
             " name files with --store and --admin-token-file"
         ) from problem
-
-
-def _allow_many_connections() -> None:
-    """Raise the soft limit of open files: each waiting wrapper keeps a connection."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

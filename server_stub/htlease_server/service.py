@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 
 class Manager:
@@ -17,9 +17,7 @@ class Manager:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
         is_ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        limit = environ.get("WATCHDOG_USEC", "") if is_ours else ""
-        #: How often it wants a sign of life, or None; half of its limit, as it recommends.
-        self.alive_every_seconds = int(limit) / 2_000_000 if limit.isdigit() else None
+        self.is_watching = is_ours and environ.get("WATCHDOG_USEC", "").isdigit()
 
     def tell(self, *lines: str) -> None:
         """Send assignments such as `READY=1`; one that cannot be sent is not worth a failure."""
@@ -33,11 +31,7 @@ class Manager:
             except OSError:
                 return
 
-    def sign_of_life(self, is_alive: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
-        """Return what the event loop calls every so often; it says nothing for a dead server."""
-
-        async def tell() -> None:
-            if is_alive():
-                self.tell("WATCHDOG=1")
-
-        return tell
+    def tell_alive(self) -> None:
+        """Give a sign of life, to a manager that wants any."""
+        if self.is_watching:
+            self.tell("WATCHDOG=1")

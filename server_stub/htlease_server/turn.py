@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Union
+from typing import Protocol, Union
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
@@ -30,6 +30,19 @@ class Crashed:
 Answer = Union[m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, Crashed]  # noqa: UP007
 
 
+class Promise(Protocol):
+    """Where an answer goes; an asyncio.Future is one."""
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop in which to give the answer."""
+
+    def done(self) -> bool:
+        """Tell whether the answer is there, or wanted no more."""
+
+    def set_result(self, result: Answer, /) -> None:
+        """Give the answer; in the event loop."""
+
+
 class Waiting:
     """One request in the queue: a command for a subjob, or the PUT of something wider."""
 
@@ -40,7 +53,7 @@ class Waiting:
         key: SubjobKey | None,
         sent: Sent | PutWorkflow | PutMaintenance,
         actor: str,
-        future: asyncio.Future[Answer],
+        future: Promise,
         via: str | None = None,
     ) -> None:
         self.via = via

@@ -1,28 +1,31 @@
-"""Answers as the server sends them: JSON documents and RFC 9457 problems over raw ASGI."""
+"""Requests as they come, and answers as they go: JSON documents and RFC 9457 problems."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease.errors import HTLeaseError
-from htlease.protocol import BODY_MAX_BYTES, problem_document
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-#: A client that is still sending would see a broken connection instead of the refusal, so what is
-#: only somewhat too large is read and thrown away.
-_READ_PAST_MAX_BYTES = 16 * BODY_MAX_BYTES
-_HANG_UP = (b"connection", b"close")
+from htlease.protocol import problem_document
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Request(NamedTuple):
+    """A complete HTTP request."""
+
+    method: bytes
+    #: Path and query as they were sent.
+    target: bytes
+    #: Names in lower case; of a repeated one the first.
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    #: The connection is for further requests.
+    stays: bool
 
 
 class Answer(NamedTuple):
@@ -36,6 +39,13 @@ class Answer(NamedTuple):
     code: str = "ok"
 
 
+class Replier(Protocol):
+    """Where a request's one answer goes."""
+
+    def answer(self, answer: Answer) -> None:
+        """Send the answer, if the client is still there."""
+
+
 class Refusal(Exception):
     """Ends the handling of a request with a problem."""
 
@@ -45,10 +55,6 @@ class Refusal(Exception):
         super().__init__(code)
         self.rejection = m.Rejection(code, detail, field=field)
         self.headers = headers
-
-
-class ClientGone(HTLeaseError):
-    """The client hung up before its request was complete."""
 
 
 def document(value: Any) -> Answer:
@@ -67,50 +73,3 @@ def problem(
     return Answer(
         body["status"], _encode(body), b"application/problem+json", headers, rejection.code
     )
-
-
-async def send_answer(send: Send, answer: Answer) -> None:
-    """Send an answer."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": answer.status,
-            "headers": [
-                (b"content-type", answer.content_type),
-                (b"content-length", str(len(answer.body)).encode()),
-                *answer.headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": answer.body})
-
-
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return a request's body; refuses one that is too large and keeps none of it."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > _READ_PAST_MAX_BYTES:
-            raise _too_large(_HANG_UP)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body") and message["type"] == "http.request":
-        if len(body) > BODY_MAX_BYTES:
-            raise _too_large()
-        return body
-    parts, size_bytes = [body], len(body)
-    while message["type"] == "http.request" and message.get("more_body"):
-        message = await receive()
-        parts.append(message.get("body", b""))
-        size_bytes += len(parts[-1])
-        if size_bytes > BODY_MAX_BYTES:
-            parts.clear()
-        if size_bytes > _READ_PAST_MAX_BYTES:
-            raise _too_large(_HANG_UP)
-    if message["type"] != "http.request":
-        raise ClientGone("the client hung up")
-    if size_bytes > BODY_MAX_BYTES:
-        raise _too_large()
-    return b"".join(parts)
-
-
-def _too_large(*headers: tuple[bytes, bytes]) -> Refusal:
-    return Refusal("too-large", f"the body has more than {BODY_MAX_BYTES} bytes", *headers)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
@@ -116,10 +116,10 @@ class Drill:
         for waiting in waitings:
             self.ledger.submit(waiting)
 
+        futures = [cast("asyncio.Future[Answer]", waiting.future) for waiting in waitings]
+
         async def answers() -> list[Answer]:
-            return await asyncio.wait_for(
-                asyncio.gather(*(waiting.future for waiting in waitings)), timeout=30
-            )
+            return await asyncio.wait_for(asyncio.gather(*futures), timeout=30)
 
         return self._loop.run_until_complete(answers())
 
