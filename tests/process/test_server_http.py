@@ -540,7 +540,7 @@ def test_monitors_need_no_token(server: ServerProcess) -> None:
     nobody = Caller(server.url, None)
     assert nobody.get("/healthz").document == {"status": "ok"}
     assert nobody.get("/readyz").document == {"status": "ok"}
-    assert b"htlease_commits_total" in nobody.get("/metrics").body
+    assert b"htlease_commit_requests" in nobody.get("/metrics").body
     assert b"htlease" in nobody.get("/").body
 
 
