@@ -53,16 +53,15 @@ def decide(state: SubjobState, command: m.Command, now: float) -> m.Decision:
 
 def replayed_reply(state: SubjobState, command: m.Command, now: float) -> m.Decision:
     """Answer a request that was accepted before and came again; nothing changes any more."""
-    if isinstance(command, m.Acquire):
+    if isinstance(command, (m.Acquire, m.Renew)):  # the answer is a promise of time
         holder = state.holder
-        if holder and holder.nonce_digest == m.nonce_digest(command.nonce):
-            return m.Accepted((), grant_of(state, now))
-        return m.Rejection("superseded-attempt", "the lease of this request has ended since")
+        if holder is None or holder.nonce_digest != m.nonce_digest(command.nonce):
+            return m.Rejection("superseded-attempt", "the lease of this request has ended since")
+        is_acquire = isinstance(command, m.Acquire)
+        return m.Accepted((), grant_of(state, now) if is_acquire else renewal_of(state, now))
     if isinstance(command, m.Enroll):
         epoch = state.submissions.get(command.global_job_id or "", state.epoch)
         return m.Accepted((), m.Enrolled(epoch))
-    if isinstance(command, m.Renew):
-        return m.Accepted((), renewal_of(state, now))
     if isinstance(command, (m.Enter, m.Complete, m.Fail)):
         return m.Accepted((), state.phases.get(command.phase) or m.PhaseRecord(command.phase))
     return m.Accepted((), short_of(state))

@@ -64,6 +64,16 @@ def test_a_request_that_comes_again_changes_nothing_and_tells_the_same(world: Wo
     assert decision.reply == world.state.phases["stage-in"]
 
 
+def test_a_repeated_renewal_promises_nobody_the_lease_of_the_next_holder(world: World) -> None:
+    world.grant("first", 1)
+    saved = m.Renew(1, nonce("first"), "half way")
+    world.write("first", m.Renew, "half way")
+    world.now += 121
+    assert world.grant("second", 2).fence == 2
+    decision = replayed_reply(world.state, saved, world.now)
+    assert isinstance(decision, m.Rejection) and decision.code == "superseded-attempt"
+
+
 # ---------------------------------------------------------------- rule 2: free
 
 
