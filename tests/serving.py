@@ -16,18 +16,24 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 30.0
+_PROJECT = Path(__file__).resolve().parents[1]
 
 
 class ServerProcess:
-    """`python -m htlease_server` with its state in a folder."""
+    """`python -m htlease_server`, or another module, with its state in a folder."""
 
     def __init__(
-        self, folder: Path, address: str = "127.0.0.1", options: Sequence[str | Path] = ()
+        self,
+        folder: Path,
+        address: str = "127.0.0.1",
+        options: Sequence[str | Path] = (),
+        module: Sequence[str] = ("htlease_server",),
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self._listen = f"{address}:0"
         self._options = options
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,12 +50,13 @@ class ServerProcess:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "htlease_server"),
+                    *(sys.executable, "-m", *self._module),
                     *("--listen", self._listen, "--state-dir", self.folder),
                     *self._options,
                 ],
                 stdout=output,
                 stderr=output,
+                cwd=_PROJECT,  # where a module of the tests is found
                 env={name: value for name, value in os.environ.items() if "HTLEASE" not in name},
             )
         until = time.monotonic() + START_SECONDS

@@ -1,0 +1,449 @@
+"""Decides whether the lease rules explain what a server answered and what it recorded.
+
+The server's own history gives the order in which it says that it acted; nothing else of it is
+believed. With that order as the witness the search for a linearization is not exponential:
+
+1.  Rules   every event of the history is what `lifecycle.decide` makes of a request that some
+            client sent, in the state that the events before it lead to. Nothing is recorded
+            twice, by nobody, or under a fence that was not there.
+2.  Order   no event stands behind one whose request was sent after the former's was answered.
+3.  Answers every answer, of refusals, repetitions, renewals and reads too, is what the rules say
+            at some point of the history between its request and its arrival, and these points
+            respect the order in which the clients saw their answers. So an acknowledged write
+            that is not in the history, or a refused one that changed something, has no place.
+4.  Holders a lease that was taken because it had run out had run out: nobody had been promised it
+            for longer, by an answer or by rule 8 (a restart prolongs every live lease).
+5.  State   what the server shows at the end is what the events lead to.
+
+Whether a lease was live at an instant is not in the history (renewals are not), so 1 and 3 accept
+either and 4 decides it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.lifecycle import decide, replayed_reply
+from htlease.protocol import problem_document, reply_document
+from htlease.subjob import HELD, REQUESTS_KEPT, SubjobState, apply, replace
+from htlease_server.history import EVENT_NAMES, data_of
+from tests.checker.record import Delivery, Outage, Recording
+
+#: Refusals that say nothing about the subjob.
+_NOT_OF_THE_RULES = {"overloaded", "unauthorized", "forbidden", "invalid", "too-large"}
+#: Of no meaning for the rules, or told by no model: instants and durations.
+_DATA = {"seq", "at", "actor", "client_at", "via", "deadline_at", "nonce_digest"}
+_DURATIONS = {"expires_in_seconds", "retry_after_seconds"}
+
+
+class Finding(NamedTuple):
+    """Something that the rules do not explain."""
+
+    #: rules, order, answers, reads, holders or state.
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"[{self.kind}] {self.text}"
+
+
+class Step(NamedTuple):
+    """The subjob after one request that left events."""
+
+    state: SubjobState
+    at: float
+    #: Request ID -> the command accepted under it, of those still remembered.
+    remembered: Mapping[str, m.Command]
+    request_id: str = ""
+    #: What the request was answered, as a document without durations.
+    answer: Any = None
+    status: int = 0
+    why: str | None = None
+    #: Between these instants the request was done.
+    after: float = -math.inf
+    before: float = math.inf
+
+
+def findings(recording: Recording, outages: Sequence[Outage] = ()) -> list[Finding]:
+    """Return all that the rules do not explain of one subjob; nothing when all is well."""
+    steps, found = _replayed(recording)
+    found += _out_of_order(steps)
+    if not any(finding.kind == "rules" for finding in found):
+        found += _unexplained(recording, steps)
+        found += _wrong_end(recording, steps[-1])
+    found += _overlapping(recording, steps, outages)
+    return found
+
+
+# ------------------------------------------------------------ 1: rules
+
+
+def _replayed(recording: Recording) -> tuple[list[Step], list[Finding]]:
+    sent: dict[str, list[Delivery]] = defaultdict(list)
+    for delivery in recording.deliveries:
+        if delivery.command is not None:
+            sent[delivery.request_id].append(delivery)
+    steps = [Step(SubjobState(), 0.0, {})]
+    rows, found = recording.history, list[Finding]()
+    if [row["seq"] for row in rows] != list(range(1, len(rows) + 1)):
+        found.append(Finding("rules", f"{recording.key}: the history has gaps"))
+    index = 0
+    while index < len(rows):
+        row = rows[index]
+        made = [
+            (step, taken)
+            for command in _commands_of(sent.get(row["request_id"], ()))
+            for step, taken in _made_by(command, steps[-1], rows, index, recording.key)
+        ]
+        if not made:
+            who = "\n  ".join(map(str, sent.get(row["request_id"], ()))) or "nobody sent it"
+            found.append(
+                Finding(
+                    "rules",
+                    f"{recording.key}: no request makes event {row['seq']} of"
+                    f" {steps[-1].state.status.value} under fence {steps[-1].state.fence}:"
+                    f"\n  {row}\n  {who}",
+                )
+            )
+            break
+        step, taken = made[0]
+        steps.append(_timed(step, sent[row["request_id"]], steps))
+        index += taken
+    return steps, found
+
+
+def _commands_of(deliveries: Iterable[Delivery]) -> list[m.Command]:
+    """Return the different commands that were sent under one request ID."""
+    found: list[m.Command] = []
+    for delivery in deliveries:
+        if delivery.command is not None and delivery.command not in found:
+            found.append(delivery.command)
+    return found
+
+
+def _made_by(
+    command: m.Command, before: Step, rows: Sequence[Any], index: int, key: SubjobKey
+) -> Iterator[tuple[Step, int]]:
+    """Yield what a command makes of a state, if the history goes on with exactly that."""
+    row = rows[index]
+    if _known(command, row["request_id"], before) is not None:
+        return
+    now = _instant(row["at"])
+    for state in _live_or_not(before.state, now):
+        decision = decide(state, command, now)
+        names = [EVENT_NAMES[type(event)] for event in decision.events]
+        there = rows[index : index + len(names)]
+        if not names or [one["event"] for one in there] != names:
+            continue
+        if any(
+            _recorded(event) != _shown(one)
+            for event, one in zip(decision.events, there, strict=True)
+        ):
+            continue
+        if any(one["request_id"] != row["request_id"] for one in there):
+            continue
+        remembered = dict(before.remembered)
+        if isinstance(decision, m.Accepted):
+            remembered[row["request_id"]] = command
+            while len(remembered) > REQUESTS_KEPT:
+                del remembered[next(iter(remembered))]
+        status, answer = _answer_of(decision, key)
+        why = next((e.why for e in decision.events if isinstance(e, m.LeaseAcquired)), None)
+        after = apply(state, decision.events, now)
+        yield Step(after, now, remembered, row["request_id"], answer, status, why), len(names)
+
+
+def _known(command: m.Command, request_id: str, step: Step) -> m.Command | None:
+    """Return what was accepted under a request ID; renewals are neither remembered nor compared."""
+    if isinstance(command, m.Renew) and command.details is None:
+        return None
+    return step.remembered.get(request_id)
+
+
+def _timed(step: Step, deliveries: Iterable[Delivery], before: Sequence[Step]) -> Step:
+    """Return a step with the widest time in which its request can have been done."""
+    deliveries = list(deliveries)
+    is_again = any(step.request_id == earlier.request_id for earlier in before)
+    answered = [
+        delivery.answered_at
+        for delivery in deliveries
+        if delivery.status == step.status and _plain(delivery.document) == step.answer
+    ]
+    return step._replace(
+        after=min(delivery.sent_at for delivery in deliveries),
+        # Which of two rounds an answer belongs to cannot be told.
+        before=math.inf if is_again or not answered else min(answered),
+    )
+
+
+def _live_or_not(state: SubjobState, now: float) -> Iterator[SubjobState]:
+    if state.status not in HELD or state.holder is None:
+        yield state
+        return
+    yield replace(state, deadline_at=now + state.holder.ttl_seconds)
+    yield replace(state, deadline_at=now - 1)
+
+
+def _recorded(event: m.Event) -> Any:
+    return _shown(json.loads(data_of(event)))
+
+
+def _shown(row: Mapping[str, Any]) -> Any:
+    without = {*_DATA, "event", "request_id"}
+    return {name: value for name, value in row.items() if name not in without}
+
+
+def _instant(text: str) -> float:
+    """Return an instant of the history; it was cut to milliseconds and would be cut again."""
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() + 0.0004
+
+
+# ------------------------------------------------------------ 2: order
+
+
+def _out_of_order(steps: Sequence[Step]) -> list[Finding]:
+    latest: Step | None = None
+    found = []
+    for step in steps[1:]:
+        if latest is not None and step.before < latest.after:
+            found.append(
+                Finding(
+                    "order",
+                    f"{step.request_id} was answered at {step.before:.3f} and stands behind"
+                    f" {latest.request_id}, which was sent at {latest.after:.3f}",
+                )
+            )
+        if latest is None or step.after > latest.after:
+            latest = step
+    return found
+
+
+# ------------------------------------------------------------ 3: answers
+
+
+def _unexplained(recording: Recording, steps: Sequence[Step]) -> list[Finding]:
+    found: list[Finding] = []
+    #: (answered at, position) of what was explained, positions rising; see `_floor`.
+    placed: list[tuple[float, int]] = []
+    answered = [delivery for delivery in recording.deliveries if delivery.is_answered]
+    for delivery in sorted(answered, key=lambda delivery: delivery.answered_at):
+        code = delivery.document.get("code") if isinstance(delivery.document, dict) else None
+        if code in _NOT_OF_THE_RULES:
+            continue
+        lowest = _floor(placed, delivery.sent_at)
+        highest = len(steps) - 1
+        for position, step in enumerate(steps[1:], 1):
+            if step.before < delivery.sent_at:
+                lowest = max(lowest, position)
+            if step.after > delivery.answered_at:
+                highest = min(highest, position - 1)
+        position = next(
+            (
+                position
+                for position in range(lowest, highest + 1)
+                if _explains(steps, position, delivery, recording.key)
+            ),
+            -1,
+        )
+        if position < 0:
+            found.append(_no_place(recording, steps, delivery, lowest, highest))
+        elif not placed or position > placed[-1][1]:
+            placed.append((delivery.answered_at, position))
+    return found
+
+
+def _floor(placed: Sequence[tuple[float, int]], sent_at: float) -> int:
+    """Return the highest position that some client had seen before a request was sent."""
+    return max((position for answered_at, position in placed if answered_at < sent_at), default=0)
+
+
+def _explains(steps: Sequence[Step], position: int, delivery: Delivery, key: SubjobKey) -> bool:
+    step, command = steps[position], delivery.command
+    document = _plain(delivery.document)
+    if command is None:
+        return _shows(delivery.status, document, step.state, position > 0)
+    if step.request_id == delivery.request_id:
+        if (step.status, step.answer) == (delivery.status, document):
+            return True
+    if position == 0 and not isinstance(command, (m.Enroll, m.Acquire)):
+        return bool(document.get("code") == "unknown-subjob")
+    known = _known(command, delivery.request_id, step)
+    # Durations and the instant are not looked at, so any will do.
+    for state in _live_or_not(step.state, step.at):
+        decision: m.Decision
+        if known is None:
+            decision = decide(state, command, step.at)
+            if any(not isinstance(event, m.LeaseRenewed) for event in decision.events):
+                continue  # it would have left a trace
+        elif known == command:
+            decision = replayed_reply(state, command, step.at)
+        else:
+            return bool(document.get("code") == "request-id-reused")
+        if _answer_of(decision, key) == (delivery.status, document):
+            return True
+    return False
+
+
+def _no_place(
+    recording: Recording, steps: Sequence[Step], delivery: Delivery, lowest: int, highest: int
+) -> Finding:
+    around = [
+        f"{position:4} {step.request_id} {step.status} {step.state.status.value} fence"
+        f" {step.state.fence} ({step.after:.3f} to {step.before:.3f})"
+        for position, step in enumerate(steps)
+        if lowest - 2 <= position <= highest + 2
+    ]
+    if len(around) > 12:
+        around = [*around[:6], "  …", *around[-6:]]
+    return Finding(
+        "reads" if delivery.command is None else "answers",
+        f"{recording.key}: no point between {lowest} and {highest} of the history explains"
+        f" {delivery}\n  " + "\n  ".join(around),
+    )
+
+
+def _answer_of(decision: m.Decision, key: SubjobKey) -> tuple[int, Any]:
+    if isinstance(decision, m.Rejection):
+        document = problem_document(decision, key)
+        return document["status"], _plain(document)
+    return 200, _plain(msgspec.to_builtins(reply_document(decision.reply)))
+
+
+def _plain(document: Any) -> Any:
+    """Return a document as JSON has it, without durations."""
+    if not isinstance(document, dict):
+        return document
+    plain = {name: value for name, value in document.items() if name not in _DURATIONS}
+    return json.loads(json.dumps(plain))
+
+
+# ------------------------------------------------------------ 4: holders
+
+
+def _overlapping(
+    recording: Recording, steps: Sequence[Step], outages: Sequence[Outage]
+) -> list[Finding]:
+    promised = _promises(recording.deliveries)
+    found = []
+    for before, step in itertools.pairwise(steps):
+        if step.why != "expired" or before.state.holder is None:
+            continue
+        fence, ttl_seconds = before.state.fence, before.state.holder.ttl_seconds
+        until, by = max(promised[fence], key=lambda promise: promise[0], default=(-math.inf, ""))
+        for outage in outages:
+            mine = [until for until, by in promised[fence] if by.sent_at < outage.down_at]
+            if mine and max(mine) > outage.gone_at and outage.started_at < step.before:
+                prolonged = outage.started_at + ttl_seconds
+                until, by = max((until, str(by)), (prolonged, f"{outage}"))
+        if step.before < until:
+            found.append(
+                Finding(
+                    "holders",
+                    f"{recording.key}: fence {step.state.fence} was granted as expired by"
+                    f" {step.before:.3f}, while fence {fence} was promised until {until:.3f} by"
+                    f" {by}",
+                )
+            )
+    holders: dict[int, set[str]] = defaultdict(set)
+    for delivery in recording.deliveries:
+        if isinstance(delivery.command, m.Acquire) and delivery.status == 200:
+            holders[delivery.document["fence"]].add(delivery.command.nonce)
+    for fence, nonces in holders.items():
+        if len(nonces) > 1:
+            text = f"{recording.key}: fence {fence} was granted to {len(nonces)} holders"
+            found.append(Finding("holders", text))
+    return found
+
+
+def _promises(deliveries: Iterable[Delivery]) -> Mapping[int, list[tuple[float, Delivery]]]:
+    """Return, for each fence, until when the lease was promised, and by which answer.
+
+    A holder counts from before it asked (rule 9), so the server counts at least that far.
+    """
+    found: dict[int, list[tuple[float, Delivery]]] = defaultdict(list)
+    for delivery in deliveries:
+        if delivery.status != 200 or not isinstance(delivery.command, (m.Acquire, m.Renew)):
+            continue
+        is_grant = isinstance(delivery.command, m.Acquire)
+        fence = delivery.document["fence"] if is_grant else delivery.command.fence  # type: ignore[union-attr]
+        until = delivery.sent_at + delivery.document["expires_in_seconds"]
+        found[fence].append((until, delivery))
+    return found
+
+
+# ------------------------------------------------------------ 5: state
+
+
+def _wrong_end(recording: Recording, last: Step) -> list[Finding]:
+    status = 404 if recording.final is None else 200
+    if _shows(status, recording.final, last.state, bool(recording.history)):
+        return []
+    shown = recording.final and _facts_of(recording.final)
+    text = f"{recording.key} is shown as\n  {shown}\n  and should be\n  {_facts(last.state)}"
+    return [Finding("state", text)]
+
+
+def _shows(status: int | None, document: Any, state: SubjobState, exists: bool) -> bool:
+    if not exists:
+        return status == 404
+    return status == 200 and _facts_of(document) == _facts(state)
+
+
+def _facts_of(document: Mapping[str, Any]) -> Any:
+    is_lapsed = document["status"] == "lapsed"
+    names = (
+        *("fence", "outcome", "epoch", "attempt_number", "attempt_id", "phase", "recalled_by"),
+        *("exit_code", "exit_signal", "details", "details_phase"),
+    )
+    return {
+        # Whether it lapsed is a matter of time.
+        "status": ("recalled" if document["recalled_by"] else "active")
+        if is_lapsed
+        else document["status"],
+        **{name: document[name] for name in names},
+        "phases": {
+            phase["name"]: {name: phase[name] for name in _PHASE_FACTS}
+            for phase in document["phases"]
+        },
+    }
+
+
+_PHASE_FACTS = (
+    *("entries", "entered_fence", "completed_fence", "failed_fence", "reason", "exit_code"),
+    "artifacts",
+)
+
+
+def _facts(state: SubjobState) -> Any:
+    records = {
+        spec.name: state.phases.get(spec.name) or m.PhaseRecord(spec.name)
+        for spec in (state.plan.phases if state.plan else ())
+    }
+    return {
+        "status": state.status.value,
+        "fence": state.fence,
+        "outcome": state.outcome,
+        "epoch": state.epoch,
+        "attempt_number": state.attempt_number,
+        "attempt_id": state.holder.attempt_id if state.holder else None,
+        "phase": state.current_phase,
+        "recalled_by": state.recalled_by,
+        "exit_code": state.exit_code,
+        "exit_signal": state.exit_signal,
+        "details": state.details,
+        "details_phase": state.details_phase,
+        "phases": {
+            name: {fact: getattr(record, fact) for fact in _PHASE_FACTS}
+            for name, record in records.items()
+        },
+    }
