@@ -238,7 +238,7 @@ class App:
         return problem(m.Rejection("overloaded", why, retry_after_seconds=RETRY_AFTER_SECONDS))
 
     async def _metrics(self, call: Call) -> Answer:
-        return Answer(200, self._numbers.text(), CONTENT_TYPE)
+        return Answer(200, self._numbers.text(await self._reading.totals()), CONTENT_TYPE)
 
     async def _openapi(self, call: Call) -> Answer:
         return document(openapi_document())

@@ -12,7 +12,7 @@ from dataclasses import replace
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.lifecycle import decide, replayed_reply
-from htlease.subjob import SubjobState, apply
+from htlease.subjob import HELD, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
 from htlease_server.history import EVENT_NAMES, data_of, ids_in
@@ -77,7 +77,10 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
                 entry = _new_entry(keeper, workflow or _new_workflow(turn, keeper, key))
             if command.plan is None and entry.state.plan is None and workflow is not None:
                 command = replace(command, plan=plan_in(workflow))
-            decision = decide(entry.state, command, turn.now)
+            state = entry.state
+            if state.fence < keeper.fence_floor and state.status not in HELD:
+                state = replace(state, fence=keeper.fence_floor)
+            decision = decide(state, command, turn.now)
     elif entry is None:
         decision = m.Rejection("unknown-subjob", f"there is no subjob {key}; acquire it first")
     else:

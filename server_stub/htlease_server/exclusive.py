@@ -37,6 +37,7 @@ class ExclusiveKeeper:
         self._run = Run(started_at, started_at)
         self.uptime = Uptime([*store.begin_run(started_at), self._run], store.maintenance())
         self.cache = SubjobCache(entries_max)
+        self.fence_floor = store.fence_floor()
         self._next_workflow_id, self._next_subjob_id = store.next_ids()
         self.book = WorkflowBook(store.workflow, self._new_workflow_id)
         #: Row ID -> (deadline, ttl) of leases renewed since the last flush, cached or not.

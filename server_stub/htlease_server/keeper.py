@@ -40,6 +40,8 @@ class Keeper(Protocol):
     cache: SubjobCache
     book: WorkflowBook
     uptime: Uptime
+    #: Every grant to a subjob whose earlier fences are not known here is above it.
+    fence_floor: int
 
     @property
     def unflushed(self) -> Mapping[int, tuple[float, float]]:

@@ -1,14 +1,14 @@
 """What `/metrics` says, in the text format of Prometheus; it names no workflow and no host.
 
-Everything is read off the server's own tallies when somebody scrapes; nothing is looked for in
-the store.
+Everything is read off tallies when somebody scrapes: the server's own, and those that the store
+keeps for each workflow.
 """
 
 from __future__ import annotations
 
 import itertools
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from htlease.subjob import HELD, Status
 from htlease.version import VERSION
 from htlease_server.ledger import Ledger
 from htlease_server.tally import RequestTally, Spread
@@ -33,12 +34,14 @@ class Metrics(Collector):
     def __init__(self, ledger: Ledger, requests: RequestTally) -> None:
         self._ledger = ledger
         self._requests = requests
+        self._totals: Mapping[str, int] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def text(self) -> bytes:
-        """Return all numbers as they are now."""
+    def text(self, totals: Mapping[str, int]) -> bytes:
+        """Return all numbers as they are now; `totals` are the store's subjobs by status."""
+        self._totals = totals
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -46,6 +49,7 @@ class Metrics(Collector):
         yield self._build()
         yield from self._answers()
         yield from self._writing()
+        yield from self._subjobs()
 
     def _build(self) -> Metric:
         build = GaugeMetricFamily(
@@ -106,6 +110,21 @@ class Metrics(Collector):
             ),
         ):
             yield GaugeMetricFamily(name, says, value)
+
+    def _subjobs(self) -> Iterator[Metric]:
+        subjobs = GaugeMetricFamily(
+            "htlease_subjobs",
+            "Subjobs in the store, by stored status; a lapsed lease counts until it is taken.",
+            labels=("status",),
+        )
+        for status in Status:
+            if status is not Status.LAPSED:
+                subjobs.add_metric((status.value,), self._totals.get(status.value, 0))
+        yield subjobs
+        held = sum(self._totals.get(status.value, 0) for status in HELD)
+        yield GaugeMetricFamily(
+            "htlease_held_leases", "Leases that nobody gave up, lapsed ones included.", held
+        )
 
 
 def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:

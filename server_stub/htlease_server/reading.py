@@ -29,6 +29,10 @@ from htlease_server.store import HistoryRow, ListedRow, Reader, Store, WorkflowR
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
 _THREADS = 2
+#: Held leases that are looked at one by one for whether they have run out; where a workflow has
+#: more, its counts call them active.
+_LOOKED_AT_IN_LISTS = 1_000
+_LOOKED_AT = 100_000
 _HELD_NAMES = {status.value for status in HELD}
 
 _T = TypeVar("_T")
@@ -66,7 +70,7 @@ class Reading:
 
         def look_up(reader: Reader, at: Vantage) -> Document:
             rows = reader.workflows(after, limit)
-            listed = [_workflow(reader, row, at) for row in rows]
+            listed = [_workflow(reader, row, at, _LOOKED_AT_IN_LISTS) for row in rows]
             return {"workflows": listed, "next": _next(rows, limit)}
 
         return await self._run(look_up)
@@ -80,7 +84,7 @@ class Reading:
                 return None
             subjobs = reader.subjobs(row.id, after, limit)
             return {
-                **_workflow(reader, row, at),
+                **_workflow(reader, row, at, _LOOKED_AT),
                 "plan": None if row.plan is None else msgspec.json.decode(row.plan),
                 "structure": None if row.structure is None else msgspec.json.decode(row.structure),
                 "subjobs": [_summary(subjob, at) for subjob in subjobs],
@@ -88,6 +92,10 @@ class Reading:
             }
 
         return await self._run(look_up)
+
+    async def totals(self) -> dict[str, int]:
+        """Return how many subjobs have each stored status, a lapsed lease being an active one."""
+        return await self._run(lambda reader, at: reader.totals())
 
     async def maintenance(self) -> Document:
         """Return the maintenance windows."""
@@ -145,8 +153,8 @@ class Reading:
         return await self._run(look_up)
 
 
-def _workflow(reader: Reader, row: WorkflowRow, at: Vantage) -> Document:
-    counts = _counts(reader, row.id, at)
+def _workflow(reader: Reader, row: WorkflowRow, at: Vantage, look_max: int) -> Document:
+    counts = _counts(reader, row.id, at, look_max)
     return {
         "workflow": row.name,
         "state": rollup(counts),
@@ -157,9 +165,9 @@ def _workflow(reader: Reader, row: WorkflowRow, at: Vantage) -> Document:
     }
 
 
-def _counts(reader: Reader, workflow_id: int, at: Vantage) -> dict[str, int]:
+def _counts(reader: Reader, workflow_id: int, at: Vantage, look_max: int) -> dict[str, int]:
     counts = reader.counts(workflow_id)
-    if not _HELD_NAMES & counts.keys():
+    if not 0 < sum(counts.get(name, 0) for name in _HELD_NAMES) <= look_max:
         return counts
     for row_id, status, deadline_at, ttl_seconds in reader.overdue(workflow_id, at.now):
         if at.deadline(row_id, deadline_at, ttl_seconds) > at.now:

@@ -29,7 +29,7 @@ from htlease_server.store import (
 )
 
 #: Migrations in order; `PRAGMA user_version` counts how many of them a file has seen.
-MIGRATIONS = ("0001_first.sql", "0002_via.sql", "0003_maintenance.sql")
+MIGRATIONS = ("0001_first.sql", "0002_via.sql", "0003_maintenance.sql", "0004_keeping.sql")
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
 RUNS_KEPT = 100
@@ -86,6 +86,11 @@ _PUT_SUBJOBS = _upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_
 _PUT_LEASES = _upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
 _PUT_WORKFLOWS = _upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
 _MAINTENANCE = ", ".join(MaintenanceRow._fields)
+_COUNT = (
+    "INSERT INTO subjob_count (workflow_id, status, subjobs, changed_at) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET"
+    " subjobs = subjobs + excluded.subjobs, changed_at = excluded.changed_at"
+)
 _PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({_MAINTENANCE}) VALUES (?, ?, ?, ?)"
 _ADD_HISTORY = _Insert("history", HistoryRow._fields)
 _ADD_KNOWN_IDS = _Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
@@ -136,14 +141,19 @@ class SqliteReader:
 
     def counts(self, workflow_id: int) -> dict[str, int]:
         rows = self._db.execute(
-            "SELECT status, count(*) FROM subjob WHERE workflow_id = ? GROUP BY status",
+            "SELECT status, subjobs FROM subjob_count WHERE workflow_id = ? AND subjobs > 0",
             (workflow_id,),
         )
         return dict(rows)
 
+    def totals(self) -> dict[str, int]:
+        rows = self._db.execute("SELECT status, sum(subjobs) FROM subjob_count GROUP BY status")
+        return dict(rows)
+
     def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
         return self._db.execute(
-            "SELECT id, status, deadline_at, ttl_seconds FROM subjob JOIN lease ON subjob_id = id"
+            "SELECT id, status, deadline_at, ttl_seconds"
+            " FROM subjob INDEXED BY subjob_held JOIN lease ON subjob_id = id"
             " WHERE workflow_id = ?"
             " AND status IN ('active', 'recalled') AND deadline_at <= ?",
             (workflow_id, now),
@@ -242,6 +252,10 @@ class SqliteStore(SqliteReader):
         rows = self._db.execute(f"SELECT {_MAINTENANCE} FROM maintenance ORDER BY started_at")
         return [MaintenanceRow(*row) for row in rows]
 
+    def fence_floor(self) -> int:
+        floor: int = self._db.execute("SELECT fence FROM fence_floor").fetchone()[0]
+        return floor
+
     def next_ids(self) -> tuple[int, int]:
         query = "SELECT (SELECT max(id) FROM workflow), (SELECT max(id) FROM subjob)"
         workflow_id, subjob_id = self._db.execute(query).fetchone()
@@ -254,6 +268,7 @@ class SqliteStore(SqliteReader):
             _PUT_WORKFLOWS.run(db, batch.workflows)
             _PUT_SUBJOBS.run(db, [row[:-2] for row in batch.subjobs])
             _PUT_LEASES.run(db, batch.leases)
+            db.executemany(_COUNT, [(*of, count, batch.at) for of, count in batch.counts.items()])
             _ADD_HISTORY.run(db, batch.history)
             _ADD_KNOWN_IDS.run(db, batch.known_ids)
             db.executemany(_PUT_MAINTENANCE, batch.maintenance)

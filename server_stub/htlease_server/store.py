@@ -6,6 +6,7 @@ A store keeps rows and makes a batch of them durable at once; it knows no lease 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -114,6 +115,10 @@ class Batch:
     known_ids: list[tuple[str, int]] = field(default_factory=list)
     #: (subjob's row ID, deadline_at, ttl_seconds) of leases whose deadline has moved.
     leases: list[tuple[int, float, float]] = field(default_factory=list)
+    #: (workflow's row ID, status) -> by how many the subjobs with that status change.
+    counts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    #: When the counts change.
+    at: float = 0.0
     #: New windows, and changed ones; a window is known by its start.
     maintenance: list[MaintenanceRow] = field(default_factory=list)
     #: Present when `leases` holds every renewal up to this instant.
@@ -140,6 +145,9 @@ class Reader(Protocol):
 
     def counts(self, workflow_id: int) -> dict[str, int]:
         """Return how many subjobs of a workflow have each stored status."""
+
+    def totals(self) -> dict[str, int]:
+        """Return how many subjobs of the whole store have each stored status."""
 
     def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
         """Return (row ID, status, deadline, ttl) of held leases past their stored deadline."""
@@ -168,6 +176,9 @@ class Store(Reader, Protocol):
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
         """Return all maintenance windows, oldest first."""
+
+    def fence_floor(self) -> int:
+        """Return the fence above which every subjob begins that this store does not know."""
 
     def next_ids(self) -> tuple[int, int]:
         """Return the first row IDs that are free, for workflows and for subjobs."""

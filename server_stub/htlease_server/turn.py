@@ -87,8 +87,13 @@ class Turn:
 
     def add_rows(self, cache: SubjobCache, renewed: Container[int]) -> None:
         """Put the changed subjobs into the batch; `renewed` are leases not on the disk as read."""
+        self.batch.at = self.now
         for key, (entry, before, _) in self.changed.items():
             row = entry.row(key.subjob, self.now)
+            if before is None or before.status is not entry.state.status:
+                self.batch.counts[row.workflow_id, row.status] += 1
+                if before is not None:
+                    self.batch.counts[row.workflow_id, before.status.value] -= 1
             cache.resize(entry, len(row.snapshot))
             self.batch.subjobs.append(row)
             if (

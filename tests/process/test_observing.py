@@ -98,6 +98,7 @@ def test_metrics_count_calls_refusals_batches_and_time(own_server: ServerProcess
     assert grown("htlease_commit_duration_seconds_count") >= 4
     assert after["htlease_store_failing",] == after["htlease_queued_requests",] == 0
     assert after["htlease_cached_subjobs",] == 1
+    assert after["htlease_subjobs", "status", "active"] == after["htlease_held_leases",] == 1
     written_at = after["htlease_store_last_write_timestamp_seconds",]
     assert abs(written_at - time.time()) < PATIENCE_SECONDS
     assert after["process_resident_memory_bytes",] > 1e6
