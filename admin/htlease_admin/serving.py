@@ -27,6 +27,11 @@ from htlease.errors import BadConfig
     type=click.Path(path_type=Path),
     help="Directory for whatever is not named [$XDG_STATE_HOME/htlease].",
 )
+@click.option(
+    "--auth-config",
+    type=click.Path(path_type=Path),
+    help="TOML file: whose SciTokens and WLCG tokens are accepted, and as what.",
+)
 @click.option("--no-auth", is_flag=True, help="Let everybody in; on loopback only.")
 @click.option(
     "--tls-cert",

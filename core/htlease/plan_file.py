@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, InvalidField
 from htlease.plan import PhaseSpec, Plan, PlanFile, check_ttl, seconds_from
+from htlease.toml_text import toml_from
 
 _PLAN_KEYS = ("ttl_seconds", "takeover", "wall_time_seconds", "on_wall_time", "phase")
 _PHASE_KEYS = ("name", "run", "restart", "exclusive", "needs", "wall_time_seconds")
@@ -36,7 +36,7 @@ def read_plan_file(path: Path) -> PlanFile:
 
 def plan_from_text(text: str) -> PlanFile:
     """Read TOML, or JSON if it begins with a brace; raises InvalidField."""
-    document = _json(text) if text.lstrip()[:1] == "{" else _toml(text)
+    document = _json(text) if text.lstrip()[:1] == "{" else toml_from(text)
     _check_keys("", document, _PLAN_KEYS)
     tables = document.get("phase")
     if not isinstance(tables, list) or not tables:
@@ -136,16 +136,4 @@ def _json(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidField("JSON", str(error)) from None
     assert isinstance(document, dict)
-    return document
-
-
-def _toml(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        document: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidField("TOML", str(error)) from None
     return document

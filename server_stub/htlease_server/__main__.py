@@ -20,6 +20,9 @@ def main() -> int:
     parser.add_argument("--store", metavar="sqlite:///PATH")
     parser.add_argument("--admin-token-file", type=Path, metavar="FILE")
     parser.add_argument("--state-dir", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--auth-config", type=Path, metavar="FILE", help="issuers whose tokens count"
+    )
     parser.add_argument("--no-auth", action="store_true", help="on loopback only")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM chain; serves https")
     parser.add_argument("--tls-key", type=Path, metavar="FILE")

@@ -39,7 +39,7 @@ from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.tally import RequestTally
 from htlease_server.tokens import why_not_mint
-from htlease_server.wire import Answer, Refusal, Replier, Request, document, problem
+from htlease_server.wire import Answer, Refusal, Replier, Request, Unadmitted, document, problem
 from htlease_server.workflow import PutWorkflow
 
 #: The call of a request whose path leads nowhere.
@@ -133,9 +133,7 @@ class App:
     def _admitted(self, request: Request) -> Caller:
         caller = self._gate.caller(request.headers.get(b"authorization"))
         if isinstance(caller, m.Rejection):
-            raise Refusal(
-                caller.code, caller.detail, (b"www-authenticate", b'Bearer realm="htlease"')
-            )
+            raise Unadmitted(caller)
         return caller
 
     # ------------------------------------------------------------ changes

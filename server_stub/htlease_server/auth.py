@@ -6,11 +6,15 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from htlease import messages as m
 from htlease_server.caller import ADMIN, ANONYMOUS, Caller
 from htlease_server.keys import FIRST, KeyRing
-from htlease_server.tokens import EXPIRED, OwnTokens
+from htlease_server.tokens import EXPIRED, NOT_OURS, OwnTokens
+
+if TYPE_CHECKING:
+    from htlease_server.issuer_tokens import IssuerTokens
 
 _VERIFIED_MAX = 20_000
 _TOKEN_MAX_BYTES = 16 * 1024
@@ -23,6 +27,8 @@ class Gate:
         self._admin_digest = _digest(b"Bearer " + admin_token.encode())
         self._clock = clock
         self.tokens = tokens
+        #: Where the tokens of issuers are accepted, what checks them.
+        self.issuers: IssuerTokens | None = None
         #: Digest of the header -> caller, for tokens whose signature has been verified.
         self._verified: dict[bytes, Caller] = {}
 
@@ -43,9 +49,14 @@ class Gate:
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or len(token) > _TOKEN_MAX_BYTES:
             return _unauthorized("the Authorization header is not of the form `Bearer TOKEN`")
-        caller = self.tokens.verify(token.strip())
+        token = token.strip()
+        caller: Caller | m.Rejection | str = self.tokens.verify(token)
+        if caller is NOT_OURS and self.issuers is not None:
+            caller = self.issuers.verify(token)
         if isinstance(caller, str):
             return _unauthorized(caller)
+        if isinstance(caller, m.Rejection):
+            return caller
         if len(verified) >= _VERIFIED_MAX:
             del verified[next(iter(verified))]
         verified[digest] = caller

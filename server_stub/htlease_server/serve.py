@@ -46,6 +46,8 @@ class ServeOptions:
     #: By default `$XDG_STATE_HOME/htlease`, else `~/.local/state/htlease`.
     state_dir: Path | None = None
     no_auth: bool = False
+    #: Says which issuers' tokens are accepted, see `issuer_config`.
+    auth_config: Path | None = None
     #: PEM files; both, or neither for plain HTTP.
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -89,6 +91,13 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             OwnTokens(KeyFiles(token_path.with_name("signing.key")), clock),
             clock,
         )
+        if options.auth_config is not None:
+            from htlease_server.issuer_config import read_auth_config
+            from htlease_server.issuer_tokens import IssuerTokens
+
+            gate.issuers = IssuerTokens(
+                read_auth_config(options.auth_config), state_dir / "issuers", clock, gate.forget
+            )
     listener = _listen(host, port)
     with listener:
         store = SqliteStore(store_path)
@@ -97,6 +106,8 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         reading = Reading(store, keeper)
         url = _url_of(listener, "https" if certificate else "http")
         ledger.start()
+        if gate.issuers is not None:
+            gate.issuers.start()
         try:
             _keep_garbage_collection_short()
             manager = Manager()

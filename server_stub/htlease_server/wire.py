@@ -57,6 +57,16 @@ class Refusal(Exception):
         self.headers = headers
 
 
+class Unadmitted(Refusal):
+    """Ends the handling of a request whose sender is not known, or not yet."""
+
+    def __init__(self, rejection: m.Rejection) -> None:
+        super().__init__(rejection.code, rejection.detail)
+        self.rejection = rejection
+        if rejection.code == "unauthorized":
+            self.headers = ((b"www-authenticate", b'Bearer realm="htlease"'),)
+
+
 def document(value: Any) -> Answer:
     """Return a JSON document with status 200."""
     return Answer(200, _encode(value))
