@@ -73,12 +73,17 @@ def test_hooks_go_on_with_fresh_tokens(new_start: NewStart, server: ServerProces
     start.transfer_token()
     assert start.prepare().code == 0
 
-    def is_kept() -> bool:
-        assert start.update().code == 0
-        return (start.path / ".htlease-hooks" / "renewed-token").exists()
+    workflow, _, subjob = start.key.partition("/")
+    first = Caller(server.url, start.token)
 
-    wait_for(is_kept, "an update to bring a fresh token")
-    _wait_until_expired(server, start.key, start.token)
+    def has_expired() -> bool:
+        updated = start.update()
+        assert updated.code == 0 and "not renewed" not in updated.stderr, updated
+        return first.get(f"/v1/workflows/{workflow}/subjobs/{subjob}").status == 401
+
+    wait_for(has_expired, "the first token to expire")
+    kept = start.path / ".htlease-hooks" / "renewed-token"
+    assert kept.stat().st_mode & 0o777 == 0o600
     later = start.update()
     assert "not renewed" not in later.stderr and "unauthorized" not in later.stderr
     assert start.exit("exit").code == 0
