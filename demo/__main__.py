@@ -14,7 +14,7 @@ from typing import Any
 
 from demo.local_starter import LocalSite
 from demo.site import PoolSite, Site
-from htlease.client import Clock, send
+from htlease.calls import Clock, send
 from htlease.errors import HTLeaseError, Refused
 from htlease.transport import HttpTransport
 from htlease_admin.timeline import print_timeline

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from htlease import messages as m
 from htlease import protocol
 from htlease.attempt import SubjobKey
-from htlease.client import Clock, send
+from htlease.calls import Clock, send
 from htlease.errors import BadConfig, Refused, ServerUnavailable
-from htlease.transport import HttpTransport, Transport
+from htlease.transport import HttpTransport
 from htlease_admin.settings import Connection
+
+if TYPE_CHECKING:
+    from htlease.transport import Transport
 
 #: How long a command retries a server that does not answer.
 PATIENCE_SECONDS = 2.0

@@ -7,36 +7,19 @@ answer to a fenced write says that.
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from htlease import messages as m
 from htlease import protocol
 from htlease.attempt import SubjobKey
-from htlease.errors import Refused, ServerUnavailable
-from htlease.transport import Answer, NoAnswer, Transport
+from htlease.calls import Clock, send
+
+if TYPE_CHECKING:
+    from htlease.transport import Transport
 
 #: The part of a lease that is not relied on: clocks of two machines do not tick alike.
 CLOCK_RATE_MARGIN = 0.02
-BACKOFF_FIRST_SECONDS = 0.2
-BACKOFF_MAX_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time and chance, passed in so that tests can move them."""
-
-    #: Never set back; all deadlines here are on this clock.
-    monotonic: Callable[[], float] = time.monotonic
-    #: The machine's idea of the time; sent as data, never compared.
-    wall: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
-    #: Uniform in [0, 1).
-    chance: Callable[[], float] = lambda: int.from_bytes(os.urandom(6), "big") / (1 << 48)
-    new_id: Callable[[], str] = lambda: os.urandom(16).hex()
 
 
 @dataclass(frozen=True)
@@ -103,58 +86,3 @@ class LeaseClient:
         client_at = protocol.rfc3339(self.clock.wall())
         body = protocol.body_of(command, self.clock.new_id(), client_at)
         return send(self.transport, self.clock, "POST", path, body, give_up_after_seconds)
-
-
-def send(
-    transport: Transport,
-    clock: Clock,
-    method: str,
-    path: str,
-    body: dict[str, Any] | None,
-    give_up_after_seconds: float,
-) -> tuple[dict[str, Any], float]:
-    """Exchange until there is an answer; return its document and when the request was sent.
-
-    Retries what may succeed: no answer, or a server that is overloaded. `sent_at` is of the try
-    that was answered. Raises Refused or ServerUnavailable.
-    """
-
-    def try_once() -> tuple[dict[str, Any], float]:
-        sent_at = clock.monotonic()
-        try:
-            answer = transport.exchange(method, path, body)
-        except NoAnswer as error:
-            raise ServerUnavailable(str(error)) from error
-        return _document(answer), sent_at
-
-    try:
-        return try_once()
-    except ServerUnavailable:
-        if give_up_after_seconds <= 0:
-            raise
-    # Imported on the first failure only: it costs as much as the rest of a wrapper's start.
-    import tenacity
-
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(ServerUnavailable),
-        wait=tenacity.wait_random_exponential(BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS),
-        stop=tenacity.stop_before_delay(give_up_after_seconds),
-        sleep=clock.sleep,
-        reraise=True,
-    )
-    return retrying(try_once)
-
-
-def _document(answer: Answer) -> dict[str, Any]:
-    if 200 <= answer.status < 300:
-        return answer.document
-    refused = protocol.refused_from(answer.status, answer.document)
-    if answer.status >= 500 or answer.status == 429 or not refused.code:
-        # No code: not our server, a proxy in between perhaps; what it says may pass.
-        raise ServerUnavailable(f"the server answered {answer.status}: {refused.detail}")
-    if refused.retry_after_seconds is None and answer.retry_after_seconds is not None:
-        refused.retry_after_seconds = answer.retry_after_seconds
-    raise refused
-
-
-__all__ = ["Clock", "Lease", "LeaseClient", "Refused", "deadline_of", "send"]

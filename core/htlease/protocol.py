@@ -11,14 +11,15 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease.errors import InvalidField, Refused
+from htlease.calls import VERSION as VERSION
+from htlease.calls import quoted
+from htlease.calls import workflow_path as workflow_path
+from htlease.errors import InvalidField
 from htlease.plan import PhaseSpec, Plan
 
-VERSION = "v1"
 BODY_MAX_BYTES = 256 * 1024
 REQUEST_ID_MAX_CHARS = 100
 
@@ -51,14 +52,9 @@ def call_of(command: m.Command) -> str:
     return _CALL_OF[type(command)]
 
 
-def workflow_path(workflow: str) -> str:
-    """Return the path of a workflow, percent-encoded."""
-    return f"/{VERSION}/workflows/{quote(workflow, safe='')}"
-
-
 def subjob_path(key: SubjobKey) -> str:
     """Return the path of a subjob, percent-encoded."""
-    return f"{workflow_path(key.workflow)}/subjobs/{quote(key.subjob, safe='')}"
+    return f"{workflow_path(key.workflow)}/subjobs/{quoted(key.subjob)}"
 
 
 def command_path(key: SubjobKey, command: m.Command) -> str:
@@ -66,7 +62,7 @@ def command_path(key: SubjobKey, command: m.Command) -> str:
     call = call_of(command)
     if call in PHASE_CALLS:
         phase: str = command.phase  # type: ignore[union-attr]
-        return f"{subjob_path(key)}/phases/{quote(phase, safe='')}/{call}"
+        return f"{subjob_path(key)}/phases/{quoted(phase)}/{call}"
     return f"{subjob_path(key)}/{call}"
 
 
@@ -175,15 +171,3 @@ def problem_document(rejection: m.Rejection, key: SubjobKey | None = None) -> di
         if value is not None:
             document[name] = value
     return document
-
-
-def refused_from(status: int, document: Mapping[str, Any]) -> Refused:
-    """Read a problem; an unknown code is kept as it is."""
-    return Refused(
-        str(document.get("code", "")),
-        str(document.get("detail", f"the server answered {status}")),
-        status=status,
-        retry_after_seconds=document.get("retry_after_seconds"),
-        outcome=document.get("outcome"),
-        field=document.get("field"),
-    )

@@ -1,141 +1,225 @@
-"""One HTTP exchange with the lease server; stdlib only, so that it runs on an execution point."""
+"""One HTTP exchange with the lease server; stdlib only, so that it runs on an execution point.
+
+DAG scripts and hooks load it at each start, so what it loads is little: TLS only when it is used.
+"""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+import select
+import socket
+import time
 
 from htlease.errors import BadConfig
+from htlease.http11 import (
+    BadAnswer,
+    Closed,
+    RawAnswer,
+    is_count,
+    is_visible,
+    read_answer,
+    request_bytes,
+)
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from typing import Any, Protocol
+
+    class Transport(Protocol):
+        """Sends one request and returns its answer; raises NoAnswer when there is none."""
+
+        def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
+            """Send a request once, without retries."""
+
 
 EXCHANGE_SECONDS = 15.0
+
+_RETRY_AFTER_DIGITS_MAX = 9
+#: A kept connection that the server has given up, noticed too late.
+_GONE = (Closed, BrokenPipeError, ConnectionResetError)
 
 
 class NoAnswer(Exception):
     """The exchange broke; whether the server acted on it is not known."""
 
 
-@dataclass(frozen=True)
 class Answer:
     """What the server said: an HTTP status and a JSON document ({} when it was none)."""
 
-    status: int
-    document: dict[str, Any]
-    retry_after_seconds: float | None = None
-
-
-class Transport(Protocol):
-    """Sends one request and returns its answer; raises NoAnswer when there is none."""
-
-    def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
-        """Send a request once, without retries."""
+    def __init__(
+        self, status: int, document: dict[str, Any], retry_after_seconds: float | None = None
+    ) -> None:
+        self.status = status
+        self.document = document
+        self.retry_after_seconds = retry_after_seconds
 
 
 class HttpTransport:
-    """JSON over HTTP/1.1 with a kept connection for each thread.
+    """JSON over HTTP/1.1, on connections that are kept for the next request of any thread.
 
     Certificates and host names are always checked, against the authorities in the file that
     HTLEASE_CA_FILE names, or else those of the system (SSL_CERT_FILE) and X509_CERT_DIR, where
-    grid sites have theirs.
+    grid sites have theirs. Proxies that the environment names are not used.
     """
 
     def __init__(
-        self, base_url: str, token: str | None, *, exchange_seconds: float = EXCHANGE_SECONDS
+        self,
+        base_url: str,
+        token: str | None,
+        *,
+        exchange_seconds: float = EXCHANGE_SECONDS,
+        via: str | None = None,
     ) -> None:
-        """Prepare a transport; raises BadConfig when the URL or the token cannot be used."""
-        parts = urlsplit(base_url)
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise BadConfig(f"server URL {base_url!r}: {error}") from None
-        is_plain = all("!" <= char <= "~" for char in base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
-            raise BadConfig(
-                f"server URL {base_url!r} is not http://HOST:PORT or https://HOST[:PORT]"
-            )
-        if token is not None and not all("!" <= char <= "~" for char in token):
-            raise BadConfig("the token has blanks or other characters that no token has")
+        """Prepare a transport; raises BadConfig when the URL or the token cannot be used.
+
+        `exchange_seconds` limits a whole exchange, looking the host's name up excepted. `via`
+        tells the server by which way a request came.
+        """
+        if token is not None and not is_visible(token):
+            raise BadConfig("the token is empty or has blanks or characters that no token has")
         self.base_url = base_url.rstrip("/")
-        self._is_tls = parts.scheme == "https"
-        self._host, self._port = parts.hostname, port
-        self._prefix = parts.path.rstrip("/")
+        self._is_tls, authority, self._prefix = _parts(base_url)
+        self._host, self._port = _address(base_url, authority, 443 if self._is_tls else 80)
         self._exchange_seconds = exchange_seconds
-        self._headers = {"Content-Type": "application/json"}
+        self._fields = {"Host": authority, "Content-Type": "application/json"}
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._local = threading.local()
+            self._fields["Authorization"] = f"Bearer {token}"
+        if via is not None:
+            self._fields["Via"] = via
+        #: Threads take from its end and put back there; both are atomic.
+        self._kept: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
 
     def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
         """Send a request once; a kept connection that the server had closed is opened anew."""
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        connection, is_kept = self._connection()
+        data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        request = request_bytes(method, self._prefix + path, self._fields, data)
+        until = time.monotonic() + self._exchange_seconds
         try:
-            return self._exchange_on(connection, method, path, data)
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-            self.close()
-            if not is_kept:
-                raise NoAnswer(f"{self.base_url}: {error}") from error
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
+            return self._answer(self._exchanged(request, until))
+        except (OSError, BadAnswer) as error:
             raise NoAnswer(f"{self.base_url}: {error}") from error
-        # Requests carry an ID, so sending one twice is safe.
-        return self.exchange(method, path, body)
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        """Close the connections that are kept."""
+        while self._kept:
+            self._kept.pop().close()
 
-    def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
-        kept = getattr(self._local, "connection", None)
+    def _exchanged(self, request: bytes, until: float) -> RawAnswer:
+        kept = self._kept_connection()
         if kept is not None:
-            return kept, True
-        connection: http.client.HTTPConnection
-        if self._is_tls:
-            self._tls = self._tls or _tls_context()
-            connection = http.client.HTTPSConnection(
-                self._host,
-                self._port,
-                timeout=self._exchange_seconds,
-                context=self._tls,
-            )
-        else:
-            connection = http.client.HTTPConnection(
-                self._host, self._port, timeout=self._exchange_seconds
-            )
-        self._local.connection = connection
-        return connection, False
+            try:
+                return self._exchanged_on(kept, request, until)
+            except _GONE:
+                pass  # requests carry an ID, so sending one twice is safe
+        return self._exchanged_on(self._connected(until), request, until)
 
-    def _exchange_on(
-        self, connection: http.client.HTTPConnection, method: str, path: str, data: bytes | None
-    ) -> Answer:
-        connection.request(method, self._prefix + path, data, self._headers)
-        response = connection.getresponse()
-        text = response.read()
-        retry_after = response.headers.get("Retry-After", "")
+    def _exchanged_on(self, connection: socket.socket, request: bytes, until: float) -> RawAnswer:
+        def receive(size: int) -> bytes:
+            connection.settimeout(_left(until))
+            return connection.recv(size)
+
+        is_kept = False
         try:
-            document = json.loads(text)
-        except ValueError:
+            connection.settimeout(_left(until))
+            connection.sendall(request)
+            answer = read_answer(receive)
+            is_kept = answer.is_reusable
+        finally:
+            if not is_kept:
+                connection.close()
+        self._kept += [connection] if is_kept else []
+        return answer
+
+    def _kept_connection(self) -> socket.socket | None:
+        """Return a connection on which nothing has come since its last answer, or None.
+
+        What has come is its end, or an answer to a question that nobody asked.
+        """
+        while self._kept:
+            try:
+                connection = self._kept.pop()
+            except IndexError:
+                break  # another thread was faster
+            waiting = select.poll()
+            waiting.register(connection, select.POLLIN)
+            if not waiting.poll(0):
+                return connection
+            connection.close()
+        return None
+
+    def _connected(self, until: float) -> socket.socket:
+        # As bytes: for a text Python loads all that names in other scripts need.
+        found = socket.getaddrinfo(self._host.encode(), self._port, type=socket.SOCK_STREAM)
+        failure: OSError | None = None
+        for number, (family, kind, protocol, _, address) in enumerate(found):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                # Each address has its share, so that one that swallows all leaves some for others.
+                connection.settimeout(_left(until) / (len(found) - number))
+                connection.connect(address)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.settimeout(_left(until))
+                return self._with_tls(connection) if self._is_tls else connection
+            except BadConfig:
+                connection.close()
+                raise
+            except OSError as error:
+                connection.close()
+                failure = error
+        raise failure or OSError("the host has no address")
+
+    def _with_tls(self, connection: socket.socket) -> socket.socket:
+        self._tls = self._tls or _tls_context()
+        return self._tls.wrap_socket(connection, server_hostname=self._host)
+
+    def _answer(self, raw: RawAnswer) -> Answer:
+        try:
+            document = json.loads(raw.body)
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            if response.status < 300:
-                raise NoAnswer(f"{self.base_url}: answered {response.status} without a document")
+            if raw.status < 300:
+                raise BadAnswer(f"answered {raw.status} without a document")
             document = {}
-        return Answer(
-            response.status,
-            document,
-            float(retry_after) if retry_after.isdigit() else None,
-        )
+        retry_after = raw.fields.get("retry-after", "")
+        is_number = is_count(retry_after, _RETRY_AFTER_DIGITS_MAX)
+        return Answer(raw.status, document, float(retry_after) if is_number else None)
+
+
+def _parts(base_url: str) -> tuple[bool, str, str]:
+    """Return whether a URL asks for TLS, its host with the port, and its path without last `/`."""
+    scheme, _, rest = base_url.partition("://")
+    authority, slash, path = rest.partition("/")
+    is_plain = is_visible(base_url) and not set(base_url) & set("?#@\\")
+    if not is_plain or not authority or scheme.lower() not in ("http", "https"):
+        raise _bad_url(base_url)
+    return scheme.lower() == "https", authority, (slash + path).rstrip("/")
+
+
+def _address(base_url: str, authority: str, default_port: int) -> tuple[str, int]:
+    host, colon, port = authority.rpartition(":")
+    if not colon or port.endswith("]"):  # a colon of an IPv6 address
+        host, port = authority, ""
+    is_port = not port or (is_count(port, 5) and 0 < int(port) < 65536)
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    if not is_port or not host or set(host) & set("[]") or (":" in host and not is_bracketed):
+        raise _bad_url(base_url)
+    return host, int(port or default_port)
+
+
+def _bad_url(base_url: str) -> BadConfig:
+    return BadConfig(f"server URL {base_url!r} is not http://HOST:PORT or https://HOST[:PORT]")
+
+
+def _left(until: float) -> float:
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
 
 
 def _tls_context() -> ssl.SSLContext:

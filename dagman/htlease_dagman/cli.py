@@ -12,7 +12,7 @@ import sys
 from htlease.errors import HTLeaseError, ServerUnavailable
 from htlease_dagman.call import DEFER, Call, read_call
 from htlease_dagman.record import Busy, Record
-from htlease_dagman.script import Later, Script
+from htlease_dagman.script import Later, Script, Server
 from htlease_dagman.settings import Settings, read_settings
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ def _run(settings: Settings, call: Call) -> int:
         if done is not None:
             _say(f"{call.kind} {call.node}", f"was done before, with exit status {done}")
             return done
-        script = Script(settings, call, record)
+        script = Script(settings, call, record, Server(settings))
         try:
             status = act(script)
         except Later as later:

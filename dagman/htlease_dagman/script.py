@@ -10,8 +10,9 @@ import os
 import sys
 import time
 
+from htlease.calls import Clock, quoted, send, workflow_path
 from htlease.errors import HTLeaseError, Refused, ServerUnavailable
-from htlease_dagman.wire import Wire, quoted
+from htlease.transport import HttpTransport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _RENEW_PART = 1 / 4
 _ASK_AGAIN_MIN_SECONDS = 0.2
+_EXCHANGE_MIN_SECONDS = 1.0
 
 
 class Later(Exception):
@@ -48,13 +50,39 @@ class Lease:
         self.missing = [one["name"] for one in grant["phases"] if not one["completed"]]
 
 
+class Server:
+    """The lease server, as far as one script can wait for it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare; nothing is sent yet. Raises BadConfig."""
+        wait_seconds = settings.wait_server_seconds
+        self._transport = HttpTransport(
+            settings.server,
+            settings.token(),
+            exchange_seconds=max(_EXCHANGE_MIN_SECONDS, wait_seconds),
+        )
+        self._clock = Clock()
+        #: All waiting of a script for its server together ends here.
+        self._give_up_at = self._clock.monotonic() + wait_seconds
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask until there is an answer; raises Refused or ServerUnavailable."""
+        left_seconds = self._give_up_at - self._clock.monotonic()
+        return send(self._transport, self._clock, method, path, body, left_seconds)[0]
+
+
 class Script:
     """One running script of one node."""
 
     def __init__(
-        self, settings: Settings, call: Call, record: Record | None, subjob: str | None = None
+        self,
+        settings: Settings,
+        call: Call,
+        record: Record | None,
+        server: Server,
+        subjob: str | None = None,
     ) -> None:
-        """Prepare; without a record nobody goes on with its lease. Raises BadConfig."""
+        """Prepare; without a record nobody goes on with its lease."""
         self.settings = settings
         self.call = call
         self.record = record
@@ -62,15 +90,15 @@ class Script:
         self.subjob = subjob or call.node
         #: The scripts that the user gave this node.
         self.chained = settings.scripts(call.node)
-        self._wire = Wire(settings.server, settings.token(), settings.wait_server_seconds)
-        self._path = f"/v1/workflows/{quoted(settings.workflow)}/subjobs/{quoted(self.subjob)}"
+        self._server = server
+        self._path = f"{workflow_path(settings.workflow)}/subjobs/{quoted(self.subjob)}"
 
     def of_jobs(self) -> list[Script]:
         """Return the same for each job of a node that has several: subjobs of their own."""
         if self.chained.jobs < 2:
             return []
         names = (f"{self.call.node}.{number}" for number in range(self.chained.jobs))
-        return [Script(self.settings, self.call, None, name) for name in names]
+        return [Script(self.settings, self.call, None, self._server, name) for name in names]
 
     def say(self, text: str) -> None:
         """Tell whoever reads DAGMan's script output."""
@@ -83,11 +111,13 @@ class Script:
         if lease is not None:
             body |= {"fence": lease.fence, "nonce": lease.nonce}
         given = {name: value for name, value in body.items() if value is not None}
-        return self._wire.command(f"{self._path}/{command}", given)
+        # One ID however often it is sent, so a lost answer does no harm.
+        given["request_id"] = os.urandom(16).hex()
+        return self._server.ask("POST", f"{self._path}/{command}", given)
 
     def document(self) -> dict[str, Any]:
         """Return all that is known of the subjob."""
-        return self._wire.exchange("GET", self._path, None)
+        return self._server.ask("GET", self._path)
 
     def mint_job_token(self) -> str:
         """Return a token for this node's job."""
@@ -96,7 +126,7 @@ class Script:
             "subjob": self.subjob,
             "ttl_seconds": self.settings.job_token_seconds,
         }
-        token: str = self._wire.exchange("POST", "/v1/tokens", wanted)["token"]
+        token: str = self._server.ask("POST", "/v1/tokens", wanted)["token"]
         return token
 
     # The lease

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from htlease import protocol
 from htlease.attempt import SubjobKey
-from htlease.client import Clock, LeaseClient, send
+from htlease.calls import Clock, send
+from htlease.client import LeaseClient
 from htlease.errors import HTLeaseError, Refused, ServerUnavailable
 from htlease.transport import HttpTransport
 from htlease_dagman.transfers.engine import Engine

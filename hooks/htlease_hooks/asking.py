@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from htlease import messages as m
-from htlease.client import Clock, Lease, LeaseClient
+from htlease.calls import Clock
+from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_hooks import answer
 from htlease_hooks.answer import NOTHING_TO_BRING_BACK, NOTHING_TO_DO, Answer

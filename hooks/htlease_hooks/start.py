@@ -15,7 +15,8 @@ from typing import Any
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease.client import Clock, LeaseClient
+from htlease.calls import Clock
+from htlease.client import LeaseClient
 from htlease.errors import BadConfig
 from htlease.journal import CHIRP_URL
 from htlease_hooks.environment import Unreadable, job_environment

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from htlease.http11 import BadAnswer, read_answer, request_bytes
+
 ANSWER_MAX_BYTES = 1 << 20
+_FIELDS = {"Host": "relay", "Content-Type": "application/json", "Connection": "close"}
 
 
 def post(
@@ -19,29 +21,15 @@ def post(
 
     Raises OSError or ValueError. `wait_seconds` limits each wait for the other end, not their sum.
     """
-    connection = _UnixConnection(socket_path, wait_seconds)
-    try:
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", path, json.dumps(body), headers)
-        response = connection.getresponse()
-        document = json.loads(response.read(ANSWER_MAX_BYTES))
-    except http.client.HTTPException as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-    finally:
-        connection.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(wait_seconds)
+        connection.connect(str(socket_path))
+        connection.sendall(request_bytes("POST", path, _FIELDS, json.dumps(body).encode()))
+        try:
+            answer = read_answer(connection.recv, body_max_bytes=ANSWER_MAX_BYTES)
+            document = json.loads(answer.body)
+        except (BadAnswer, RecursionError) as error:
+            raise ValueError(str(error)) from error
     if not isinstance(document, dict):
         raise ValueError("the answer is no document")
-    return response.status, document
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
-        super().__init__("relay", timeout=timeout_seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+    return answer.status, document

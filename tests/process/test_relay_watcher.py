@@ -13,8 +13,9 @@ from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
 from htlease.errors import BadConfig, ServerUnavailable
+from htlease.transport import HttpTransport
 from htlease_admin.lease_server import LeaseServer
-from htlease_admin.relay.chirp_starts import ChirpStarts, ViaTransport
+from htlease_admin.relay.chirp_starts import ChirpStarts
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
@@ -63,7 +64,7 @@ class Relay:
         """Start, as after a crash."""
         token = self.server.admin_token
         speaker = LeaseServer.at(Connection(self.server.url, Credential(token, "test")))
-        transport = ViaTransport(self.server.url, token, "chirp ap")
+        transport = HttpTransport(self.server.url, token, via="chirp ap")
         chirp = ChirpStarts(transport, self.directory / "starts", 60.0)
         self.watcher = Watcher(Reports(speaker), self.queue, self.directory, 1.0, chirp)
 

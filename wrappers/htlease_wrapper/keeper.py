@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from htlease import messages as m
-from htlease.client import Clock, Lease, LeaseClient
+from htlease.calls import Clock
+from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile, UnusableDetails

@@ -14,7 +14,8 @@ from typing import Any
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease.client import Clock, LeaseClient
+from htlease.calls import Clock
+from htlease.client import LeaseClient
 from htlease.errors import BadConfig, Refused, ServerUnavailable
 from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import find_token, keep_renewed, renewed_token

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from htlease import messages as m
-from htlease.client import Clock, Lease, LeaseClient
+from htlease.calls import Clock
+from htlease.client import Lease, LeaseClient
 from htlease_wrapper import chirp
 from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from htlease.transport import EXCHANGE_SECONDS, HttpTransport, Transport
+from htlease.transport import EXCHANGE_SECONDS, HttpTransport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from htlease.transport import Transport
 
 
 def transport_to(

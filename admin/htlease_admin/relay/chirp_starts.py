@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from htlease import messages as m
 from htlease.attempt import Evidence, Place, ReadFrom, SubjobKey, start_number
-from htlease.client import Clock, send
+from htlease.calls import Clock, send
 from htlease.errors import BadConfig, Refused
 from htlease.journal import PARTS, Entry, Unreadable, from_attributes, pack
 from htlease.protocol import SUBJOB_CALLS, body_of, command_path, subjob_path
@@ -47,14 +47,6 @@ _CALLS = frozenset({"acquire", "renew", "exited", "abandon"})
 _PHASE_CALLS = frozenset({"enter", "complete", "fail"})
 
 log = logging.getLogger("htlease_relay")
-
-
-class ViaTransport(HttpTransport):
-    """Says by which way a start's updates came."""
-
-    def __init__(self, url: str, token: str | None, via: str) -> None:
-        super().__init__(url, token)
-        self._headers = {**self._headers, "Via": via}
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from pathlib import Path
 from aiohttp import web
 
 from htlease.errors import BadConfig
+from htlease.transport import HttpTransport
 from htlease_admin.lease_server import LeaseServer
-from htlease_admin.relay.chirp_starts import ChirpStarts, ViaTransport
+from htlease_admin.relay.chirp_starts import ChirpStarts
 from htlease_admin.relay.desk import Desk
 from htlease_admin.relay.door import KEEP_ALIVE_SECONDS, Door
 from htlease_admin.relay.owners import WorkflowOwners
@@ -51,7 +52,7 @@ async def run(
     """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot listen."""
     name = socket.gethostname()
     chirp = ChirpStarts(
-        ViaTransport(server.url, token, f"chirp {name} (htlease-relay)"),
+        HttpTransport(server.url, token, via=f"chirp {name} (htlease-relay)"),
         options.state_directory / "starts",
         options.chirp_ttl_seconds,
     )

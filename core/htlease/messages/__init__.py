@@ -41,27 +41,30 @@ from htlease.messages.commands import (
     Settle,
     nonce_digest,
 )
-from htlease.messages.events import (
-    AttemptExited,
-    AttemptRefused,
-    DetailsSaved,
-    Event,
-    JobHeld,
-    JobReleased,
-    JobRemoved,
-    LeaseAbandoned,
-    LeaseAcquired,
-    LeaseRecalled,
-    LeaseRenewed,
-    PhaseCompleted,
-    PhaseEntered,
-    PhaseFailed,
-    PlanChanged,
-    SubjobClosed,
-    SubmissionEnrolled,
-    SubmissionSeen,
-    WriteRefused,
-)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from htlease.messages.events import (
+        AttemptExited,
+        AttemptRefused,
+        DetailsSaved,
+        Event,
+        JobHeld,
+        JobReleased,
+        JobRemoved,
+        LeaseAbandoned,
+        LeaseAcquired,
+        LeaseRecalled,
+        LeaseRenewed,
+        PhaseCompleted,
+        PhaseEntered,
+        PhaseFailed,
+        PlanChanged,
+        SubjobClosed,
+        SubmissionEnrolled,
+        SubmissionSeen,
+        WriteRefused,
+    )
 
 __all__ = [
     "ARTIFACTS_MAX",
@@ -117,3 +120,15 @@ __all__ = [
     "WriteRefused",
     "nonce_digest",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load the events for those who record or read them; a holder's start need not wait."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from htlease.messages import events
+
+        value = globals()[name] = getattr(events, name)
+        return value

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
-from htlease.messages.events import Event
+if TYPE_CHECKING:
+    from htlease.messages.events import Event
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from htlease import messages as m
-from htlease.client import Clock, Lease, LeaseClient
+from htlease.calls import Clock
+from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_dagman.transfers.engine import Adopted, Engine, Verdict, take_up
 from htlease_dagman.transfers.notices import send_notice

@@ -10,7 +10,8 @@ import pytest
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease.client import Clock, Lease, LeaseClient
+from htlease.calls import Clock
+from htlease.client import Lease, LeaseClient
 from htlease.transport import Answer, NoAnswer
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
