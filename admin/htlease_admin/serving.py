@@ -16,7 +16,12 @@ from htlease.errors import BadConfig
     metavar="HOST:PORT",
     help="Where to listen [127.0.0.1:8620]; port 0 takes a free one.",
 )
-@click.option("--store", metavar="sqlite:///PATH", help="Where to keep leases and history.")
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Where to keep leases and history: sqlite:///PATH, or postgresql://USER@HOST/DATABASE,"
+    " which several servers may share.",
+)
 @click.option(
     "--admin-token-file",
     type=click.Path(path_type=Path),

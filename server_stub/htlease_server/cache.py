@@ -80,6 +80,11 @@ class SubjobCache:
         """Drop an entry."""
         self._size_bytes -= self._entries.pop(key).size_bytes
 
+    def clear(self) -> None:
+        """Drop all entries."""
+        self._entries.clear()
+        self._size_bytes = 0
+
     def resize(self, entry: Entry, size_bytes: int) -> None:
         """Note how large an entry's snapshot has become."""
         self._size_bytes += size_bytes - entry.size_bytes

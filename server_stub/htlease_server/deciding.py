@@ -117,7 +117,7 @@ def _keep(
         is_new = entry.seq == 0
         turn.changed[key] = (entry, None if is_new else state, entry.seq)
         if is_new:
-            keeper.cache.put(key, entry)
+            keeper.add(key, entry)
             turn.batch.known_ids.append((key.subjob, entry.id))
     entry.state = apply(state, events, turn.now)
     if is_renewal:

@@ -33,6 +33,7 @@ class ExclusiveKeeper:
     ) -> None:
         started_at = clock()
         self._store = store
+        self.name = store.name
         self._clock = clock
         self._run = Run(started_at, started_at)
         self.uptime = Uptime([*store.begin_run(started_at), self._run], store.maintenance())
@@ -44,8 +45,8 @@ class ExclusiveKeeper:
         self.unflushed: dict[int, tuple[float, float]] = {}
         self._flushed_at = self._alive_at = started_at
 
-    def open(self, requests: Sequence[Waiting]) -> Turn:
-        return Turn(self._clock())
+    def open(self, requests: Sequence[Waiting], is_last: bool) -> Turn:
+        return Turn(self._clock(), is_last)
 
     def entry(self, key: SubjobKey, now: float) -> Entry | None:
         entry = self.cache.get(key)
@@ -62,6 +63,9 @@ class ExclusiveKeeper:
         if self.uptime.windows:
             entry.state = self.uptime.keep_through_maintenance(entry.state, now)
         return entry
+
+    def add(self, key: SubjobKey, entry: Entry) -> None:
+        self.cache.put(key, entry)
 
     def requests_of(self, entry: Entry) -> dict[str, bytes]:
         if entry.requests is None:
@@ -81,11 +85,11 @@ class ExclusiveKeeper:
         assert state.holder is not None
         self.unflushed[entry.id] = (state.deadline_at, state.holder.ttl_seconds)
 
-    def commit(self, turn: Turn, is_last: bool) -> bool:
+    def commit(self, turn: Turn) -> bool:
         batch, now = turn.batch, turn.now
         turn.add_rows(self.cache, self.unflushed)
-        is_flush = is_last or now >= self._flushed_at + FLUSH_SECONDS
-        if is_flush and (self.unflushed or is_last or now >= self._alive_at + ALIVE_SECONDS):
+        is_flush = turn.is_last or now >= self._flushed_at + FLUSH_SECONDS
+        if is_flush and (self.unflushed or turn.is_last or now >= self._alive_at + ALIVE_SECONDS):
             saved = {id for id, _, _ in batch.leases}
             batch.leases += [
                 (id, *renewed) for id, renewed in self.unflushed.items() if id not in saved
@@ -115,6 +119,9 @@ class ExclusiveKeeper:
             self.book.forget(row.name)
         if turn.batch.maintenance:
             self.uptime.windows = turn.windows_before
+
+    def reader(self) -> Reader:
+        return self._store.reader()
 
     def vantage(self, reader: Reader) -> Vantage:
         # Taken before the look-up: a renewal that is flushed meanwhile is then seen twice, and

@@ -1,7 +1,8 @@
 """What the writer asks of whoever keeps states between two of its turns.
 
 A turn is: open, decide in order, commit, answer. Two keepers: `exclusive` is the only one over its
-store and so trusts its memory; `shared` has others beside it and reads what it needs in each turn.
+store and so trusts its memory; `postgresql.keeper` has others beside it, and each of its turns
+reads what it needs.
 """
 
 from __future__ import annotations
@@ -44,14 +45,24 @@ class Keeper(Protocol):
     fence_floor: int
 
     @property
+    def name(self) -> str:
+        """What a person calls the store; holds no secret."""
+
+    @property
     def unflushed(self) -> Mapping[int, tuple[float, float]]:
         """Row ID -> (deadline, ttl) of leases renewed in memory only; for counters."""
 
-    def open(self, requests: Sequence[Waiting]) -> Turn:
-        """Begin a turn; whatever the requests name can be found from now on."""
+    def open(self, requests: Sequence[Waiting], is_last: bool) -> Turn:
+        """Begin a turn, which may be the server's last one.
+
+        Whatever the requests name can be found from now on.
+        """
 
     def entry(self, key: SubjobKey, now: float) -> Entry | None:
         """Return a subjob with its true deadline, or None when there is no such."""
+
+    def add(self, key: SubjobKey, entry: Entry) -> None:
+        """Keep the entry of a subjob that this turn makes."""
 
     def requests_of(self, entry: Entry) -> dict[str, bytes]:
         """Return the accepted requests of a subjob that are still recognised."""
@@ -62,11 +73,14 @@ class Keeper(Protocol):
     def renewed(self, entry: Entry) -> None:
         """Take note of a live lease of which nothing but the deadline has moved."""
 
-    def commit(self, turn: Turn, is_last: bool) -> bool:
+    def commit(self, turn: Turn) -> bool:
         """Make a turn durable; tell whether there was anything to write."""
 
     def undo(self, turn: Turn) -> None:
         """Go back to what is on the disk."""
+
+    def reader(self) -> Reader:
+        """Return a new connection for look-ups that sees what has been committed."""
 
     def vantage(self, reader: Reader) -> Vantage:
         """Return the vantage of a look-up over this reader; for the thread that looks up."""

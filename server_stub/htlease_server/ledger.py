@@ -16,9 +16,9 @@ from htlease import messages as m
 from htlease_server.deciding import take
 from htlease_server.keeper import Keeper
 from htlease_server.logs import note
-from htlease_server.store import StoreFailed
+from htlease_server.store import Conflict, StoreFailed, Uncertain, Unstorable
 from htlease_server.tally import CommitTally
-from htlease_server.turn import Answer, Promise, QueueFull, Waiting
+from htlease_server.turn import Answer, Crashed, Promise, QueueFull, Waiting
 
 #: How often an idle writer looks whether something is to be done.
 IDLE_SECONDS = 0.5
@@ -26,6 +26,8 @@ QUEUE_MAX = 5_000
 #: Commands decided in one transaction; what more is waiting comes next.
 BATCH_MAX = 1_000
 RETRY_AFTER_SECONDS = 2.0
+#: How often a turn is taken when other servers over the same store are faster.
+_TRIES = 10
 #: A commit that takes longer is worth a line in the log.
 _SLOW_SECONDS = 1.0
 
@@ -101,27 +103,47 @@ class Ledger:
         return min(len(self._queue), BATCH_MAX)
 
     def _take_turn(self, requests: Sequence[Waiting], is_last: bool = False) -> None:
-        keeper = self.keeper
-        try:
-            turn = keeper.open(requests)
+        tries_left = _TRIES
+        while True:
+            tries_left -= 1
             try:
-                for waiting in requests:
-                    take(turn, keeper, waiting)
-                self._answer(turn.early)
-                started = perf_counter()
-                if keeper.commit(turn, is_last):
-                    self._note_commit(len(requests), perf_counter() - started)
-            except BaseException:
-                keeper.undo(turn)
-                raise
-        except StoreFailed as problem:
-            self._refuse(requests, problem)
-        except Exception as problem:  # a mistake of ours; the thread has to live on all the same
-            note(logging.ERROR, "writing a batch failed", trace=True, requests=len(requests))
-            self._refuse(requests, StoreFailed(f"the batch could not be written: {problem!r}"))
-        else:
-            self._answer(turn.late)
-        keeper.cache.shrink()
+                self._try_turn(requests, is_last)
+            except Conflict as problem:
+                if tries_left:
+                    continue
+                self._refuse(requests, problem)
+            except Unstorable as problem:
+                if len(requests) > 1:  # one of them is to blame, and the others are to go on
+                    for waiting in requests:
+                        self._take_turn([waiting])
+                    return
+                note(logging.ERROR, "a request cannot be stored", why=str(problem))
+                self._answer((waiting, Crashed()) for waiting in requests)
+            except StoreFailed as problem:
+                self._refuse(requests, problem)
+            except (
+                Exception
+            ) as problem:  # a mistake of ours; the thread has to live on all the same
+                note(logging.ERROR, "writing a batch failed", trace=True, requests=len(requests))
+                self._refuse(requests, StoreFailed(f"the batch could not be written: {problem!r}"))
+            return
+
+    def _try_turn(self, requests: Sequence[Waiting], is_last: bool) -> None:
+        keeper = self.keeper
+        turn = keeper.open(requests, is_last)
+        try:
+            for waiting in requests:
+                take(turn, keeper, waiting)
+            self._answer(turn.early)
+            started = perf_counter()
+            if keeper.commit(turn):
+                self._note_commit(len(requests), perf_counter() - started)
+        except BaseException:
+            keeper.undo(turn)
+            raise
+        finally:
+            keeper.cache.shrink()
+        self._answer(turn.late)
 
     def _note_commit(self, requests: int, seconds: float) -> None:
         self.commits.wrote(requests, seconds)
@@ -138,9 +160,14 @@ class Ledger:
             note(logging.ERROR, "the store takes no writes", why=str(problem))
         self.commits.failed += 1
         self.failure = str(problem)
+        what = (
+            "it is not known whether it was done"
+            if isinstance(problem, Uncertain)
+            else ("nothing was changed")
+        )
         refused = m.Rejection(
             "overloaded",
-            f"nothing was changed: {problem}; come again",
+            f"{what}: {problem}; send it again",
             retry_after_seconds=RETRY_AFTER_SECONDS,
         )
         self._answer((waiting, refused) for waiting in requests)

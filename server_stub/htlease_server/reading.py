@@ -24,7 +24,7 @@ from htlease.subjob import CLOSED, HELD, Status, SubjobState
 from htlease_server.history import MILESTONES, attempts_of, event_document, event_from, state_from
 from htlease_server.keeper import Keeper, Vantage
 from htlease_server.maintenance import maintenance_document
-from htlease_server.store import HistoryRow, ListedRow, Reader, Store, WorkflowRow
+from htlease_server.store import HistoryRow, ListedRow, Reader, WorkflowRow
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
@@ -42,8 +42,7 @@ Document = dict[str, Any]
 class Reading:
     """Answers GET calls; None stands for a thing that is not there."""
 
-    def __init__(self, store: Store, keeper: Keeper) -> None:
-        self._store = store
+    def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
         self._local = threading.local()
@@ -59,7 +58,7 @@ class Reading:
         def in_thread() -> _T:
             reader = getattr(self._local, "reader", None)
             if reader is None:
-                reader = self._local.reader = self._store.reader()
+                reader = self._local.reader = self._keeper.reader()
                 self._readers.append(reader)
             return look_up(reader, self._keeper.vantage(reader))
 

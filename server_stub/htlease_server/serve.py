@@ -18,14 +18,13 @@ from htlease.version import VERSION
 from htlease_server import logs
 from htlease_server.app import App
 from htlease_server.auth import Gate, OpenGate
-from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.keys import KeyFiles
 from htlease_server.ledger import Ledger
 from htlease_server.listening import BACKLOG, Occasions, listen
+from htlease_server.opening import make_directory, open_keeper
 from htlease_server.reading import Reading
 from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
-from htlease_server.sqlite import SqliteStore, path_of
 from htlease_server.tls import Certificate
 from htlease_server.tokens import OwnTokens
 from htlease_server.uptime import steady_clock
@@ -39,7 +38,7 @@ class ServeOptions:
 
     #: HOST:PORT; port 0 takes a free one.
     listen: str = LISTEN_DEFAULT
-    #: `sqlite:///PATH`, by default `htlease.sqlite3` in the state directory.
+    #: `postgresql://…`, or `sqlite:///PATH`, by default `htlease.sqlite3` in the state directory.
     store: str | None = None
     #: Made, mode 0600, when absent; the key of job tokens, `signing.key`, lies beside it.
     admin_token_file: Path | None = None
@@ -69,7 +68,6 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     Call it in the main thread. `say` gets one text, once the address takes connections.
     """
     state_dir = options.state_dir or default_state_dir()
-    store_path = path_of(options.store) if options.store else state_dir / "htlease.sqlite3"
     token_path = options.admin_token_file or state_dir / "admin.token"
     host, port = _address(options.listen)
     if options.no_auth and not _is_loopback(host):
@@ -80,8 +78,8 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     certificate = _certificate(options)
     os.umask(0o077)
     logs.configure(options.log_format, options.log_level, options.log_file)
-    for directory in {store_path.parent, *(() if options.no_auth else (token_path.parent,))}:
-        _make_directory(directory)
+    if not options.no_auth:
+        make_directory(token_path.parent)
     clock = steady_clock()
     if options.no_auth:
         gate: Gate = OpenGate(clock)
@@ -100,10 +98,9 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             )
     listener = _listen(host, port)
     with listener:
-        store = SqliteStore(store_path)
-        keeper = ExclusiveKeeper(store, clock)
+        keeper = open_keeper(options.store, state_dir, clock)
         ledger = Ledger(keeper, clock)
-        reading = Reading(store, keeper)
+        reading = Reading(keeper)
         url = _url_of(listener, "https" if certificate else "http")
         ledger.start()
         if gate.issuers is not None:
@@ -113,9 +110,9 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             manager = Manager()
 
             def on_ready() -> None:
-                say(_where(url, store.name, None if options.no_auth else token_path))
-                logs.note(logging.INFO, "started", version=VERSION, url=url, store=store.name)
-                manager.tell("READY=1", f"STATUS=serving {url}, store {store.name}")
+                say(_where(url, keeper.name, None if options.no_auth else token_path))
+                logs.note(logging.INFO, "started", version=VERSION, url=url, store=keeper.name)
+                manager.tell("READY=1", f"STATUS=serving {url}, store {keeper.name}")
 
             def on_reload() -> None:
                 logs.note(logging.INFO, "told to look at its files again")
@@ -205,13 +202,3 @@ def _listen(host: str, port: int) -> socket.socket:
 def _url_of(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BadConfig(
-            f"directory {directory} cannot be made: {problem.strerror}; set XDG_STATE_HOME, or"
-            " name files with --store and --admin-token-file"
-        ) from problem

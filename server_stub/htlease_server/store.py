@@ -19,6 +19,18 @@ class StoreFailed(HTLeaseError):
     """The store could not keep a batch and has kept nothing of it."""
 
 
+class Conflict(StoreFailed):
+    """Another server was faster; taking the turn again leads on."""
+
+
+class Uncertain(StoreFailed):
+    """The store may or may not have kept a batch; it cannot be asked now."""
+
+
+class Unstorable(StoreFailed):
+    """The store takes no such value, whoever of the batch it comes from."""
+
+
 class SubjobRow(NamedTuple):
     """A subjob as stored: its snapshot, and columns for lists."""
 

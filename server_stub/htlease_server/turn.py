@@ -68,6 +68,8 @@ class Turn:
     """What one batch has done so far."""
 
     now: float
+    #: The server stops after it.
+    is_last: bool = False
     #: Nothing may be told before the commit, not even what promises nothing new of the disk.
     is_all_late: bool = False
     batch: Batch = field(default_factory=Batch)

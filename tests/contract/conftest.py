@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.contract.drill import STORES, Drill, StoreKind
+from tests import postgres
+from tests.contract.drill import Drill
+from tests.contract.stores import STORES, StoreKind
 
 
 @pytest.fixture(params=STORES)
@@ -16,6 +18,13 @@ def kind(request: pytest.FixtureRequest) -> StoreKind:
 
 @pytest.fixture
 def drill(kind: StoreKind, tmp_path: Path) -> Iterator[Drill]:
-    drill = Drill(lambda: kind.open(tmp_path))
+    drill = Drill(kind, tmp_path)
     yield drill
     drill.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cluster_is_left() -> Iterator[None]:
+    yield
+    if postgres.shared_cluster.cache_info().currsize:
+        postgres.shared_cluster().remove()

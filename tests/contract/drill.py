@@ -7,22 +7,21 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from tests.contract.stores import StoreKind
 
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
 from htlease.protocol import body_of, call_of
 from htlease.subjob import SubjobState
 from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
-from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.history import state_from
 from htlease_server.ledger import QUEUE_MAX, Ledger
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.reading import Reading
-from htlease_server.sqlite import MIGRATIONS, SqliteStore
-from htlease_server.store import HistoryRow, Store
+from htlease_server.store import HistoryRow
 from htlease_server.turn import Answer, Waiting
 from htlease_server.workflow import PutWorkflow
 
@@ -30,59 +29,39 @@ KEY = SubjobKey("run7", "sample-1")
 START = 1_795_225_431.0
 
 
-@dataclass(frozen=True)
-class StoreKind:
-    """What the suite needs to know of one kind of store."""
-
-    open: Callable[[Path], Store]
-    #: Run SQL past the store, as a person with a database client would.
-    tamper: Callable[[Path, str], None]
-    #: SQL that makes the store look as if a newer htlease had written it.
-    make_newer: str
-
-
-def _sqlite_path(directory: Path) -> Path:
-    return directory / "store.sqlite3"
-
-
-def _tamper_sqlite(directory: Path, sql: str) -> None:
-    import sqlite3
-
-    with sqlite3.connect(_sqlite_path(directory)) as db:
-        db.executescript(sql)
-    db.close()
-
-
-#: PostgreSQL becomes one more line here.
-STORES = {
-    "sqlite": StoreKind(
-        lambda directory: SqliteStore(_sqlite_path(directory)),
-        _tamper_sqlite,
-        f"PRAGMA user_version = {len(MIGRATIONS) + 1}",
-    ),
-}
-
-
 class Drill:
     """Starts and stops servers over one store and asks them."""
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
-        self.now = START
-        self._open_store = open_store
+    def __init__(
+        self, kind: StoreKind, folder: Path, wrap: Callable[[Any], Any] = lambda store: store
+    ) -> None:
+        self.kind = kind
+        self.folder = folder
+        self._wrap = wrap
         self._loop = asyncio.new_event_loop()
         self._ids = itertools.count(1)
+        self.now = START
         self.start()
 
+    @property
+    def now(self) -> float:
+        return self._now
+
+    @now.setter
+    def now(self, at: float) -> None:
+        self._now = at
+        self.kind.set_clock(self.folder, at)
+
     def clock(self) -> float:
-        return self.now
+        return self._now
 
     def start(self, **limits: Any) -> None:
         """Start a server."""
-        self.store = self._open_store()
+        self.store = self._wrap(self.kind.open(self.folder))
         queue_max = limits.pop("queue_max", QUEUE_MAX)
-        self.keeper = ExclusiveKeeper(self.store, self.clock, **limits)
+        self.keeper = self.kind.keeper(self.store, self.clock, **limits)
         self.ledger = Ledger(self.keeper, self.clock, queue_max=queue_max)
-        self.reading = Reading(self.store, self.keeper)
+        self.reading = Reading(self.keeper)
         self.ledger.start()
 
     def stop(self) -> None:

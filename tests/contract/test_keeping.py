@@ -6,7 +6,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from tests.contract.drill import KEY, Drill, StoreKind, acquire, nonce
+from tests.contract.drill import KEY, Drill, acquire, nonce
+from tests.contract.stores import StoreKind
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey

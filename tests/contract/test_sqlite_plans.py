@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.drill import KEY, STORES, Drill, acquire
+from tests.contract.drill import KEY, Drill, acquire
+from tests.contract.stores import STORES
 
 from htlease.attempt import SubjobKey
 from htlease_server.sqlite import SqliteStore
@@ -48,7 +49,7 @@ def test_every_look_up_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", LOOK_UPS)
 def test_a_look_up_scans_no_table(name: str, tmp_path: Path) -> None:
-    drill = Drill(lambda: STORES["sqlite"].open(tmp_path))
+    drill = Drill(STORES["sqlite"], tmp_path)
     drill.acquire()
     for number in range(20):
         drill.ask(acquire(), SubjobKey("run7", f"s-{number}"))

@@ -7,9 +7,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.contract.drill import KEY, Drill, StoreKind, acquire, nonce
+from tests.contract.drill import KEY, Drill, acquire, nonce
+from tests.contract.stores import EXCLUSIVE, SHARED, StoreKind
 
 from htlease import lifecycle
 from htlease import messages as m
@@ -19,10 +21,14 @@ from htlease.plan import PhaseSpec, Plan
 from htlease.subjob import REQUESTS_KEPT, SubjobState
 from htlease_server import deciding
 from htlease_server.history import fold
-from htlease_server.store import Batch, Store, StoreFailed, WorkflowRow
+from htlease_server.store import Batch, StoreFailed, WorkflowRow
 from htlease_server.turn import Crashed, QueueFull
 
 PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("compute", "resume"), PhaseSpec("push", "once")))
+
+
+only_exclusive = pytest.mark.parametrize("kind", EXCLUSIVE.values(), ids=EXCLUSIVE)
+only_shared = pytest.mark.parametrize("kind", SHARED.values(), ids=SHARED)
 
 
 def refused(answer: object) -> str:
@@ -145,9 +151,9 @@ def test_only_the_last_requests_are_remembered(drill: Drill) -> None:
     row = drill.store.subjob(KEY)
     assert row is not None
     kept = [f"r-{number}" for number in range(10, REQUESTS_KEPT + 10)]
-    entry = drill.keeper.entry(KEY, drill.now)
-    assert entry is not None
-    assert list(drill.keeper.requests_of(entry)) == kept
+    entry = drill.keeper.cache.get(KEY)
+    assert entry is not None and entry.requests is not None
+    assert list(entry.requests) == kept
     assert [request_id for request_id, _ in drill.store.requests(row.id, REQUESTS_KEPT)] == kept
 
 
@@ -241,7 +247,7 @@ def test_waiting_commands_share_a_commit_and_are_decided_in_order(drill: Drill) 
 
 
 def test_a_full_queue_refuses_at_once(kind: StoreKind, tmp_path: Path) -> None:
-    drill = Drill(lambda: kind.open(tmp_path))
+    drill = Drill(kind, tmp_path)
     drill.restart(after_seconds=0, queue_max=0)
     with pytest.raises(QueueFull):
         drill.ledger.submit(drill.waiting(acquire()))
@@ -254,29 +260,29 @@ def test_a_full_queue_refuses_at_once(kind: StoreKind, tmp_path: Path) -> None:
 class RefusingStore:
     """A real store whose writes fail while `is_full`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Any) -> None:
         self._store = store
         self.is_full = False
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch, *how: Any) -> None:
         if self.is_full:
             raise StoreFailed("store x: database or disk is full")
-        self._store.write(batch)
+        self._store.write(batch, *how)
 
 
 @pytest.fixture
 def refusing(kind: StoreKind, tmp_path: Path) -> Iterator[Drill]:
-    drill = Drill(lambda: RefusingStore(kind.open(tmp_path)))  # type: ignore[arg-type, return-value]
+    drill = Drill(kind, tmp_path, RefusingStore)
     yield drill
-    drill.store.is_full = False  # type: ignore[attr-defined]
+    drill.store.is_full = False
     drill.close()
 
 
 def set_full(drill: Drill, is_full: bool) -> None:
-    drill.store.is_full = is_full  # type: ignore[attr-defined]
+    drill.store.is_full = is_full
 
 
 def test_a_refused_batch_changes_nothing_and_says_when_to_come_again(refusing: Drill) -> None:
@@ -298,6 +304,7 @@ def test_a_refused_batch_changes_nothing_and_says_when_to_come_again(refusing: D
     assert refusing.ledger.failure is None
 
 
+@only_exclusive
 def test_a_holder_can_renew_while_the_store_refuses(refusing: Drill) -> None:
     refusing.acquire()
     set_full(refusing, True)
@@ -371,11 +378,13 @@ def test_a_store_of_a_newer_version_is_refused(
     drill.acquire()
     drill.stop()
     kind.tamper(tmp_path, kind.make_newer)
-    with pytest.raises(BadConfig, match=r"version \d+.*knows version \d+.*upgrade") as refusal:
+    versions = f"version {kind.version + 1}.*knows version {kind.version}.*upgrade"
+    with pytest.raises(BadConfig, match=versions) as refusal:
         kind.open(tmp_path)
     assert drill.store.name in str(refusal.value)
 
 
+@only_exclusive
 def test_a_second_server_on_the_same_store_is_refused(
     kind: StoreKind, drill: Drill, tmp_path: Path
 ) -> None:
@@ -384,15 +393,19 @@ def test_a_second_server_on_the_same_store_is_refused(
     drill.acquire()
 
 
-def test_a_batch_is_kept_wholly_or_not_at_all(drill: Drill) -> None:
+def test_a_batch_is_kept_wholly_or_not_at_all(
+    kind: StoreKind, drill: Drill, tmp_path: Path
+) -> None:
     drill.acquire()
-    row = drill.store.subjob(KEY)
-    assert row is not None
     history = drill.history()
+    drill.stop()
+    store = kind.open(tmp_path)
+    row = store.subjob(KEY)
     batch = Batch(subjobs=[row._replace(status="cancelled")], history=[history[0]])
     with pytest.raises(StoreFailed):
-        drill.store.write(batch)  # that event is there already
-    assert drill.store.subjob(KEY) == row
+        kind.write(store, batch)  # that event is there already
+    assert store.subjob(KEY) == row
+    store.close()
 
 
 # ------------------------------------------------------------ look-ups

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "dagman/htlease_dagman": ({"htlease"}, {"globus_sdk", "tomli"}),
     "server_stub/htlease_server": (
         {"htlease"},
-        {"httptools", "uvloop", "msgspec", "jwt", "prometheus_client"},
+        {"httptools", "uvloop", "msgspec", "jwt", "prometheus_client", "psycopg"},
     ),
     "admin/htlease_admin": (
         {"htlease", "htlease_dagman", "htlease_minipool", "htlease_server"},

@@ -1,0 +1,44 @@
+"""The store that `--store` names, opened, with the keeper that fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from htlease.errors import BadConfig
+from htlease_server.exclusive import ExclusiveKeeper
+from htlease_server.keeper import Keeper
+from htlease_server.sqlite import SqliteStore, path_of
+
+_POSTGRESQL = ("postgresql://", "postgres://")
+
+
+def open_keeper(url: str | None, state_dir: Path, clock: Callable[[], float]) -> Keeper:
+    """Open a store, by default a file in the state directory; raises BadConfig.
+
+    `clock` counts for a store of our own; the servers over one database take the database's.
+    """
+    if url is not None and url.startswith(_POSTGRESQL):
+        try:
+            from htlease_server.postgresql.keeper import SharedKeeper
+            from htlease_server.postgresql.store import PostgresStore
+        except ImportError as problem:
+            raise BadConfig(
+                f"--store names PostgreSQL, and what it needs is not installed ({problem.name});"
+                " install it with `pip install 'htlease[server,postgres]'`"
+            ) from None
+        return SharedKeeper(PostgresStore(url))
+    path = path_of(url) if url else state_dir / "htlease.sqlite3"
+    make_directory(path.parent)
+    return ExclusiveKeeper(SqliteStore(path), clock)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory for files of the server, open to nobody else; raises BadConfig."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BadConfig(
+            f"directory {directory} cannot be made: {problem.strerror}; set XDG_STATE_HOME, or"
+            " name files with --store and --admin-token-file"
+        ) from problem

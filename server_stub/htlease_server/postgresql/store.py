@@ -1,0 +1,332 @@
+"""The database as the writer uses it: what a turn reads under locks, and what it writes.
+
+A turn is one transaction and two round trips, whatever its size. It locks rows of `lease` in the
+order of their IDs, so that two servers never wait for each other; what it reads after that nobody
+else can change before it commits.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from htlease.attempt import SubjobKey
+from htlease.errors import BadConfig
+from htlease_server.postgresql import statements as sql
+from htlease_server.postgresql.arrays import bigints, texts
+from htlease_server.postgresql.connection import Database, why_not
+from htlease_server.postgresql.reader import (
+    CLOCK,
+    Moment,
+    PostgresReader,
+)
+from htlease_server.postgresql.runs import begin_run
+from htlease_server.store import (
+    Batch,
+    Conflict,
+    StoreFailed,
+    SubjobRow,
+    Uncertain,
+    Unstorable,
+    WorkflowRow,
+)
+
+_RECONNECT_SECONDS = 0.5
+_SETTINGS = {
+    "statement_timeout": "10s",
+    "lock_timeout": "8s",
+    "idle_in_transaction_session_timeout": "10s",
+    # Every statement finds its rows by an index. Plans are made while the tables are empty and are
+    # used when they are large, so the choice is not left to guesses about sizes.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+#: Servers are spread over so many rows for each count.
+_SHARES = 16
+#: What is over when the whole turn is taken again: another server made the same subjob first, or
+#: a deadlock.
+_AGAIN = ("23505", "40001", "40P01")
+#: Classes of errors that one request of a batch is to blame for.
+_UNSTORABLE = ("22", "23", "54")
+
+
+class Wanted(NamedTuple):
+    """What a turn is going to look at."""
+
+    #: (row ID, seq) of subjobs that are remembered, and the names of those that are not.
+    known: Sequence[tuple[int, int]] = ()
+    named: Sequence[SubjobKey] = ()
+    workflows: Sequence[str] = ()
+    #: Workflows that are to be changed, and whether a maintenance window is.
+    locked_workflows: Sequence[str] = ()
+    is_maintenance: bool = False
+    #: Take a new block of row IDs for workflows, for subjobs.
+    is_workflow_ids: bool = False
+    is_subjob_ids: bool = False
+
+
+class Found(NamedTuple):
+    """What a turn found, as it stays until its end."""
+
+    moment: Moment
+    #: Row ID -> (seq, deadline, snapshot or None when it is as remembered); locked ones only.
+    known: dict[int, tuple[int, float, bytes | None]]
+    #: Key -> (row ID, workflow's, seq, deadline, snapshot).
+    named: dict[SubjobKey, tuple[int, int, int, float, bytes]]
+    workflows: dict[str, WorkflowRow]
+    workflow_ids: int | None
+    subjob_ids: int | None
+
+
+class PostgresStore(PostgresReader):
+    """The database; look-ups and writes go over connections of their own.
+
+    `clock` is SQL for seconds since 1970. Raises BadConfig when the database cannot be used.
+    """
+
+    def __init__(self, url: str, clock: str = CLOCK) -> None:
+        database = Database(url)
+        super().__init__(database, clock)
+        self._clock = clock
+        self._renew = sql.RENEW.format(clock=clock)
+        self._tries_again_at = 0.0
+        self._share = random.randrange(_SHARES)
+        self._writer: psycopg.Connection[Any] | None = database.connect_first()
+        #: Raised by each new connection: what is remembered from an older one may be wrong.
+        self.connections = 0
+        try:
+            self._prepare(self._writer)
+        except psycopg.Error as problem:
+            self._writer.close()
+            raise BadConfig(f"store {self.name} takes no writes: {problem}") from None
+
+    @property
+    def name(self) -> str:
+        """What a person calls this store; holds no secret."""
+        return self._database.name
+
+    def reader(self) -> PostgresReader:
+        """Return a new connection for look-ups that sees what has been written."""
+        return PostgresReader(self._database, self._clock)
+
+    def close(self) -> None:
+        super().close()
+        self._drop()
+
+    # ------------------------------------------------------------ the writer's connection
+
+    def _prepare(self, connection: psycopg.Connection[Any]) -> None:
+        for name, value in _SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        # What a site has set counts when it is stricter: remote_apply.
+        connection.execute(
+            "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
+            " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)"
+        )
+        connection.add_notice_handler(self._note)
+        self._warning: str | None = None
+        begin_run(connection, self._clock)
+        self.connections += 1
+
+    def _note(self, diagnostic: errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._warning = diagnostic.message_primary
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        if self._writer is not None and not self._writer.closed:
+            return self._writer
+        self._writer = None
+        if time.monotonic() < self._tries_again_at:
+            raise StoreFailed(f"store {self.name} has been lost; connecting again")
+        connection = None
+        try:
+            connection = self._database.connect()
+            self._prepare(connection)
+        except psycopg.Error as problem:
+            if connection is not None:
+                connection.close()
+            self._tries_again_at = time.monotonic() + _RECONNECT_SECONDS
+            raise StoreFailed(f"store {self.name} {why_not(problem)}") from None
+        self._writer = connection
+        return connection
+
+    def _drop(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    # ------------------------------------------------------------ a turn
+
+    def open(self, wanted: Wanted) -> Found:
+        """Begin a transaction and lock and read what is wanted; raises StoreFailed, Conflict."""
+        connection = self._connected()
+        try:
+            return self._open(connection, wanted)
+        except psycopg.Error as problem:
+            raise self._failed(problem) from None
+
+    def _open(self, connection: psycopg.Connection[Any], wanted: Wanted) -> Found:
+        ids = [row_id for row_id, _ in wanted.known]
+        names = (
+            texts([key.workflow for key in wanted.named]),
+            texts([key.subjob for key in wanted.named]),
+        )
+
+        def ask(query: str, *given: Any) -> list[psycopg.Cursor[Any]]:
+            return [connection.cursor(binary=True).execute(query.encode(), given)]
+
+        locked, known, named, workflows = [], [], [], []
+        workflow_ids, subjob_ids = [], []
+        with connection.pipeline():
+            ask("BEGIN ISOLATION LEVEL READ COMMITTED")
+            if wanted.is_maintenance:
+                ask(sql.LOCK_WINDOWS)
+            if wanted.locked_workflows:
+                workflows += ask(sql.LOCK_WORKFLOWS, texts(wanted.locked_workflows))
+            if ids or wanted.named:
+                locked = ask(sql.LOCK, bigints(ids), *names)
+            moment = ask(self._moment)
+            if wanted.workflows:
+                workflows += ask(sql.WORKFLOWS, texts(wanted.workflows))
+            if ids:
+                known = ask(sql.READ_KNOWN, bigints(ids), bigints([seq for _, seq in wanted.known]))
+            if wanted.named:
+                named = ask(sql.READ_NAMED, *names)
+            if wanted.is_workflow_ids:
+                workflow_ids = ask("SELECT nextval('workflow_ids')")
+            if wanted.is_subjob_ids:
+                subjob_ids = ask("SELECT nextval('subjob_ids')")
+        locked_ids = {row_id for (row_id,) in _rows(locked)}
+        found = Found(
+            Moment(*_rows(moment)[0]),
+            {row_id: row for row_id, *row in _rows(known) if row_id in locked_ids},
+            {wanted.named[nth - 1]: row for nth, *row in _rows(named)},
+            {row[1]: WorkflowRow(*row) for row in _rows(workflows)},
+            next((first for (first,) in _rows(workflow_ids)), None),
+            next((first for (first,) in _rows(subjob_ids)), None),
+        )
+        if any(row[0] not in locked_ids for row in found.named.values()):
+            self.rollback()
+            raise Conflict("another server made a subjob meanwhile")
+        return found
+
+    def accepted(self, ids: Sequence[int]) -> dict[int, dict[str, bytes]]:
+        """Return the requests accepted last of subjobs that are locked, oldest first."""
+        assert self._writer is not None
+        found: dict[int, dict[str, bytes]] = {row_id: {} for row_id in ids}
+        try:
+            cursor = self._writer.cursor(binary=True)
+            for row_id, request_id, digest in cursor.execute(sql.READ_REQUESTS, (bigints(ids),)):
+                found[row_id][request_id] = digest
+        except psycopg.Error as problem:
+            raise self._failed(problem) from None
+        return found
+
+    def write(self, batch: Batch, renew_until: float | None = None) -> None:
+        """Write a batch and commit; raises StoreFailed and its kinds, with nothing left open.
+
+        With `renew_until` it is one of renewals only, which may be lost until the next one that is
+        durable; it is refused when the database's clock has passed that instant.
+        """
+        connection = self._writer
+        assert connection is not None
+        self._warning = None
+        try:
+            with connection.pipeline():
+                if renew_until is None:
+                    renewed = None
+                    self._send(connection, batch)
+                else:
+                    renewed = connection.execute(
+                        self._renew.encode(), (*sql.PUT_LEASES.given(batch.leases), renew_until)
+                    )
+                    connection.execute("SET LOCAL synchronous_commit = off")
+                connection.execute("COMMIT")
+        except psycopg.Error as problem:
+            raise self._failed(problem, is_sent=True) from None
+        except (ValueError, struct.error) as problem:
+            self.rollback()
+            raise Unstorable(f"store {self.name}: {problem}") from None
+        if renewed is not None and renewed.rowcount != len(batch.leases):
+            raise StoreFailed(f"store {self.name} took too long for renewals")
+        if self._warning:  # of a synchronous standby that was not waited for
+            warning = self._warning
+            self._drop()
+            raise Uncertain(f"store {self.name}: {warning}")
+
+    def _send(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
+        for insert, rows in (
+            # New rows in the same order everywhere, so that two servers never wait for each other.
+            (sql.PUT_WORKFLOWS, sorted(_last_of(batch.workflows), key=_name_of_workflow)),
+            (sql.PUT_SUBJOBS, [row[:-2] for row in sorted(batch.subjobs, key=_name_of_subjob)]),
+            (sql.PUT_LEASES, batch.leases),
+            (sql.ADD_HISTORY, batch.history),
+            (sql.ADD_KNOWN_IDS, batch.known_ids),
+            # Last, since two servers may have the same share.
+            (sql.COUNT, self._counts(batch)),
+        ):
+            if rows:
+                connection.execute(insert.query.encode(), insert.given(rows))
+        for row in batch.maintenance:
+            connection.execute(sql.PUT_MAINTENANCE.encode(), row)
+        if batch.alive:
+            alive_at = batch.alive.alive_at
+            connection.execute(sql.SIGN_OF_LIFE.encode(), (alive_at, alive_at))
+
+    def _counts(self, batch: Batch) -> list[tuple[int, str, int, int, float]]:
+        return [
+            (workflow_id, status, self._share, count, batch.at)
+            for (workflow_id, status), count in sorted(batch.counts.items())
+        ]
+
+    def rollback(self) -> None:
+        """End a transaction that has nothing to keep."""
+        connection = self._writer
+        if connection is None or connection.info.transaction_status is TransactionStatus.IDLE:
+            return
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self._drop()
+
+    def _failed(self, problem: psycopg.Error, is_sent: bool = False) -> StoreFailed:
+        """Return what a failure means; `is_sent`: a COMMIT was on its way."""
+        connection, state = self._writer, problem.sqlstate
+        is_read_only = state == errors.ReadOnlySqlTransaction.sqlstate
+        is_lost = connection is None or connection.closed or state is None or state[:3] == "57P"
+        if is_lost or is_read_only:
+            self._drop()
+            kind = Uncertain if is_sent and not is_read_only else StoreFailed
+            return kind(f"store {self.name} {why_not(problem)}")
+        self.rollback()
+        told = f"store {self.name}: {problem.diag.message_primary or problem}"
+        if state in _AGAIN:
+            return Conflict(told)
+        return Unstorable(told) if state and state[:2] in _UNSTORABLE else StoreFailed(told)
+
+
+def _rows(cursors: Sequence[psycopg.Cursor[Any]]) -> list[Any]:
+    return [row for cursor in cursors for row in cursor]
+
+
+def _last_of(rows: Sequence[WorkflowRow]) -> list[WorkflowRow]:
+    """Return each workflow once, as it was changed last."""
+    return list({row.name: row for row in rows}.values())
+
+
+def _name_of_workflow(row: WorkflowRow) -> str:
+    return row.name
+
+
+def _name_of_subjob(row: SubjobRow) -> tuple[int, str]:
+    return row.workflow_id, row.name

@@ -1,0 +1,117 @@
+"""The kinds of stores that the contract suite runs on, each as a person would have it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+from tests.postgres import shared_cluster
+
+from htlease_server.exclusive import ExclusiveKeeper
+from htlease_server.keeper import Keeper
+from htlease_server.postgresql import connection
+from htlease_server.postgresql.keeper import SharedKeeper
+from htlease_server.postgresql.store import PostgresStore, Wanted
+from htlease_server.sqlite import MIGRATIONS, SqliteStore
+from htlease_server.store import Batch
+
+
+class StoreKind(Protocol):
+    """What the suite needs to know of one kind of store; a store belongs to a folder."""
+
+    #: How many migrations there are, and SQL that makes a store look as if there were one more.
+    version: int
+    make_newer: str
+
+    def open(self, folder: Path) -> Any:
+        """Open the store of a folder."""
+
+    def keeper(self, store: Any, clock: Callable[[], float], **limits: Any) -> Keeper:
+        """Return the keeper that a server would have."""
+
+    def write(self, store: Any, batch: Batch) -> None:
+        """Write a batch as a turn does."""
+
+    def set_clock(self, folder: Path, now: float) -> None:
+        """Move the clock of the store, if it has one of its own."""
+
+    def tamper(self, folder: Path, sql: str) -> None:
+        """Run SQL past the store, as a person with a database client would."""
+
+
+class SqliteKind:
+    """One file, one server."""
+
+    version = len(MIGRATIONS)
+    make_newer = f"PRAGMA user_version = {version + 1}"
+
+    def open(self, folder: Path) -> SqliteStore:
+        return SqliteStore(folder / "store.sqlite3")
+
+    def keeper(self, store: Any, clock: Callable[[], float], **limits: Any) -> Keeper:
+        return ExclusiveKeeper(store, clock, **limits)
+
+    def write(self, store: Any, batch: Batch) -> None:
+        store.write(batch)
+
+    def set_clock(self, folder: Path, now: float) -> None:
+        pass
+
+    def tamper(self, folder: Path, sql: str) -> None:
+        db = sqlite3.connect(folder / "store.sqlite3")
+        with db:
+            db.executescript(sql)
+        db.close()
+
+
+class PostgresKind:
+    """A database, any number of servers; its clock is a table."""
+
+    version = len(connection.MIGRATIONS)
+    make_newer = "UPDATE schema_version SET version = version + 1"
+
+    def __init__(self) -> None:
+        self._clocks: dict[str, psycopg.Connection[Any]] = {}
+
+    def url(self, folder: Path) -> str:
+        """Return the URL of the folder's database."""
+        name_file = folder / "database"
+        if not name_file.exists():
+            name_file.write_text(shared_cluster().new_database())
+        return shared_cluster().url(name_file.read_text())
+
+    def open(self, folder: Path) -> PostgresStore:
+        return PostgresStore(self.url(folder), "(SELECT at FROM test_clock)")
+
+    def keeper(self, store: Any, clock: Callable[[], float], **limits: Any) -> Keeper:
+        return SharedKeeper(store, **limits)
+
+    def write(self, store: Any, batch: Batch) -> None:
+        store.open(Wanted())
+        store.write(batch)
+
+    def set_clock(self, folder: Path, now: float) -> None:
+        url = self.url(folder)
+        clock = self._clocks.get(url)
+        if clock is None:
+            for other in self._clocks.values():
+                other.close()
+            self._clocks.clear()
+            clock = self._clocks[url] = psycopg.connect(url, autocommit=True)
+            clock.execute("SET synchronous_commit = off")
+            clock.execute("SET client_min_messages = warning")
+            clock.execute("CREATE TABLE IF NOT EXISTS test_clock (at float8 NOT NULL)")
+            clock.execute("INSERT INTO test_clock SELECT 0 WHERE NOT EXISTS (TABLE test_clock)")
+        clock.execute("UPDATE test_clock SET at = %s", (now,))
+
+    def tamper(self, folder: Path, sql: str) -> None:
+        with psycopg.connect(self.url(folder)) as db:
+            db.execute(sql.encode())
+
+
+STORES: dict[str, StoreKind] = {"sqlite": SqliteKind(), "postgresql": PostgresKind()}
+EXCLUSIVE = {name: kind for name, kind in STORES.items() if isinstance(kind, SqliteKind)}
+SHARED = {name: kind for name, kind in STORES.items() if isinstance(kind, PostgresKind)}
