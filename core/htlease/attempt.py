@@ -18,7 +18,8 @@ from htlease.starts import ReadFrom as ReadFrom
 from htlease.starts import start_number as start_number
 
 NAME_LENGTH_MAX = 200
-_NAME = re.compile(r"[A-Za-z0-9._~@:=+,#-]+")
+NAME_PATTERN = "[A-Za-z0-9._~@:=+,#-]+"
+_NAME = re.compile(NAME_PATTERN)
 
 
 def check_name(field: str, text: str) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from htlease import messages as m
+from htlease.protocol import PHASE_CALLS
 from htlease_server.bodies import READERS, MaintenanceBody, TokenBody, WorkflowBody
+from htlease_server.limits import NAME, QUERY, state_limits
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.routes import ROUTES, Route
 
@@ -60,6 +62,12 @@ _QUERIES = {
 }
 
 
+#: What a holder does with its grant, and what each of these calls takes of it.
+_BY_HOLDER = ("renew", "enter", "complete", "fail", "exited", "abandon", "commit", "settle")
+_OF_GRANT = {"fence": "$response.body#/fence", "nonce": "$request.body#/nonce"}
+_SAME_SUBJOB = {"workflow": "$request.path.workflow", "subjob": "$request.path.subjob"}
+
+
 @functools.cache
 def openapi_document() -> dict[str, Any]:
     """Return the document."""
@@ -71,6 +79,7 @@ def openapi_document() -> dict[str, Any]:
     for name in ("entered_at", "completed_at", "failed_at"):
         instant = {"type": ["string", "null"], "format": "date-time"}
         schemas["PhaseRecord"]["properties"][name] = instant
+    state_limits(schemas)
     ref_of = dict(zip(types, refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -95,11 +104,11 @@ def _operation(route: Route, ref_of: dict[type, dict[str, Any]]) -> dict[str, An
         "summary": route.summary.splitlines()[0],
         "security": [] if route.name in OPEN_TO_ALL else [{"bearer": []}],
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", **NAME}}
             for name in re.findall(r"{(\w+)}", route.template)
         ]
         + [
-            {"name": name, "in": "query", "required": name == "id", "schema": {"type": "string"}}
+            {"name": name, "in": "query", "required": name == "id", "schema": QUERY[name]}
             for name in _QUERIES.get(route.name, ())
         ],
         "responses": {
@@ -115,12 +124,23 @@ def _operation(route: Route, ref_of: dict[type, dict[str, Any]]) -> dict[str, An
             },
         },
     }
+    if route.name == "acquire":
+        operation["responses"]["200"]["links"] = {call: _link(call) for call in _BY_HOLDER}
     if route.name in _BODIES:
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": ref_of[_BODIES[route.name]]}},
         }
     return operation
+
+
+def _link(call: str) -> dict[str, Any]:
+    phase = {"phase": "$response.body#/phase"} if call in PHASE_CALLS else {}
+    return {
+        "operationId": call,
+        "parameters": {**_SAME_SUBJOB, **phase},
+        "requestBody": _OF_GRANT,
+    }
 
 
 def _version() -> str:
