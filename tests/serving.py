@@ -66,6 +66,10 @@ class ServerProcess:
             time.sleep(0.05)
         self._listen = found[1]
 
+    def use_store(self, path: Path) -> None:
+        """Keep everything in another file from the next start on."""
+        self._options = [*self._options, "--store", f"sqlite:///{path}"]
+
     @property
     def log_text(self) -> str:
         """What the server has written."""

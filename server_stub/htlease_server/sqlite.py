@@ -11,6 +11,7 @@ import pkgutil
 import re
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ MIGRATIONS = ("0001_first.sql", "0002_via.sql", "0003_maintenance.sql", "0004_ke
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
 RUNS_KEPT = 100
+#: In the lock file: when the server started that ran last, and its last sign of life.
+_STAMP_BYTES = 64
 #: Pages in the write-ahead log before they are moved to the main file, 4 KiB each.
 _CHECKPOINT_PAGES = 4000
 
@@ -89,7 +92,7 @@ _MAINTENANCE = ", ".join(MaintenanceRow._fields)
 _COUNT = (
     "INSERT INTO subjob_count (workflow_id, status, subjobs, changed_at) VALUES (?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET"
-    " subjobs = subjobs + excluded.subjobs, changed_at = excluded.changed_at"
+    " subjobs = subjobs + excluded.subjobs, changed_at = max(changed_at, excluded.changed_at)"
 )
 _PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({_MAINTENANCE}) VALUES (?, ?, ?, ?)"
 _ADD_HISTORY = _Insert("history", HistoryRow._fields)
@@ -192,7 +195,7 @@ class SqliteStore(SqliteReader):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
-        self._lock_fd = _lock(path)
+        self._lock_fd = self.lock(path)
         try:
             super().__init__(_connect(path))
             try:
@@ -203,6 +206,30 @@ class SqliteStore(SqliteReader):
         except BaseException:
             os.close(self._lock_fd)
             raise
+
+    @staticmethod
+    def lock(path: Path) -> int:
+        """Make this process the one writer of a file; the lock ends with the process or the fd.
+
+        Raises BadConfig.
+        """
+        lock_path = path.with_name(path.name + ".lock")
+        try:
+            fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise BadConfig(
+                f"store {path} cannot be written: {problem.strerror}; make its directory writable,"
+                " or name another store with --store"
+            ) from problem
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            os.close(fd)
+            raise BadConfig(
+                f"store {path} is in use by another htlease server; stop that one first, or name"
+                " another store with --store"
+            ) from problem
+        return fd
 
     def _set_up(self) -> None:
         try:
@@ -240,13 +267,38 @@ class SqliteStore(SqliteReader):
                 "SELECT started_at, alive_at FROM server_run ORDER BY started_at"
             )
             before = [Run(*row) for row in rows]
+            self._refuse_the_past(before)
             self._db.execute("INSERT OR REPLACE INTO server_run VALUES (?, ?)", (now, now))
+            self._stamp(Run(now, now))
         except sqlite3.Error as problem:
             raise BadConfig(
                 f"store {self.name} takes no writes: {problem}; make room, or name another store"
                 " with --store"
             ) from problem
         return before
+
+    def _refuse_the_past(self, runs: Sequence[Run]) -> None:
+        """Refuse a file that does not know the last server that ran on it.
+
+        It is from a backup, or new: its fences would be issued again.
+        """
+        stamp = os.pread(self._lock_fd, _STAMP_BYTES, 0).split()
+        if stamp and dict(runs).get(float(stamp[0]), 0.0) < float(stamp[1]):
+            raise BadConfig(
+                f"store {self.name} is older than what the last server here had; if it comes from a"
+                " backup, or has to begin anew, run `htlease store fence-off`, which shuts out the"
+                " attempts that it does not know"
+            )
+
+    def _stamp(self, run: Run) -> None:
+        stamp = f"{run.started_at!r} {run.alive_at!r}".encode().ljust(_STAMP_BYTES)
+        # On a full disk; an older stamp refuses less, and never too much.
+        with suppress(OSError):
+            os.pwrite(self._lock_fd, stamp, 0)
+
+    def accept_the_past(self) -> None:
+        """Let the next server start on this file, whatever ran here before."""
+        os.ftruncate(self._lock_fd, 0)
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
         rows = self._db.execute(f"SELECT {_MAINTENANCE} FROM maintenance ORDER BY started_at")
@@ -272,12 +324,17 @@ class SqliteStore(SqliteReader):
             _ADD_HISTORY.run(db, batch.history)
             _ADD_KNOWN_IDS.run(db, batch.known_ids)
             db.executemany(_PUT_MAINTENANCE, batch.maintenance)
+            if batch.fence_floor:
+                db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (batch.fence_floor,))
+            db.executemany("INSERT INTO server_run VALUES (?, ?)", batch.runs)
             if batch.alive:
                 db.execute(
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",
                     (batch.alive.alive_at, batch.alive.started_at),
                 )
             db.execute("COMMIT")
+            if batch.alive:
+                self._stamp(batch.alive)
         except sqlite3.Error as problem:
             raise StoreFailed(f"store {self.name}: {problem}") from problem
         finally:
@@ -309,24 +366,3 @@ def _connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
         )
     except sqlite3.Error as problem:
         raise BadConfig(f"store {path} cannot be opened: {problem}") from problem
-
-
-def _lock(path: Path) -> int:
-    """Make this process the one writer; the lock ends with the process, however it ends."""
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as problem:
-        raise BadConfig(
-            f"store {path} cannot be written: {problem.strerror}; make its directory writable, or"
-            " name another store with --store"
-        ) from problem
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        os.close(fd)
-        raise BadConfig(
-            f"store {path} is in use by another htlease server; stop that one first, or name"
-            " another store with --store"
-        ) from problem
-    return fd

@@ -133,6 +133,10 @@ class Batch:
     at: float = 0.0
     #: New windows, and changed ones; a window is known by its start.
     maintenance: list[MaintenanceRow] = field(default_factory=list)
+    #: The floor is raised to this, if it is not above it already.
+    fence_floor: int = 0
+    #: Runs of servers over a store that is moved here.
+    runs: list[Run] = field(default_factory=list)
     #: Present when `leases` holds every renewal up to this instant.
     alive: Run | None = None
 

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
 ONLY_IN = {
     "globus_sdk": {"dagman/htlease_dagman/transfers/globus.py"},
     "htlease_minipool": {"admin/htlease_admin/scenarios/stage.py"},
-    "htlease_server": {"admin/htlease_admin/serving.py"},
+    "htlease_server": {"admin/htlease_admin/serving.py", "admin/htlease_admin/stores.py"},
     "htcondor2": {"admin/htlease_admin/schedd.py"},
     "htcondor": {"admin/htlease_admin/schedd.py"},
     "classad2": {"admin/htlease_admin/schedd.py"},
