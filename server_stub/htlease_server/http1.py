@@ -122,8 +122,10 @@ class Connection(asyncio.Protocol):
         "_is_lingering",
         "_parser",
         "_pipeline",
+        "_refusal",
         "_target",
         "_transport",
+        "_unparsed_bytes",
         "_unread_bytes",
         "deadline_at",
         "is_idle",
@@ -138,11 +140,14 @@ class Connection(asyncio.Protocol):
         self.is_idle = True
         self.deadline_at = hall.now() + KEEP_ALIVE_SECONDS
         self._pipeline: deque[Request] | None = None
+        #: Of what came after the requests that are being answered; it waits for its turn.
+        self._refusal: m.Rejection | None = None
         self._headers: dict[bytes, bytes] = {}
         self._target = b""
         self._body: bytes | bytearray = b""
         self._is_in_message = self._has_head = False
-        self._head_bytes = self._held_bytes = self._unread_bytes = 0
+        self._head_bytes = self._unparsed_bytes = 0
+        self._held_bytes = self._unread_bytes = 0
         self._is_lingering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -180,11 +185,13 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------ what comes
 
     def data_received(self, data: bytes) -> None:
-        if self._is_lingering:
+        if self._is_deaf:
             return
         if self.is_idle:
             self.is_idle = False
             self.deadline_at = self._hall.now() + REQUEST_SECONDS
+        # What came with the end of another request is not all of this one's.
+        is_begun = self._is_in_message
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -192,27 +199,49 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(_NO_HTTP)
             return
-        if self._is_in_message and not self._has_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_MAX_BYTES:
+        if is_begun and self._is_in_message and not self._has_head:
+            # The parser hands a header over when it is complete, however long it is.
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > HEAD_MAX_BYTES:
                 self._refuse(_HEAD_TOO_LARGE)
+
+    @property
+    def _is_deaf(self) -> bool:
+        return self._is_lingering or self._refusal is not None
 
     def on_message_begin(self) -> None:
         self._headers = {}
         self._target = self._body = b""
         self._is_in_message = True
         self._has_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._unparsed_bytes = 0
 
     def on_url(self, part: bytes) -> None:
-        self._target += part
+        self._add_to_head(len(part))
+        if not self._is_deaf:
+            self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.setdefault(name.lower(), value)
+        if self._has_head:  # a trailer, which nobody on the way has looked at as a header
+            return
+        self._add_to_head(len(name) + len(value) + len(b": \r\n"))
+        if self._is_deaf:
+            return
+        name = name.lower()
+        before = self._headers.get(name)
+        # Two tokens are none: whoever is asked which one counts may answer otherwise.
+        self._headers[name] = value if before is None else b"%b, %b" % (before, value)
+
+    def _add_to_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > HEAD_MAX_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         self._has_head = True
         headers = self._headers
+        if self._is_deaf:
+            return
         if int(headers.get(b"content-length", 0)) > BODY_MAX_BYTES:
             self._refuse(_BODY_TOO_LARGE)
         elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
@@ -220,7 +249,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(_CONTINUE)
 
     def on_body(self, part: bytes) -> None:
-        if self._is_lingering:
+        if self._is_deaf:
             return
         hall, size = self._hall, len(part)
         self._held_bytes += size
@@ -236,7 +265,7 @@ class Connection(asyncio.Protocol):
             self._refuse(_TOO_FULL)
 
     def on_message_complete(self) -> None:
-        if self._is_lingering:
+        if self._is_deaf:
             return
         parser = self._parser
         request = Request(
@@ -279,6 +308,9 @@ class Connection(asyncio.Protocol):
                 transport.resume_reading()
             self._begin(following)
             return
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+            return
         hall.held_bytes -= self._held_bytes
         self._held_bytes = 0
         if not self._unread_bytes:
@@ -289,12 +321,18 @@ class Connection(asyncio.Protocol):
         """Answer what is not a whole request, and end the connection."""
         if self._is_lingering:
             return
+        if self.request is not None:
+            # Its answer comes first, or its sender would take this one for it.
+            self._refusal = rejection
+            self._transport.pause_reading()
+            return
         self._is_lingering = True
         self.is_idle = False
-        self.request = self._pipeline = None
+        self._pipeline = None
         self._body = b""
         self._hall.held_bytes -= self._held_bytes
         self._held_bytes = 0
+        self._transport.resume_reading()
         self._transport.write(_encoded(problem(rejection), None, stays=False))
         self.deadline_at = self._hall.now() + LINGER_SECONDS
         if self._transport.can_write_eof():

@@ -21,7 +21,7 @@ class Request(NamedTuple):
     method: bytes
     #: Path and query as they were sent.
     target: bytes
-    #: Names in lower case; of a repeated one the first.
+    #: Names in lower case; the values of a repeated one are joined by commas.
     headers: Mapping[bytes, bytes]
     body: bytes
     #: The connection is for further requests.
