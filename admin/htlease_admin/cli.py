@@ -12,6 +12,7 @@ from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused, Serve
 from htlease_admin import installed_version
 from htlease_admin.dag.commands import dag
 from htlease_admin.doctor import doctor
+from htlease_admin.flags import flag
 from htlease_admin.graph import graph
 from htlease_admin.hooks.command import hooks
 from htlease_admin.logs.command import logs
@@ -74,7 +75,7 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 
 assert isinstance(htlease, SectionedGroup)
 htlease.add_section("Look", [list_command, show, history, explain_command, logs, find, graph])
-htlease.add_section("Act", [submit, dag, stage, cancel, commit, settle, maintenance])
+htlease.add_section("Act", [submit, dag, stage, cancel, commit, settle, flag, maintenance])
 htlease.add_section("Set up", [serve, store, relay, hooks, doctor, token, workflow, pool, scenario])
 
 

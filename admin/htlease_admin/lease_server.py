@@ -93,6 +93,18 @@ class LeaseServer:
             body["reason"] = reason
         return self._send("PUT", f"/{protocol.VERSION}/maintenance", "windows", body)
 
+    def flags(self, workflow: str | None = None) -> Document:
+        """Return the flags that were ever changed, or those that concern one workflow."""
+        query = "" if workflow is None else f"?workflow={quote(workflow, safe='')}"
+        return self._send("GET", f"/{protocol.VERSION}/flags{query}", "flags")
+
+    def put_flag(self, name: str, is_up: bool, reason: str | None) -> Document:
+        """Raise or lower a flag and return it."""
+        body: Document = {"is_up": is_up}
+        if reason is not None:
+            body["reason"] = reason
+        return self._send("PUT", f"/{protocol.VERSION}/flags/{quote(name, safe='')}", "name", body)
+
     def mint_token(self, workflow: str, subjob: str | None, ttl_seconds: float) -> Document:
         """Return a new token for a workflow or one subjob: {"token", "expires_at"}."""
         body: Document = {"workflow": workflow, "ttl_seconds": ttl_seconds}

@@ -41,6 +41,7 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic since click
 KEY = _Parsed("workflow/subjob", SubjobKey.parse)
 DURATION = _Parsed("duration", parse_duration)
 WORKFLOW = _Parsed("workflow", lambda text: check_name("workflow", text))
+NAME = _Parsed("name", lambda text: check_name("name", text))
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -116,6 +116,7 @@ def refused_from(status: int, document: Mapping[str, Any]) -> Refused:
         retry_after_seconds=_seconds(document.get("retry_after_seconds")),
         outcome=document.get("outcome"),
         field=document.get("field"),
+        flag=document.get("flag"),
     )
 
 

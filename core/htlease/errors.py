@@ -43,6 +43,7 @@ class Refused(HTLeaseError):
         retry_after_seconds: float | None = None,
         outcome: str | None = None,
         field: str | None = None,
+        flag: str | None = None,
     ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
@@ -51,6 +52,7 @@ class Refused(HTLeaseError):
         self.retry_after_seconds = retry_after_seconds
         self.outcome = outcome
         self.field = field
+        self.flag = flag
 
 
 class LeaseLost(HTLeaseError):

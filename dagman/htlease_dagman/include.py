@@ -7,7 +7,7 @@ of any included file works the splices in. Source: measured on 23.9.6 and 25.14.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,9 +197,13 @@ def _node_document(node: Node, job_count: int) -> dict[str, Any]:
     return said
 
 
-def structure_document(dag: Dag, dag_sha256: str) -> dict[str, Any]:
-    """Return what the server keeps of a DAG: each of the children waits for all of its parents."""
+def structure_document(dag: Dag, dag_sha256: str, sub_dags: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the server keeps of a DAG: each of the children waits for all of its parents.
+
+    `sub_dags` has the workflows of sub-DAGs by node, where they have any.
+    """
     return {
+        "sub_dags": dict(sub_dags),
         "dag_sha256": dag_sha256,
         "nodes": {node.name: node.kind for node in dag.nodes.values()},
         "dependencies": [

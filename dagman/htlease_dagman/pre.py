@@ -14,6 +14,7 @@ def pre(script: Script) -> int:
     """Prepare one try of a node and return the exit status; raises Later or HTLeaseError."""
     try:
         _enroll(script)
+        _wait_for_flags(script)
         lease = script.acquire(script.call.try_id)
     except Refused as refused:
         if refused.code == "superseded-attempt":
@@ -52,6 +53,25 @@ def _enroll(script: Script) -> None:
                 "was cancelled while this DAG was running; submit the DAG again to run it"
             ) from None
         script.send("enroll", global_job_id=call.try_id, retry=call.retry, force=True)
+
+
+def _wait_for_flags(script: Script) -> None:
+    """Put the node off while the phase that its job would enter first is held back.
+
+    Asked before the lease is taken, so that waiting for weeks leaves no mark in the history.
+    """
+    down = script.flags_down()
+    if not down:
+        return
+    document = script.document()
+    if document["outcome"] is not None or not document["plan"]:
+        return
+    first = next((phase["name"] for phase in document["phases"] if phase["run"]), None)
+    needs = next((p["needs"] for p in document["plan"]["phases"] if p["name"] == first), ())
+    for name in needs:
+        if name in down:
+            why = f": {down[name]}" if down[name] else ""
+            raise Later(f"{first} needs {name}, which is down{why}", is_counted=False)
 
 
 def _post_is_owed(script: Script) -> bool:

@@ -119,6 +119,12 @@ class Script:
         """Return all that is known of the subjob."""
         return self._server.ask("GET", self._path)
 
+    def flags_down(self) -> dict[str, str | None]:
+        """Return the flags that are down for this workflow, with the reasons given."""
+        path = f"/v1/flags?workflow={quoted(self.settings.workflow)}"
+        flags = self._server.ask("GET", path)["flags"]
+        return {one["name"].partition("@")[0]: one["reason"] for one in flags if not one["is_up"]}
+
     def mint_job_token(self) -> str:
         """Return a token for this node's job."""
         wanted = {

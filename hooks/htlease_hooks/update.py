@@ -127,7 +127,7 @@ def _renew(start: Start, client: LeaseClient, state: SandboxState, has_process: 
     phase = start.notes.phase()
     is_ours = not (start.job.sandbox / STATE_FILE).exists()
     if has_process and is_ours and phase and not start.notes.has_entered:
-        client.call(m.Enter(state.fence, state.nonce, phase))
+        client.call(m.Enter(state.fence, state.nonce, phase, is_underway=True))
         start.notes.write_entered()
     start.show(
         {

@@ -21,6 +21,7 @@ from htlease.protocol import rfc3339
 from htlease_server import routes
 from htlease_server.auth import Gate
 from htlease_server.bodies import (
+    FLAG_DECODER,
     MAINTENANCE_DECODER,
     READERS,
     TOKEN_DECODER,
@@ -29,6 +30,7 @@ from htlease_server.bodies import (
 )
 from htlease_server.caller import NOBODY, Caller
 from htlease_server.commands import INTERNAL, Commands, key_of, note_minted
+from htlease_server.flags import PutFlag, flag_document
 from htlease_server.health import why_not_ready
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import note
@@ -37,6 +39,7 @@ from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
 from htlease_server.roles import OPEN_TO_ALL
+from htlease_server.store import FlagRow
 from htlease_server.tally import RequestTally
 from htlease_server.tokens import why_not_mint
 from htlease_server.wire import Answer, Refusal, Replier, Request, Unadmitted, document, problem
@@ -83,6 +86,8 @@ class App:
             "mint": self._mint,
             "maintenance": self._maintenance,
             "put-maintenance": self._put_maintenance,
+            "flags": self._flags,
+            "put-flag": self._put_flag,
             "healthz": self._healthz,
             "readyz": self._readyz,
             "metrics": self._metrics,
@@ -182,7 +187,25 @@ class App:
         )
         return await self._maintenance(call)
 
+    async def _put_flag(self, call: Call) -> Answer:
+        name = check_name("flag", routes.decoded("flag", call.parts[0]))
+        body = decode(FLAG_DECODER, call.request.body)
+        put = PutFlag(name, body.is_up, body.reason)
+        outcome = await self._commands.put(put, call.caller.actor)
+        if isinstance(outcome, m.Rejection):
+            return problem(outcome)
+        assert isinstance(outcome, FlagRow)
+        word = "flag raised" if body.is_up else "flag lowered"
+        note(logging.INFO, word, flag=name, why=body.reason, actor=call.caller.actor)
+        return document(flag_document(outcome))
+
     # ------------------------------------------------------------ documents
+
+    async def _flags(self, call: Call) -> Answer:
+        workflow = _query(call.query).get("workflow")
+        if workflow is not None:
+            check_name("workflow", workflow)
+        return document(await self._reading.flags(workflow))
 
     async def _maintenance(self, call: Call) -> Answer:
         return document(await self._reading.maintenance())

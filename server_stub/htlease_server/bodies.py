@@ -260,6 +260,14 @@ class MaintenanceBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(max_length=400)] | None = None
 
 
+class FlagBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Whether phases that need it may be entered."""
+
+    is_up: bool
+    reason: Annotated[str, msgspec.Meta(max_length=400)] | None = None
+
+
+FLAG_DECODER = msgspec.json.Decoder(FlagBody)
 MAINTENANCE_DECODER = msgspec.json.Decoder(MaintenanceBody)
 WORKFLOW_DECODER = msgspec.json.Decoder(WorkflowBody)
 TOKEN_DECODER = msgspec.json.Decoder(TokenBody)

@@ -15,11 +15,12 @@ from htlease.protocol import reply_document, rfc3339
 from htlease_server import routes
 from htlease_server.bodies import READERS
 from htlease_server.caller import Caller
+from htlease_server.flags import PutFlag
 from htlease_server.journal import note_command
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import is_noted, note
 from htlease_server.maintenance import PutMaintenance
-from htlease_server.store import MaintenanceRow, WorkflowRow
+from htlease_server.store import FlagRow, MaintenanceRow, WorkflowRow
 from htlease_server.tally import RequestTally
 from htlease_server.tokens import Minted, OwnTokens
 from htlease_server.turn import Answer, Crashed, QueueFull, Waiting
@@ -108,7 +109,7 @@ class Commands:
             note_command(call, waiting, outcome, seconds)
         if isinstance(outcome, m.Rejection):
             return problem(outcome, waiting.key)
-        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow))
+        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow))
         reply = reply_document(outcome)
         if isinstance(outcome, m.Renewal) and outcome.order == "continue":
             # A holder gets a token in place of one that will not last much longer.
@@ -118,7 +119,7 @@ class Commands:
                 note_minted(fresh, exchange.caller, exchange.caller.scope)
         return document(reply)
 
-    async def put(self, put: PutWorkflow | PutMaintenance, actor: str) -> Answer:
+    async def put(self, put: PutWorkflow | PutMaintenance | PutFlag, actor: str) -> Answer:
         """Change something wider than a subjob, and return what came of it."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         try:

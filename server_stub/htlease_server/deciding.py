@@ -11,10 +11,12 @@ from dataclasses import replace
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
+from htlease.flags import held_back
 from htlease.lifecycle import decide, replayed_reply
 from htlease.subjob import HELD, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
+from htlease_server.flags import PutFlag, down_for
 from htlease_server.history import EVENT_NAMES, data_of, ids_in
 from htlease_server.keeper import Keeper
 from htlease_server.logs import note
@@ -41,6 +43,8 @@ def take(turn: Turn, keeper: Keeper, waiting: Waiting) -> None:
             _put_workflow(turn, keeper, waiting, waiting.sent)
         elif isinstance(waiting.sent, PutMaintenance):
             _put_maintenance(turn, keeper, waiting, waiting.sent)
+        elif isinstance(waiting.sent, PutFlag):
+            _put_flag(turn, keeper, waiting, waiting.sent)
         else:
             _command(turn, keeper, waiting, waiting.sent)
     except Exception:
@@ -85,6 +89,9 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
         decision = m.Rejection("unknown-subjob", f"there is no subjob {key}; acquire it first")
     else:
         decision = decide(entry.state, command, turn.now)
+        if keeper.flags and isinstance(command, m.Enter):
+            down = down_for(keeper.flags, keeper.book.get(key.workflow))
+            decision = held_back(decision, entry.state, command, down)
 
     if entry is not None and decision.events:
         is_accepted = isinstance(decision, m.Accepted)
@@ -164,6 +171,15 @@ def _put_maintenance(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutMaint
     others = (window for window in uptime.windows if window.started_at != row.started_at)
     uptime.windows = (*others, row)
     turn.batch.maintenance.append(row)
+    turn.answer(waiting, row, is_late=True)
+
+
+def _put_flag(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutFlag) -> None:
+    if not turn.batch.flags:
+        turn.flags_before = keeper.flags
+    row = put.row(turn.now, waiting.actor)
+    keeper.flags = {**keeper.flags, row.name: row}
+    turn.batch.flags.append(row)
     turn.answer(waiting, row, is_late=True)
 
 

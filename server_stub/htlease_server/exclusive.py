@@ -6,7 +6,7 @@ and `Uptime` make that safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from htlease.attempt import SubjobKey
@@ -14,7 +14,7 @@ from htlease.subjob import REQUESTS_KEPT
 from htlease_server.cache import ENTRIES_MAX, Entry, SubjobCache
 from htlease_server.history import state_from
 from htlease_server.keeper import Vantage
-from htlease_server.store import Reader, Run, Store
+from htlease_server.store import FlagRow, Reader, Run, Store
 from htlease_server.turn import Turn, Waiting
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import WorkflowBook
@@ -37,6 +37,7 @@ class ExclusiveKeeper:
         self._clock = clock
         self._run = Run(started_at, started_at)
         self.uptime = Uptime([*store.begin_run(started_at), self._run], store.maintenance())
+        self.flags: Mapping[str, FlagRow] = {row.name: row for row in store.flags()}
         self.cache = SubjobCache(entries_max)
         self.fence_floor = store.fence_floor()
         self._next_workflow_id, self._next_subjob_id = store.next_ids()
@@ -95,7 +96,9 @@ class ExclusiveKeeper:
                 (id, *renewed) for id, renewed in self.unflushed.items() if id not in saved
             ]
             batch.alive = self._run._replace(alive_at=now)
-        if not (batch.subjobs or batch.workflows or batch.maintenance or batch.alive):
+        if not (
+            batch.subjobs or batch.workflows or batch.maintenance or batch.flags or batch.alive
+        ):
             return False
         self._store.write(batch)
         if batch.alive:
@@ -119,6 +122,8 @@ class ExclusiveKeeper:
             self.book.forget(row.name)
         if turn.batch.maintenance:
             self.uptime.windows = turn.windows_before
+        if turn.batch.flags:
+            self.flags = turn.flags_before
 
     def reader(self) -> Reader:
         return self._store.reader()

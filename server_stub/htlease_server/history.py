@@ -150,6 +150,21 @@ def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:
     return attempts
 
 
+def closing_of(rows: Iterable[HistoryRow]) -> dict[str, Any] | None:
+    """Return how the subjob was closed last, or None when it never was."""
+    closing = None
+    for row in rows:
+        event = event_from(row)
+        if isinstance(event, m.SubjobClosed):
+            closing = {
+                "outcome": event.outcome,
+                "by": event.by,
+                "reason": event.reason,
+                "at": rfc3339(row.at),
+            }
+    return closing
+
+
 def _attempt(event: m.LeaseAcquired, at: str) -> dict[str, Any]:
     return {
         "attempt_number": event.attempt_number,

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from htlease.attempt import SubjobKey
 from htlease_server.cache import Entry, SubjobCache
-from htlease_server.store import Reader
+from htlease_server.store import FlagRow, Reader
 from htlease_server.turn import Turn, Waiting
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import WorkflowBook
@@ -43,6 +43,8 @@ class Keeper(Protocol):
     uptime: Uptime
     #: Every grant to a subjob whose earlier fences are not known here is above it.
     fence_floor: int
+    #: By name; replaced as a whole.
+    flags: Mapping[str, FlagRow]
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from htlease import messages as m
 from htlease.protocol import PHASE_CALLS
-from htlease_server.bodies import READERS, MaintenanceBody, TokenBody, WorkflowBody
+from htlease_server.bodies import READERS, FlagBody, MaintenanceBody, TokenBody, WorkflowBody
 from htlease_server.limits import NAME, QUERY, state_limits
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.routes import ROUTES, Route
@@ -53,12 +53,14 @@ _BODIES: dict[str, type] = {
     "put-workflow": WorkflowBody,
     "mint": TokenBody,
     "put-maintenance": MaintenanceBody,
+    "put-flag": FlagBody,
 }
 _QUERIES = {
     "workflows": ("cursor", "limit"),
     "workflow": ("cursor", "limit"),
     "history": ("after", "limit"),
     "find": ("id",),
+    "flags": ("workflow",),
 }
 
 

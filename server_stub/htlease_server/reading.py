@@ -21,7 +21,15 @@ from htlease.plan import phases_left
 from htlease.protocol import rfc3339
 from htlease.rollup import rollup
 from htlease.subjob import CLOSED, HELD, Status, SubjobState
-from htlease_server.history import MILESTONES, attempts_of, event_document, event_from, state_from
+from htlease_server.flags import concerning, flag_document
+from htlease_server.history import (
+    MILESTONES,
+    attempts_of,
+    closing_of,
+    event_document,
+    event_from,
+    state_from,
+)
 from htlease_server.keeper import Keeper, Vantage
 from htlease_server.maintenance import maintenance_document
 from htlease_server.store import HistoryRow, ListedRow, Reader, WorkflowRow
@@ -104,6 +112,17 @@ class Reading:
 
         return await self._run(look_up)
 
+    async def flags(self, workflow: str | None) -> Document:
+        """Return the flags, or those that concern a workflow, which need not exist yet."""
+
+        def look_up(reader: Reader, at: Vantage) -> Document:
+            rows = list(reader.flags())
+            if workflow is not None:
+                rows = concerning(rows, reader.workflow(workflow))
+            return {"flags": [flag_document(row) for row in rows]}
+
+        return await self._run(look_up)
+
     async def known_as(self, id_text: str) -> list[Document]:
         """Return the subjobs that were ever known by an ID."""
 
@@ -132,6 +151,7 @@ class Reading:
                 **_state_document(state),
                 "submissions": _submissions_of(history),
                 "attempts": attempts_of(history),
+                "closing": closing_of(history),
             }
 
         return await self._run(look_up)

@@ -40,14 +40,14 @@ ADMINISTERING = frozenset({Role.ADMIN})
 
 #: Call, as `routes` names it -> who may make it within reach. What is not here nobody may.
 MAY: Mapping[str, frozenset[Role]] = {
-    **dict.fromkeys(("subjob", "history", "find", "maintenance"), _LOOKING),
+    **dict.fromkeys(("subjob", "history", "find", "maintenance", "flags"), _LOOKING),
     "workflow": _LOOKING_AT_ALL,
     "workflows": _LOOKING_AT_ALL - {Role.WORKFLOW},
     **dict.fromkeys(("acquire", "renew", "exited", "abandon", *PHASE_CALLS), _HOLDING),
     **dict.fromkeys(("enroll", "ended", "observed", "commit", "settle"), _ON_ACCESS_POINT),
     "mint": _ON_ACCESS_POINT,
     **dict.fromkeys(("put-workflow", "cancel"), _SUBMITTING),
-    "put-maintenance": _OPERATING,
+    **dict.fromkeys(("put-maintenance", "put-flag"), _OPERATING),
 }
 #: Calls for monitors and people, without any token.
 OPEN_TO_ALL = ("healthz", "readyz", "metrics", "openapi", "home")

@@ -43,6 +43,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/tokens", "mint", "Mint a job token."),
     Route("GET", "/v1/maintenance", "maintenance", "The times in which no lease runs out."),
     Route("PUT", "/v1/maintenance", "put-maintenance", "Start, change or end such a time."),
+    Route("GET", "/v1/flags", "flags", "Flags that were ever changed, or those of a workflow."),
+    Route("PUT", "/v1/flags/{flag}", "put-flag", "Raise or lower a flag."),
     Route("GET", "/healthz", "healthz", "The process answers."),
     Route("GET", "/readyz", "readyz", "The store takes writes."),
     Route("GET", "/metrics", "metrics", "Counters in the text format of Prometheus."),

@@ -20,6 +20,7 @@ from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
 from htlease_server.store import (
     Batch,
+    FlagRow,
     HistoryRow,
     ListedRow,
     MaintenanceRow,
@@ -30,7 +31,13 @@ from htlease_server.store import (
 )
 
 #: Migrations in order; `PRAGMA user_version` counts how many of them a file has seen.
-MIGRATIONS = ("0001_first.sql", "0002_via.sql", "0003_maintenance.sql", "0004_keeping.sql")
+MIGRATIONS = (
+    "0001_first.sql",
+    "0002_via.sql",
+    "0003_maintenance.sql",
+    "0004_keeping.sql",
+    "0005_flags.sql",
+)
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
 RUNS_KEPT = 100
@@ -94,6 +101,8 @@ _COUNT = (
     " ON CONFLICT DO UPDATE SET"
     " subjobs = subjobs + excluded.subjobs, changed_at = max(changed_at, excluded.changed_at)"
 )
+_FLAG = ", ".join(FlagRow._fields)
+_PUT_FLAG = f"INSERT OR REPLACE INTO flag ({_FLAG}) VALUES (?, ?, ?, ?, ?)"
 _PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({_MAINTENANCE}) VALUES (?, ?, ?, ?)"
 _ADD_HISTORY = _Insert("history", HistoryRow._fields)
 _ADD_KNOWN_IDS = _Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
@@ -141,6 +150,10 @@ class SqliteReader:
             (id_text, limit),
         )
         return [ListedRow(*row) for row in rows]
+
+    def flags(self) -> Sequence[FlagRow]:
+        rows = self._db.execute(f"SELECT {_FLAG} FROM flag ORDER BY name")
+        return [FlagRow(*row) for row in rows]
 
     def counts(self, workflow_id: int) -> dict[str, int]:
         rows = self._db.execute(
@@ -327,6 +340,7 @@ class SqliteStore(SqliteReader):
             if batch.fence_floor:
                 db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (batch.fence_floor,))
             db.executemany("INSERT INTO server_run VALUES (?, ?)", batch.runs)
+            db.executemany(_PUT_FLAG, batch.flags)
             if batch.alive:
                 db.execute(
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",

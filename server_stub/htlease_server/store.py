@@ -116,6 +116,16 @@ class MaintenanceRow(NamedTuple):
     actor: str
 
 
+class FlagRow(NamedTuple):
+    """A flag that somebody has lowered or raised; one that nobody has is up."""
+
+    name: str
+    is_up: int
+    reason: str | None
+    actor: str
+    changed_at: float
+
+
 @dataclass
 class Batch:
     """What one transaction makes durable."""
@@ -137,6 +147,8 @@ class Batch:
     fence_floor: int = 0
     #: Runs of servers over a store that is moved here.
     runs: list[Run] = field(default_factory=list)
+    #: Flags as they are from now on; a flag is known by its name.
+    flags: list[FlagRow] = field(default_factory=list)
     #: Present when `leases` holds every renewal up to this instant.
     alive: Run | None = None
 
@@ -176,6 +188,9 @@ class Reader(Protocol):
 
     def requests(self, subjob_id: int, limit: int) -> Sequence[tuple[str, bytes]]:
         """Return (request ID, digest) of the requests accepted last, oldest first."""
+
+    def flags(self) -> Sequence[FlagRow]:
+        """Return all flags that were ever changed, in the order of their names."""
 
     def close(self) -> None:
         """Let go of the store."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Union
 
@@ -13,8 +13,9 @@ from htlease.errors import HTLeaseError
 from htlease.subjob import REQUESTS_KEPT, SubjobState
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry, SubjobCache
+from htlease_server.flags import PutFlag
 from htlease_server.maintenance import PutMaintenance
-from htlease_server.store import Batch, MaintenanceRow, WorkflowRow
+from htlease_server.store import Batch, FlagRow, MaintenanceRow, WorkflowRow
 from htlease_server.workflow import PutWorkflow
 
 
@@ -27,7 +28,7 @@ class Crashed:
     """Deciding raised an exception; it has been logged, and nothing was changed."""
 
 
-Answer = Union[m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, Crashed]  # noqa: UP007
+Answer = Union[m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, FlagRow, Crashed]  # noqa: UP007
 
 
 class Promise(Protocol):
@@ -51,7 +52,7 @@ class Waiting:
     def __init__(
         self,
         key: SubjobKey | None,
-        sent: Sent | PutWorkflow | PutMaintenance,
+        sent: Sent | PutWorkflow | PutMaintenance | PutFlag,
         actor: str,
         future: Promise,
         via: str | None = None,
@@ -82,6 +83,8 @@ class Turn:
     late: list[tuple[Waiting, Answer]] = field(default_factory=list)
     #: The maintenance windows as they are on the disk, once this turn has changed one.
     windows_before: tuple[MaintenanceRow, ...] = ()
+    #: The flags as they are on the disk, once this turn has changed one.
+    flags_before: Mapping[str, FlagRow] = field(default_factory=dict)
 
     def answer(self, waiting: Waiting, answer: Answer, is_late: bool) -> None:
         """Note what a request is to be told."""

@@ -17,6 +17,7 @@ from htlease.attempt import Evidence, SubjobKey
 from htlease.protocol import body_of, call_of
 from htlease.subjob import SubjobState
 from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
+from htlease_server.flags import PutFlag
 from htlease_server.history import state_from
 from htlease_server.ledger import QUEUE_MAX, Ledger
 from htlease_server.maintenance import PutMaintenance
@@ -116,6 +117,11 @@ class Drill:
     def maintain(self, seconds: float, reason: str | None = None) -> Any:
         """PUT a maintenance window that ends in so many seconds."""
         put = PutMaintenance(seconds, reason)
+        return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
+
+    def flag(self, name: str, is_up: bool, reason: str | None = None) -> Any:
+        """PUT a flag."""
+        put = PutFlag(name, is_up, reason)
         return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
 
     def read(self, look_up: Any) -> Any:

@@ -30,13 +30,14 @@ LOOK_UPS: dict[str, Callable[[Any], object]] = {
     "history_of": lambda store: store.history_of(1, ["lease-acquired"]),
     "requests": lambda store: store.requests(1, 10),
     "maintenance": lambda store: store.maintenance(),
+    "flags": lambda store: store.flags(),
     "next_ids": lambda store: store.next_ids(),
     "fence_floor": lambda store: store.fence_floor(),
 }
 #: They change something, or ask nothing.
 NOT_LOOK_UPS = {"close", "reader", "write", "begin_run"}
 #: Tables that stay small; of counts there are a few for each workflow.
-SMALL = ("subjob_count", "server_run", "maintenance", "fence_floor", "trimming")
+SMALL = ("subjob_count", "server_run", "maintenance", "flag", "fence_floor", "trimming")
 
 
 def public(protocol: type) -> set[str]:

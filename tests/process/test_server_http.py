@@ -394,6 +394,7 @@ def _matrix() -> list[tuple[str, str, dict[str, Any], str]]:
     rows += [
         ("POST", f"{ours}/enroll", {}, "aw"),
         ("POST", f"{ours}/ended", {"global_job_id": "a#1.0#1"}, "aw"),
+        ("POST", f"{ours}/observed", {"global_job_id": "a#1.0#1", "what": "held"}, "aw"),
         ("POST", f"{ours}/commit", dict(pair), "aw"),
         ("POST", f"{ours}/settle", {**pair, "outcome": "failed"}, "aw"),
         ("POST", f"{ours}/cancel", {}, "a"),
@@ -407,6 +408,8 @@ def _matrix() -> list[tuple[str, str, dict[str, Any], str]]:
         ("POST", "/v1/tokens", {"workflow": _OTHER, "subjob": "s"}, "a"),
         ("GET", "/v1/maintenance", {}, "aws"),
         ("PUT", "/v1/maintenance", {"ends_in_seconds": 0}, "a"),
+        ("GET", "/v1/flags", {}, "aws"),
+        ("PUT", "/v1/flags/f", {"is_up": True}, "a"),
         ("GET", "/v1/subjobs?id=x", {}, "aws"),
         ("POST", "/v1/workflows/{w}/subjobs/other/acquire", {"nonce": NONCE}, "aw"),
         ("GET", "/v1/workflows/{w}/subjobs/other", {}, "aw"),
@@ -437,7 +440,7 @@ def test_a_token_reaches_as_far_as_it_should(
         sent = json.loads(json.dumps(body).replace("{w}", workflow))
         where = path.format(w=workflow)
         call = {"GET": caller.get, "POST": caller.post, "PUT": caller.put}[method]
-        if path in ("/v1/tokens", "/v1/maintenance") and method != "GET":
+        if path in ("/v1/tokens", "/v1/maintenance", "/v1/flags/f") and method != "GET":
             called = caller.raw(method, path, json.dumps(sent).encode())
         else:
             called = call(where, **sent)

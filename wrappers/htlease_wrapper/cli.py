@@ -75,6 +75,7 @@ def _run(arguments: Sequence[str], console: Console) -> int:
         ("--ttl", "ttl_seconds", "how long the lease lasts unrenewed [120]"),
         ("--wait-lease", "wait_lease_seconds", "wait so long for a live lease to end [600]"),
         ("--wait-server", "wait_server_seconds", "wait so long for the server [300]"),
+        ("--wait-flag", "wait_flag_seconds", "wait so long for flags that phases need [86400]"),
         ("--kill-grace", "kill_grace_seconds", "between SIGTERM and SIGKILL [10]"),
         ("--wall-time", "wall_time_seconds", "over the plan's: end the payload in time for this"),
     ):

@@ -71,6 +71,12 @@ class Letter:
         """Tell whether the server answered it, one way or the other."""
         return self.answer is not None or self.refused is not None
 
+    @property
+    def blocked_by(self) -> Refused | None:
+        """Return the refusal of a phase that a flag holds back, which costs no lease."""
+        refused = self.refused
+        return refused if refused is not None and refused.code == "blocked" else None
+
 
 class Keeper:
     """Holds one lease."""
@@ -130,6 +136,11 @@ class Keeper:
             self._changed.notify()
         return letter
 
+    def replace(self, letter: Letter, command: m.Command) -> None:
+        """Send another command in a letter's place, unless it was answered already."""
+        with self._changed:
+            letter.command = command
+
     def run_soon(self, errand: Callable[[], object]) -> None:
         """Have something short and unimportant done by the thread when it has nothing to do."""
         with self._changed:
@@ -162,6 +173,10 @@ class Keeper:
                 last.command = command  # only the newest matter
             else:
                 self.post(command)
+
+    def chance(self) -> float:
+        """Return a number of chance in [0, 1), to keep waiting jobs apart."""
+        return self._clock.chance()
 
     def stop(self) -> None:
         """Keep the lease no longer; it ends by itself unless it was given up."""
@@ -268,9 +283,12 @@ class Keeper:
                 self._client = self._connect()
                 self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
                 return False
-            letter.refused = refused
             self._is_back()
-            self._weigh(command, refused)
+            if refused.code == "blocked" and letter.command is not command:
+                return False  # its phase has begun meanwhile, which it says now
+            letter.refused = refused
+            if refused.code != "blocked":
+                self._weigh(command, refused)
             return True
         self._is_back()
         if isinstance(command, (m.Exited, m.Abandon)):

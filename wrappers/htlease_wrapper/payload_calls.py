@@ -136,5 +136,7 @@ def artifacts_from(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _leave(refused: Refused) -> Leave:
+    if refused.code == "blocked":
+        return Leave(TRY_LATER, f"{refused.detail}; call this again later, the lease stays")
     code = SUPERSEDED if refused.code in _LOST_CODES else BAD_CONFIG
     return Leave(code, str(refused))

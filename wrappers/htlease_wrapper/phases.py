@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 from htlease import messages as m
 from htlease.client import Lease
+from htlease.errors import Refused
 from htlease_wrapper import chirp
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import OUT_OF_TIME, TRY_LATER, Ended, Leave, signal_name
-from htlease_wrapper.keeper import Keeper, Letter, Verdict
+from htlease_wrapper.keeper import JITTER, Keeper, Letter, Verdict
 from htlease_wrapper.settings import Settings
 from htlease_wrapper.signals import Interrupted, Signals
 from htlease_wrapper.supervise import CannotStart, supervise
@@ -141,6 +142,51 @@ class Walk:
 
     def _enter(self, phase: m.PhaseToRun) -> None:
         """Record that a phase is about to run; what must not happen twice waits for the answer."""
+        letter = self._posted_enter(phase)
+        give_up_at = self.monotonic() + self.settings.wait_flag_seconds
+        while letter.blocked_by is not None:
+            self._wait_for_flag(phase, letter.blocked_by, give_up_at)
+            letter = self._posted_enter(phase)
+        self.console.forget("blocked")
+        self._hand_over_details(phase, letter.answer)
+        self._show(
+            ChirpHTLeasePhase=phase.name,
+            ChirpHTLeaseAttempt=self.lease.grant.attempt_number,
+            ChirpHTLeaseState="live",
+        )
+
+    def _wait_for_flag(self, phase: m.PhaseToRun, blocked: Refused, give_up_at: float) -> None:
+        """Wait, with the lease in hand, until it is worth asking again; raises Leave."""
+        self.console.say_once(
+            "blocked",
+            f"{blocked.detail}; waiting up to {self.settings.wait_flag_seconds:g} s for it",
+        )
+        self._show(ChirpHTLeaseState=f"blocked:{blocked.flag}")
+        # Jobs that waited for one flag should not all ask in the moment after it was raised.
+        seconds = (blocked.retry_after_seconds or 1.0) * (1 + JITTER * self.keeper.chance())
+        until = min(give_up_at, self.monotonic() + seconds)
+        while (left_seconds := until - self.monotonic()) > 0:
+            self._check()
+            self.signals.wait(min(left_seconds, _LOOK_SECONDS))
+        self._check()
+        if self.monotonic() >= give_up_at:
+            self._post(m.Abandon, reason=blocked.detail)
+            self._finish()
+            raise Leave(
+                TRY_LATER,
+                f"{phase.name} was not started: {blocked.detail}; try again later or wait longer "
+                "with --wait-flag",
+            )
+
+    def _show(self, **attributes: str | int) -> None:
+        """Let `condor_q` show where the job is."""
+        if self.chirp_config is not None:
+            self.keeper.run_soon(
+                functools.partial(chirp.set_delayed, self.chirp_config, attributes)
+            )
+
+    def _posted_enter(self, phase: m.PhaseToRun) -> Letter:
+        """Post the intent and return it once it is answered or, at need, not waited for."""
         letter = self._post(m.Enter, phase=phase.name)
         must_wait = phase.exclusive or phase.restart == "once"
         until = self.monotonic() + self.settings.wait_update_seconds
@@ -148,6 +194,8 @@ class Walk:
             self._check()
             if self.keeper.away_since is not None:
                 if not must_wait:
+                    enter = m.Enter(self.lease.fence, self.lease.nonce, phase.name, True)
+                    self.keeper.replace(letter, enter)
                     break
                 self.console.say_once(
                     f"enter {phase.name}",
@@ -158,15 +206,7 @@ class Walk:
                 raise Leave(TRY_LATER, f"{phase.name} was not started: the server does not answer")
             self.signals.wait(min(seconds, _LOOK_SECONDS))
         self._check()
-        self._hand_over_details(phase, letter.answer)
-        if self.chirp_config is not None:
-            attributes: dict[str, str | int] = {
-                "ChirpHTLeasePhase": phase.name,
-                "ChirpHTLeaseAttempt": self.lease.grant.attempt_number,
-            }
-            self.keeper.run_soon(
-                functools.partial(chirp.set_delayed, self.chirp_config, attributes)
-            )
+        return letter
 
     def _hand_over_details(self, phase: m.PhaseToRun, record: dict[str, Any] | None) -> None:
         """Give the phase what was saved in it last, unless it starts afresh."""

@@ -12,6 +12,8 @@ from htlease_wrapper.job_ad import Ad
 
 WAIT_LEASE_SECONDS = 600.0
 WAIT_SERVER_SECONDS = 300.0
+#: A system that is looked after may be away for hours; what has begun is worth keeping till then.
+WAIT_FLAG_SECONDS = 86400.0
 KILL_GRACE_SECONDS = 10.0
 #: An exchange must fit into a lease several times, or one lost packet would cost it.
 EXCHANGE_PART = 1 / 4
@@ -32,6 +34,7 @@ class RunOptions:
     ttl_seconds: float | None = None
     wait_lease_seconds: float | None = None
     wait_server_seconds: float | None = None
+    wait_flag_seconds: float | None = None
     kill_grace_seconds: float | None = None
     wall_time_seconds: float | None = None
     on_wall_time: str | None = None
@@ -63,6 +66,8 @@ class Settings:
     wall_time_seconds: float | None = None
     #: Phase -> the same from the phase's start on.
     phase_wall_times: Mapping[str, float] = field(default_factory=dict)
+    #: How long a phase may be held back by flags.
+    wait_flag_seconds: float = WAIT_FLAG_SECONDS
 
     @property
     def exchange_seconds(self) -> float:
@@ -126,6 +131,7 @@ def settle(options: RunOptions, environ: Mapping[str, str], ad: Ad | None) -> Se
         kill_grace_seconds,
         wall_time_seconds,
         file.phase_wall_times,
+        WAIT_FLAG_SECONDS if options.wait_flag_seconds is None else options.wait_flag_seconds,
     )
 
 

@@ -21,6 +21,7 @@ from htlease_admin.dag.instrument import (
     read_dag_file,
     write,
 )
+from htlease_admin.dag.status import status
 from htlease_admin.parameters import DURATION, WORKFLOW
 from htlease_admin.plans import plan_document
 from htlease_admin.session import Session, pass_session
@@ -34,6 +35,9 @@ _FILE = click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.group()
 def dag() -> None:
     """Make the nodes of a DAG survive retries, rescue and recovery."""
+
+
+dag.add_command(status)
 
 
 def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:

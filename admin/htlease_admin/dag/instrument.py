@@ -94,9 +94,19 @@ def instrumented(wanted: Wanted) -> Instrumented:
     if dag.has_splices:
         files[names.splices] = b"# After this file DAGMan knows the nodes of all splices.\n"
     files[names.dag] = with_line(bare, names.include)
-    return Instrumented(
-        names, workflow, files, structure_document(dag, hashlib.sha256(bare).hexdigest())
-    )
+    structure = structure_document(dag, hashlib.sha256(bare).hexdigest(), _sub_workflows(dag))
+    return Instrumented(names, workflow, files, structure)
+
+
+def _sub_workflows(dag: Dag) -> dict[str, str]:
+    """Return the workflows of the sub-DAGs that are instrumented already, by node."""
+    found = {}
+    for node in dag.nodes.values():
+        if node.kind == "subdag":
+            workflow = workflow_of(Names((node.directory / node.submit).absolute()))
+            if workflow is not None:
+                found[node.name] = workflow
+    return found
 
 
 def read_dag_file(path: Path) -> bytes:

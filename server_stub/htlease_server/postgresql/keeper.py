@@ -19,7 +19,7 @@ DURABLE_MAX_SECONDS after a commit that the standby has confirmed; the gap is lo
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
@@ -29,12 +29,13 @@ from htlease.subjob import SubjobState
 from htlease_server.bodies import Sent
 from htlease_server.cache import ENTRIES_MAX, Entry, SubjobCache
 from htlease_server.deciding import is_bare_renewal
+from htlease_server.flags import PutFlag
 from htlease_server.history import state_from
 from htlease_server.keeper import Vantage
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.postgresql.reader import ALIVE_MARGIN_SECONDS, PostgresReader
 from htlease_server.postgresql.store import Found, PostgresStore, Wanted
-from htlease_server.store import Conflict, Reader, Run, WorkflowRow
+from htlease_server.store import Conflict, FlagRow, Reader, Run, WorkflowRow
 from htlease_server.turn import Turn, Waiting
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import PutWorkflow, WorkflowBook
@@ -91,6 +92,10 @@ class SharedKeeper:
         self.book = WorkflowBook(self._workflow_rows.get, self._workflow_ids.take)
         self._known = _Known(None, Uptime(()))
         self.uptime = self._known.uptime
+        self.flags: Mapping[str, FlagRow] = {}
+        self._flags_version = 0
+        #: The turn before changed flags: whether they are in the database is to be seen.
+        self._has_changed_flags = False
         self._clock_at = 0.0
         self.fence_floor = 0
         #: By this server's own steady clock.
@@ -118,16 +123,19 @@ class SharedKeeper:
             self._forget_all()
         keys: dict[SubjobKey, None] = {}
         workflows, locked = set(), set()
-        is_maintenance = False
+        is_maintenance = is_flag = False
         for waiting in requests:
             sent = waiting.sent
             if isinstance(sent, Sent):
                 assert waiting.key is not None
                 keys[waiting.key] = None
-                if isinstance(sent.command, (m.Acquire, m.Enroll)):
+                is_held_back = self.flags and isinstance(sent.command, m.Enter)
+                if is_held_back or isinstance(sent.command, (m.Acquire, m.Enroll)):
                     workflows.add(waiting.key.workflow)
             elif isinstance(sent, PutMaintenance):
                 is_maintenance = True
+            elif isinstance(sent, PutFlag):
+                is_flag = True
             elif isinstance(sent, PutWorkflow):
                 locked.add(sent.name)
                 if sent.body.copy_of is not None:
@@ -146,6 +154,7 @@ class SharedKeeper:
             tuple(workflows - locked),
             tuple(sorted(locked)),
             is_maintenance,
+            is_flag,
             not self._workflow_ids.has(len(requests)),
             not self._subjob_ids.has(len(requests)),
         )
@@ -164,6 +173,10 @@ class SharedKeeper:
         self.uptime = self._known.uptime
         if wanted.is_maintenance:  # which changes it; readers go on with what is committed
             self.uptime = self._read_uptime(self._store)
+        if self._flags_version != found.moment.flags or self._has_changed_flags:
+            self.flags = {row.name: row for row in self._store.flags()}
+            self._flags_version = found.moment.flags
+        self._has_changed_flags = wanted.is_flag
         self._workflow_rows = found.workflows
         self.book = WorkflowBook(self._workflow_rows.get, self._workflow_ids.take)
         self._take_known(found, now)
@@ -232,7 +245,7 @@ class SharedKeeper:
             return False
         batch = turn.batch
         turn.add_rows(self.cache, self._renewed)
-        is_durable = bool(batch.subjobs or batch.workflows or batch.maintenance)
+        is_durable = bool(batch.subjobs or batch.workflows or batch.maintenance or batch.flags)
         saved = {row_id for row_id, _, _ in batch.leases}
         for row_id, entry in self._renewed.items():
             if row_id not in saved:
@@ -268,6 +281,7 @@ class SharedKeeper:
         self.cache.clear()
         self._found = {}
         self._known = _Known(None, self._known.uptime)
+        self._has_changed_flags = True
         self._workflow_ids, self._subjob_ids = _Ids(), _Ids()
         self._durable_at = self._alive_at = time.monotonic() - DURABLE_MAX_SECONDS
 

@@ -12,6 +12,7 @@ from htlease_server.postgresql.connection import Database, why_not
 from htlease_server.store import (
     HistoryRow,
     ListedRow,
+    FlagRow,
     MaintenanceRow,
     Run,
     StoreFailed,
@@ -29,6 +30,7 @@ _TIMEOUT = "20s"
 
 HISTORY = ", ".join(HistoryRow._fields)
 WORKFLOW = ", ".join(WorkflowRow._fields)
+FLAG = ", ".join(FlagRow._fields)
 MAINTENANCE = ", ".join(MaintenanceRow._fields)
 _SUBJOB = ", ".join(SubjobRow._fields)
 _LISTED = (
@@ -50,6 +52,8 @@ class Moment(NamedTuple):
     windows: int
     #: Every grant to a subjob whose earlier fences are not known here is above it.
     fence_floor: int
+    #: Of the last change of a flag.
+    flags: int
 
     @property
     def version(self) -> tuple[int, int]:
@@ -66,7 +70,8 @@ def moment_query(clock: str) -> str:
     """Return the query of a `Moment` by a clock."""
     return (
         f"SELECT {clock}, coalesce(run.id, 0), coalesce(run.alive_at, 0),"
-        " (SELECT coalesce(max(version), 0) FROM maintenance), (SELECT fence FROM fence_floor)"
+        " (SELECT coalesce(max(version), 0) FROM maintenance), (SELECT fence FROM fence_floor),"
+        " (SELECT coalesce(max(version), 0) FROM flag)"
         " FROM (SELECT 1) AS one LEFT JOIN"
         " (SELECT id, alive_at FROM server_run ORDER BY id DESC LIMIT 1) AS run ON true"
     )
@@ -109,6 +114,10 @@ class PostgresReader:
         """Return all maintenance windows, oldest first."""
         rows = self._rows(f"SELECT {MAINTENANCE} FROM maintenance ORDER BY started_at")
         return [MaintenanceRow(*row) for row in rows]
+
+    def flags(self) -> Sequence[FlagRow]:
+        rows = self._rows(f"SELECT {FLAG} FROM flag ORDER BY name")
+        return [FlagRow(*row) for row in rows]
 
     def workflow(self, name: str) -> WorkflowRow | None:
         rows = self._rows(f"SELECT {WORKFLOW} FROM workflow WHERE name = %s", name)

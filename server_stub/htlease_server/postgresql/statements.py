@@ -7,7 +7,7 @@ from typing import Any
 
 from htlease.subjob import REQUESTS_KEPT
 from htlease_server.postgresql.arrays import bigints, byte_strings, floats, integers, texts
-from htlease_server.postgresql.reader import MAINTENANCE, WORKFLOW
+from htlease_server.postgresql.reader import FLAG, MAINTENANCE, WORKFLOW
 from htlease_server.store import HistoryRow, SubjobRow, WorkflowRow
 
 _BY_NAME = (
@@ -55,6 +55,13 @@ PUT_MAINTENANCE = (
     " SELECT %b, %b, %b, %b, coalesce(max(version), 0) + 1 FROM maintenance"
     " ON CONFLICT (started_at) DO UPDATE SET until_at = excluded.until_at,"
     " reason = excluded.reason, actor = excluded.actor, version = excluded.version"
+)
+LOCK_FLAGS = "SELECT pg_advisory_xact_lock(7597121901)"
+PUT_FLAG = (
+    f"INSERT INTO flag ({FLAG}, version)"
+    " SELECT %b, %b::integer, %b, %b, %b, coalesce(max(version), 0) + 1 FROM flag"
+    " ON CONFLICT (name) DO UPDATE SET is_up = excluded.is_up, reason = excluded.reason,"
+    " actor = excluded.actor, changed_at = excluded.changed_at, version = excluded.version"
 )
 _COLUMN = {
     "bigint": bigints,

@@ -70,6 +70,7 @@ class Wanted(NamedTuple):
     #: Workflows that are to be changed, and whether a maintenance window is.
     locked_workflows: Sequence[str] = ()
     is_maintenance: bool = False
+    is_flag: bool = False
     #: Take a new block of row IDs for workflows, for subjobs.
     is_workflow_ids: bool = False
     is_subjob_ids: bool = False
@@ -191,6 +192,8 @@ class PostgresStore(PostgresReader):
             ask("BEGIN ISOLATION LEVEL READ COMMITTED")
             if wanted.is_maintenance:
                 ask(sql.LOCK_WINDOWS)
+            if wanted.is_flag:
+                ask(sql.LOCK_FLAGS)
             if wanted.locked_workflows:
                 workflows += ask(sql.LOCK_WORKFLOWS, texts(wanted.locked_workflows))
             if ids or wanted.named:
@@ -279,6 +282,8 @@ class PostgresStore(PostgresReader):
                 connection.execute(insert.query.encode(), insert.given(rows))
         for row in batch.maintenance:
             connection.execute(sql.PUT_MAINTENANCE.encode(), row)
+        for flag in batch.flags:
+            connection.execute(sql.PUT_FLAG.encode(), flag)
         if batch.alive:
             alive_at = batch.alive.alive_at
             connection.execute(sql.SIGN_OF_LIFE.encode(), (alive_at, alive_at))

@@ -135,7 +135,7 @@ def test_scripts_can_read_the_settings(tmp_path: Path) -> None:
 
 
 def test_the_structure_has_each_dependency_once(tmp_path: Path) -> None:
-    structure = structure_document(dag(tmp_path), "abc")
+    structure = structure_document(dag(tmp_path), "abc", {"sub": "inner-run"})
     assert structure["dag_sha256"] == "abc"
     assert structure["nodes"]["G"] == "subdag"
     assert structure["dependencies"] == [{"parents": ["A"], "children": ["B", "G"]}]

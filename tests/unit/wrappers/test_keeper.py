@@ -66,6 +66,9 @@ class Stage:
         return [call for call, _ in self.server.calls]
 
 
+BLOCKED = Answer(409, {"code": "blocked", "detail": "needs hpss", "flag": "hpss"})
+
+
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     """A lease of 100 s, granted just now and relied on for 98 of them."""
@@ -214,3 +217,29 @@ def test_an_end_whose_answer_was_lost_is_sent_again_and_nothing_is_renewed(
     word = "exited" if end is m.Exited else "abandon"
     assert stage.sent == [word, word]
     assert stage.keeper.loss is None
+
+
+def test_a_phase_that_a_flag_holds_back_costs_no_lease(stage: Stage) -> None:
+    stage.server.answer = BLOCKED
+    letter = stage.keeper.post(m.Enter(7, "n" * 32, "run"))
+    stage.step()
+    assert letter.blocked_by is not None and letter.blocked_by.flag == "hpss"
+    assert stage.keeper.loss is None and stage.keeper.unsent() == 0
+
+
+def test_a_phase_that_began_while_its_entering_was_under_way_is_told_as_begun(
+    stage: Stage,
+) -> None:
+    stage.server.answer = BLOCKED
+    letter = stage.keeper.post(m.Enter(7, "n" * 32, "run"))
+    underway = m.Enter(7, "n" * 32, "run", is_underway=True)
+    stage.server.is_asked = lambda: stage.keeper.replace(letter, underway)
+    stage.step()
+    assert not letter.is_settled, "the server heard of a phase that had not begun"
+    stage.server.answer = Answer(200, {"name": "run"})
+    stage.step()
+    assert letter.answer is not None
+    assert [body["is_underway"] for call, body in stage.server.calls if call == "enter"] == [
+        False,
+        True,
+    ]

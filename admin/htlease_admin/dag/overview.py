@@ -1,0 +1,216 @@
+"""What is looked up for `htlease dag status`: the server, and the schedd if it is this machine's.
+
+The server alone is enough. The schedd knows better why a job waits, and what became of DAGMan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from htlease.attempt import SubjobKey
+from htlease.errors import BadConfig, Refused
+from htlease.flags import GROUP_SEPARATOR
+from htlease_admin import schedd
+from htlease_admin.dag.nodes import HELD, IDLE, JOB_ATTRIBUTES, Node, node_of, not_begun
+from htlease_admin.dag.progress import Standing, counted, counts_text, state_of
+from htlease_admin.lease_server import LeaseServer
+from htlease_admin.schedd import Plain, ScheddUnavailable
+from htlease_dagman.settings import SERVICE_KINDS
+
+#: Nodes that are asked for one by one; of more only what the list says is shown.
+DOCUMENTS_MAX = 500
+_DAGMAN_ATTRIBUTES = (*JOB_ATTRIBUTES, "ExitCode", "RemoveReason")
+_REMOVED = 3
+
+
+@dataclass(frozen=True)
+class Dagman:
+    """The job that runs a DAG, as this machine's schedd knows it."""
+
+    job: str
+    is_in_queue: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How a DAG, or a workflow without one, stands."""
+
+    workflow: str
+    name: str
+    nodes: tuple[Node, ...]
+    #: The node that it is in the DAG above it; None for the DAG that was asked for.
+    node: str | None = None
+    dagman: Dagman | None = None
+    sub_dags: tuple[Overview, ...] = ()
+
+    @property
+    def counts(self) -> Counter[Standing]:
+        """How many nodes stand where; the jobs of one node are not counted beside it."""
+        return counted(node.standing for node in self.nodes if node.kind != "queued")
+
+    def all(self) -> Iterator[Overview]:
+        """Yield this and all below it."""
+        yield self
+        for sub_dag in self.sub_dags:
+            yield from sub_dag.all()
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "workflow": self.workflow,
+            "name": self.name,
+            "state": state_of(self.counts),
+            "counts": {s.value: number for s, number in self.counts.items()},
+            "dagman": None if self.dagman is None else asdict(self.dagman),
+            "nodes": [{**asdict(node), "standing": node.standing.value} for node in self.nodes],
+            "sub_dags": [{"node": sub_dag.node, **sub_dag.document()} for sub_dag in self.sub_dags],
+        }
+
+    def told(self) -> str:
+        """Return the counts as text."""
+        return counts_text(self.counts)
+
+
+@dataclass
+class Looking:
+    """One look at the server and, where there is one, at the schedd."""
+
+    server: LeaseServer
+    schedd_name: str | None = None
+    #: Why nothing is known from the schedd; None while it answers.
+    schedd_gap: str | None = None
+    _seen: set[str] = field(default_factory=set)
+
+    def look(self, workflow: str, node: str | None = None, is_begun: bool = True) -> Overview:
+        """Return how a workflow stands with its sub-DAGs; raises Refused or ServerUnavailable.
+
+        A sub-DAG has begun when the node that it is has: before that, none of its own is ready.
+        """
+        self._seen.add(workflow)
+        document = self.server.workflow(workflow)
+        structure: Mapping[str, Any] = document["structure"] or {}
+        subjobs = {summary["subjob"]: summary for summary in document["subjobs"]}
+        unfinished = [name for name, s in subjobs.items() if s["outcome"] != "complete"]
+        for name in unfinished[:DOCUMENTS_MAX]:
+            subjobs[name] = self.server.subjob(SubjobKey(workflow, name))
+        dagman_job = _dagman_job(subjobs)
+        dagman, jobs = self._queue(dagman_job)
+        down = self._down(workflow) if unfinished else {}
+        kinds = {
+            name: kind
+            for name, kind in structure.get("nodes", {}).items()
+            if kind not in SERVICE_KINDS
+        }
+        nodes = tuple(_nodes(kinds, structure, subjobs, down, jobs, is_begun))
+        return Overview(
+            workflow,
+            document["labels"].get("dag", workflow),
+            nodes,
+            node,
+            dagman,
+            tuple(self._sub_dags(structure, subjobs)),
+        )
+
+    def _sub_dags(
+        self, structure: Mapping[str, Any], subjobs: Mapping[str, Any]
+    ) -> Iterator[Overview]:
+        for node, workflow in structure.get("sub_dags", {}).items():
+            if workflow not in self._seen:
+                try:
+                    yield self.look(workflow, node, node in subjobs)
+                except Refused:
+                    continue  # of another server, or beyond this token
+
+    def _down(self, workflow: str) -> dict[str, str | None]:
+        flags = self.server.flags(workflow)["flags"]
+        return {
+            flag["name"].partition(GROUP_SEPARATOR)[0]: flag["reason"]
+            for flag in flags
+            if not flag["is_up"]
+        }
+
+    def _queue(self, dagman: str | None) -> tuple[Dagman | None, dict[str, dict[str, Plain]]]:
+        """Return what the schedd says of DAGMan's job, and its nodes' jobs by node."""
+        cluster = "" if dagman is None else dagman.split("#")[1].partition(".")[0]
+        if not cluster.isdigit() or self.schedd_gap is not None:
+            return None, {}
+        try:
+            ads = schedd.read_jobs(
+                f"DAGManJobId == {cluster} || ClusterId == {cluster}",
+                _DAGMAN_ATTRIBUTES,
+                self.schedd_name,
+            )
+            own = [ad for ad in ads if ad.get("GlobalJobId") == dagman]
+            if own:
+                jobs = [ad for ad in ads if ad.get("DAGManJobId") == int(cluster)]
+                return _in_queue(own[0]), {str(ad.get("DAGNodeName")): ad for ad in jobs}
+            past = schedd.read_history(
+                f"ClusterId == {cluster}", _DAGMAN_ATTRIBUTES, None, 1, self.schedd_name
+            )
+        except (ScheddUnavailable, BadConfig) as error:
+            self.schedd_gap = str(error)
+            return None, {}
+        ended = [ad for ad in past if ad.get("GlobalJobId") == dagman]
+        return (_ended(ended[0]), {}) if ended else (None, {})
+
+
+def _dagman_job(subjobs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the GlobalJobId of the DAGMan that announced a try last, as PRE scripts name it."""
+    newest, found = "", None
+    for subjob in subjobs.values():
+        for submission in subjob.get("submissions", ()):
+            dag, slash, _ = (submission["global_job_id"] or "").rpartition("/")
+            if slash and dag.count("#") == 2 and submission["at"] > newest:
+                newest, found = submission["at"], dag
+    return found
+
+
+def _in_queue(ad: Mapping[str, Plain]) -> Dagman:
+    job = f"{ad['ClusterId']}.{ad['ProcId']}"
+    status = ad.get("JobStatus")
+    if status == HELD:
+        return Dagman(job, True, f"is held: {ad.get('HoldReason') or 'no reason given'}")
+    return Dagman(job, True, "waits in the queue" if status == IDLE else "runs")
+
+
+def _ended(ad: Mapping[str, Plain]) -> Dagman:
+    job = f"{ad['ClusterId']}.{ad['ProcId']}"
+    if ad.get("JobStatus") == _REMOVED:
+        return Dagman(job, False, f"was removed: {ad.get('RemoveReason') or 'no reason given'}")
+    return Dagman(job, False, f"ended with exit code {ad.get('ExitCode', 'unknown')}")
+
+
+def _nodes(
+    kinds: Mapping[str, str],
+    structure: Mapping[str, Any],
+    subjobs: Mapping[str, Mapping[str, Any]],
+    down: Mapping[str, str | None],
+    jobs: Mapping[str, dict[str, Plain]],
+    is_begun: bool,
+) -> Iterator[Node]:
+    blocked = _with_unfinished_parents(structure, subjobs)
+    for name, kind in kinds.items():
+        if name in subjobs:
+            yield node_of(name, kind, subjobs[name], down, jobs.get(name))
+        else:
+            is_ready = is_begun and name not in blocked and kind != "final"
+            yield not_begun(name, kind, is_ready)
+    for name, subjob in subjobs.items():
+        if name not in kinds:
+            node = name.rpartition(".")[0]
+            yield node_of(name, "queued" if node in kinds else "job", subjob, down)
+
+
+def _with_unfinished_parents(
+    structure: Mapping[str, Any], subjobs: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    found: set[str] = set()
+    for dependency in structure.get("dependencies", ()):
+        parents = (subjobs.get(parent) for parent in dependency["parents"])
+        if any(parent is None or parent["outcome"] != "complete" for parent in parents):
+            found.update(dependency["children"])
+    return found

@@ -1,0 +1,87 @@
+"""Flags on every store: what they hold back, whom, and that they outlast servers."""
+
+from __future__ import annotations
+
+import pytest
+from tests.contract.drill import KEY, Drill, nonce
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.plan import PhaseSpec, Plan
+from htlease_server.store import FlagRow, StoreFailed
+
+PLAN = Plan((PhaseSpec("fetch", needs=("hpss", "pftp")), PhaseSpec("compute")))
+ENTER = m.Enter(1, nonce(1), "fetch")
+OTHER = SubjobKey("run8", "sample-1")
+
+
+def refusal(drill: Drill, key: SubjobKey = KEY) -> str | None:
+    """Return the flag for which the first phase cannot be entered, or None when it was."""
+    answer = drill.ask(ENTER, key)
+    if isinstance(answer, m.Rejection):
+        assert answer.code == "blocked", answer
+        return answer.flag
+    return None
+
+
+def test_a_flag_that_is_down_holds_back_what_needs_it_and_leaves_no_mark(drill: Drill) -> None:
+    drill.acquire(plan=PLAN)
+    before, state = drill.history(), drill.state()
+    drill.flag("pftp", False, "upgrade")
+    drill.flag("hpss", False)
+    drill.flag("lustre", False)
+    assert refusal(drill) == "hpss"
+    assert (drill.history(), drill.state()) == (before, state)
+    assert drill.ask(m.Renew(1, nonce(1))).order == "continue"
+    drill.flag("hpss", True)
+    assert refusal(drill) == "pftp"
+    drill.flag("pftp", True)
+    assert refusal(drill) is None
+
+
+def test_what_was_entered_before_stays_entered(drill: Drill) -> None:
+    drill.acquire(plan=PLAN)
+    drill.ask(ENTER, request_id="the same")
+    drill.flag("hpss", False)
+    assert isinstance(drill.ask(ENTER, request_id="the same"), m.PhaseRecord)
+    assert refusal(drill) is None
+    assert isinstance(drill.ask(m.Complete(1, nonce(1), "fetch")), m.PhaseRecord)
+
+
+def test_a_flag_of_one_group_holds_back_its_workflows_alone(drill: Drill) -> None:
+    drill.put(KEY.workflow, labels={"group": "atlas"})
+    drill.put(OTHER.workflow, labels={"group": "cms"})
+    for key in (KEY, OTHER):
+        drill.acquire(key, plan=PLAN)
+    drill.flag("hpss@atlas", False, "quota")
+    assert (refusal(drill), refusal(drill, OTHER)) == ("hpss@atlas", None)
+    names = [
+        [flag["name"] for flag in drill.read(drill.reading.flags(workflow))["flags"]]
+        for workflow in (KEY.workflow, OTHER.workflow, "nobody-knows", None)
+    ]
+    assert names == [["hpss@atlas"], [], [], ["hpss@atlas"]]
+
+
+def test_flags_outlast_the_server(drill: Drill) -> None:
+    drill.acquire(plan=PLAN)
+    drill.flag("hpss", False, "tape robot")
+    drill.restart(after_seconds=10)
+    assert refusal(drill) == "hpss"
+    [flag] = drill.read(drill.reading.flags(None))["flags"]
+    assert (flag["is_up"], flag["reason"], flag["actor"]) == (False, "tape robot", "admin")
+
+
+def test_a_flag_that_the_store_did_not_keep_holds_back_nothing(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drill.acquire(plan=PLAN)
+
+    def refuse(batch: object) -> None:
+        raise StoreFailed("disk full")
+
+    monkeypatch.setattr(drill.store, "write", refuse)
+    answer = drill.flag("hpss", False)
+    assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
+    monkeypatch.undo()
+    assert refusal(drill) is None
+    assert isinstance(drill.flag("hpss", False), FlagRow)

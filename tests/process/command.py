@@ -1,0 +1,34 @@
+"""The `htlease` command of this checkout, run as a process against a test's server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.serving import ServerProcess
+
+
+def htlease(
+    server: ServerProcess, *arguments: str | Path, cwd: Path | None = None, status: int = 0
+) -> str:
+    """Run the command, which has to end with `status`; return what it printed, errors last."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HTLEASE")}
+    done = subprocess.run(
+        [sys.executable, "-m", "htlease_admin.cli", *map(str, arguments)],
+        cwd=cwd,
+        env={
+            **kept,
+            "PYTHONPATH": ":".join(path for path in sys.path if path),
+            "HTLEASE_URL": server.url,
+            "HTLEASE_ADMIN_TOKEN_FILE": str(server.folder / "admin.token"),
+            "CONDOR_CONFIG": "/dev/null",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    return done.stdout + done.stderr
