@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import pytest
 from tests.contract.drill import KEY, Drill, nonce
+from tests.contract.stores import STORES
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
@@ -85,3 +89,22 @@ def test_a_flag_that_the_store_did_not_keep_holds_back_nothing(
     monkeypatch.undo()
     assert refusal(drill) is None
     assert isinstance(drill.flag("hpss", False), FlagRow)
+
+
+def test_a_flag_lowered_on_one_server_holds_back_at_once_on_another(tmp_path: Path) -> None:
+    here, there = (Drill(STORES["postgresql"], tmp_path) for _ in range(2))
+    there._ids = itertools.count(1000)
+    try:
+        here.put(KEY.workflow, labels={"group": "atlas"})
+        here.acquire(plan=PLAN)
+        assert isinstance(there.ask(m.Renew(1, nonce(1))), m.Renewal)
+        here.flag("pftp@atlas", False)
+        assert refusal(there) == "pftp@atlas"
+        there.flag("hpss", False)
+        assert refusal(here) == "hpss"
+        there.flag("hpss", True)
+        here.flag("pftp@atlas", True)
+        assert refusal(there) is None
+    finally:
+        here.close()
+        there.close()

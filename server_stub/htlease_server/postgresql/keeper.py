@@ -174,8 +174,12 @@ class SharedKeeper:
         if wanted.is_maintenance:  # which changes it; readers go on with what is committed
             self.uptime = self._read_uptime(self._store)
         if self._flags_version != found.moment.flags or self._has_changed_flags:
+            had_none = not self.flags
             self.flags = {row.name: row for row in self._store.flags()}
             self._flags_version = found.moment.flags
+            if had_none and self.flags:
+                # Which groups the workflows belong to was not looked up as long as there were none.
+                raise Conflict("another server has lowered the first flag")
         self._has_changed_flags = wanted.is_flag
         self._workflow_rows = found.workflows
         self.book = WorkflowBook(self._workflow_rows.get, self._workflow_ids.take)

@@ -10,9 +10,9 @@ import psycopg
 from htlease.attempt import SubjobKey
 from htlease_server.postgresql.connection import Database, why_not
 from htlease_server.store import (
+    FlagRow,
     HistoryRow,
     ListedRow,
-    FlagRow,
     MaintenanceRow,
     Run,
     StoreFailed,
