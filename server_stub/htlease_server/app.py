@@ -310,7 +310,8 @@ def _found(found: dict[str, object] | None, key: SubjobKey) -> Answer:
 def _query(query: bytes) -> dict[str, str]:
     """Return the query's parameters; raises InvalidField when it is not UTF-8."""
     try:
-        pairs = parse_qs(query.decode("ascii"), errors="strict", max_num_fields=20)
+        text = query.decode("ascii")
+        pairs = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=20)
     except ValueError:
         raise InvalidField("query", "is not percent-encoded UTF-8 of at most 20 fields") from None
     return {name: values[-1] for name, values in pairs.items()}

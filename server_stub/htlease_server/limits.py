@@ -109,6 +109,7 @@ _PLAN_AND_NO_PROFILE = [
 QUERY: Mapping[str, Schema] = {
     "cursor": {"type": "string"},
     "id": {"type": "string", "minLength": 1},
+    "workflow": {"type": "string", **NAME},
     "after": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
     #: Larger ones count as the largest that is served.
     "limit": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
