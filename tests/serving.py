@@ -137,6 +137,12 @@ class ServerProcess:
         """Post with a job's token and return status and document."""
         return exchange(f"{self.url}/v1/{path}", token, body)
 
+    def operator_token(self) -> str:
+        """Mint a token for a service such as the relay."""
+        answer = self.ask("POST", "tokens", {"role": "operator"})
+        token: str = answer["token"]
+        return token
+
     def token(self, workflow: str, **wanted: Any) -> str:
         """Mint a job token."""
         answer = self.ask("POST", "tokens", {"workflow": workflow, **wanted})

@@ -27,7 +27,7 @@ from htlease_admin.session import Session, connection_options
 from htlease_admin.staging.command import stage
 from htlease_admin.stores import store
 from htlease_admin.submit import submit
-from htlease_admin.tokens import token
+from htlease_admin.tokens import audit, token
 from htlease_admin.workflows import workflow
 
 EXIT_REFUSED = 1
@@ -74,7 +74,9 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 
 
 assert isinstance(htlease, SectionedGroup)
-htlease.add_section("Look", [list_command, show, history, explain_command, logs, find, graph])
+htlease.add_section(
+    "Look", [list_command, show, history, explain_command, logs, find, graph, audit]
+)
 htlease.add_section("Act", [submit, dag, stage, cancel, commit, settle, flag, maintenance])
 htlease.add_section("Set up", [serve, store, relay, hooks, doctor, token, workflow, pool, scenario])
 

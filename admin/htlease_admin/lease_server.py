@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -105,12 +105,43 @@ class LeaseServer:
             body["reason"] = reason
         return self._send("PUT", f"/{protocol.VERSION}/flags/{quote(name, safe='')}", "name", body)
 
-    def mint_token(self, workflow: str, subjob: str | None, ttl_seconds: float) -> Document:
-        """Return a new token for a workflow or one subjob: {"token", "expires_at"}."""
-        body: Document = {"workflow": workflow, "ttl_seconds": ttl_seconds}
-        if subjob is not None:
-            body["subjob"] = subjob
-        return self._send("POST", f"/{protocol.VERSION}/tokens", "token", body)
+    def mint_token(
+        self, workflow: str, subjob: str | None, ttl_seconds: float, **more: object
+    ) -> Document:
+        """Return a new token for a workflow or one subjob: {"token", "id", "expires_at"}."""
+        given = {"workflow": workflow, "subjob": subjob, "ttl_seconds": ttl_seconds, **more}
+        return self._post_tokens("", "token", given)
+
+    def mint_role_token(
+        self, role: str, workflows: Sequence[str], name: str | None, ttl_seconds: float
+    ) -> Document:
+        """Return a new token of a role; without workflows for all, or of a submitter its own."""
+        given = {"role": role, "workflows": list(workflows) or None, "name": name}
+        return self._post_tokens("", "token", {**given, "ttl_seconds": ttl_seconds})
+
+    def revoke_tokens(self, **which: str | None) -> Document:
+        """Let tokens count no more: of an `id`, or of a `workflow` and perhaps `subjob`."""
+        return self._post_tokens("/revoke", "revoked_at", which)
+
+    def _post_tokens(self, what: str, field: str, given: Mapping[str, object]) -> Document:
+        body = {name: value for name, value in given.items() if value is not None}
+        return self._send("POST", f"/{protocol.VERSION}/tokens{what}", field, body)
+
+    def tokens(self) -> Document:
+        """Return the tokens made for more than one subjob, oldest first: {"tokens": [...]}."""
+        return self._all_pages(f"/{protocol.VERSION}/tokens", "tokens", "after")
+
+    def audit(self) -> Document:
+        """Return what was done to the site itself, oldest first: {"deeds": [...]}."""
+        return self._all_pages(f"/{protocol.VERSION}/audit", "deeds", "after")
+
+    def keys(self) -> Document:
+        """Return the signing keys, the one that signs first: {"keys": [...]}."""
+        return self._send("GET", f"/{protocol.VERSION}/keys", "keys")
+
+    def rotate_key(self) -> Document:
+        """Make a new signing key and return all."""
+        return self._send("POST", f"/{protocol.VERSION}/keys/rotate", "keys", {})
 
     def command(self, key: SubjobKey, command: m.Command, field: str = "status") -> Document:
         """Send one command for a subjob and return the answer, which has at least `field`."""

@@ -11,25 +11,24 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
-from typing import NamedTuple
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey, check_name
 from htlease.errors import InvalidField
-from htlease.protocol import rfc3339
 from htlease_server import routes
+from htlease_server.administration import Administration
 from htlease_server.auth import Gate
 from htlease_server.bodies import (
     FLAG_DECODER,
     MAINTENANCE_DECODER,
     READERS,
-    TOKEN_DECODER,
     WORKFLOW_DECODER,
     decode,
 )
+from htlease_server.call import Call
 from htlease_server.caller import NOBODY, Caller
-from htlease_server.commands import INTERNAL, Commands, key_of, note_minted
+from htlease_server.commands import INTERNAL, Commands, key_of
 from htlease_server.flags import PutFlag, flag_document
 from htlease_server.health import why_not_ready
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
@@ -37,11 +36,10 @@ from htlease_server.logs import note
 from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
 from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
-from htlease_server.reading import LIMIT_DEFAULT, LIMIT_MAX, Reading
+from htlease_server.reading import LIMIT_DEFAULT, Reading
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.store import FlagRow
 from htlease_server.tally import RequestTally
-from htlease_server.tokens import why_not_mint
 from htlease_server.wire import Answer, Refusal, Replier, Request, Unadmitted, document, problem
 from htlease_server.workflow import PutWorkflow
 
@@ -53,16 +51,6 @@ _HOME = b"""htlease: state leases for HTCondor jobs that restart.
 /openapi.json   every call of this server
 /healthz, /readyz, /metrics
 """
-
-
-class Call(NamedTuple):
-    """What a handler of a read or of an administrative call gets."""
-
-    request: Request
-    query: bytes
-    #: Admitted, and of a role that may make this call.
-    caller: Caller
-    parts: tuple[bytes, ...]
 
 
 class App:
@@ -83,7 +71,6 @@ class App:
             "workflows": self._workflows,
             "workflow": self._workflow,
             "put-workflow": self._put_workflow,
-            "mint": self._mint,
             "maintenance": self._maintenance,
             "put-maintenance": self._put_maintenance,
             "flags": self._flags,
@@ -93,6 +80,7 @@ class App:
             "metrics": self._metrics,
             "openapi": self._openapi,
             "home": self._home,
+            **Administration(gate, self._commands, reading).handlers(),
         }
 
     def __call__(self, request: Request, replier: Replier) -> None:
@@ -145,29 +133,20 @@ class App:
 
     async def _put_workflow(self, call: Call) -> Answer:
         caller, name = call.caller, _workflow_name(call.parts)
-        if not caller.may_see(name):
+        is_own_only = not caller.may_see(name)
+        if is_own_only and not caller.may_own:
             raise Refusal("forbidden", caller.out_of_reach(name))
         raw = call.request.body
         body = decode(WORKFLOW_DECODER, raw)
+        if body.copy_of is not None:
+            await self._check_reach(caller, body.copy_of)
         digest = hashlib.blake2b(raw, digest_size=16).digest()
         put = PutWorkflow(name, body, body.plan_wanted(), digest)
-        outcome = await self._commands.put(put, caller.actor)
+        outcome = await self._commands.put(put, caller, call.via, is_own_only)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         note(logging.INFO, "workflow changed", workflow=name, actor=caller.actor)
         return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
-
-    async def _mint(self, call: Call) -> Answer:
-        caller = call.caller
-        wanted = decode(TOKEN_DECODER, call.request.body).wanted()
-        forbidden = why_not_mint(caller, wanted)
-        if forbidden:
-            raise Refusal("forbidden", forbidden)
-        minted = self._gate.tokens.mint(wanted, caller)
-        note_minted(minted, caller, wanted.about)
-        return document(
-            {"token": minted.text, "id": minted.id, "expires_at": rfc3339(minted.expires_at)}
-        )
 
     async def _put_maintenance(self, call: Call) -> Answer:
         body = decode(MAINTENANCE_DECODER, call.request.body)
@@ -176,7 +155,7 @@ class App:
                 "ends_in_seconds", f"{body.ends_in_seconds:g} is not 0 to {WINDOW_MAX_SECONDS:g}"
             )
         put = PutMaintenance(body.ends_in_seconds, body.reason)
-        outcome = await self._commands.put(put, call.caller.actor)
+        outcome = await self._commands.put(put, call.caller, call.via)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         note(
@@ -191,7 +170,7 @@ class App:
         name = check_name("flag", routes.decoded("flag", call.parts[0]))
         body = decode(FLAG_DECODER, call.request.body)
         put = PutFlag(name, body.is_up, body.reason)
-        outcome = await self._commands.put(put, call.caller.actor)
+        outcome = await self._commands.put(put, call.caller, call.via)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         assert isinstance(outcome, FlagRow)
@@ -201,8 +180,23 @@ class App:
 
     # ------------------------------------------------------------ documents
 
+    async def _is_in_reach(self, caller: Caller, workflow: str, subjob: str | None = None) -> bool:
+        if caller.may_see(workflow, subjob):
+            return True
+        return caller.may_own and await self._reading.made_by(workflow) == caller.owner
+
+    async def _check_reach(self, caller: Caller, workflow: str) -> None:
+        if not await self._is_in_reach(caller, workflow):
+            raise Refusal("forbidden", caller.out_of_reach(workflow))
+
+    async def _visible_key(self, call: Call) -> SubjobKey:
+        caller, key = call.caller, key_of(call.parts)
+        if not await self._is_in_reach(caller, key.workflow, key.subjob):
+            raise Refusal("forbidden", caller.out_of_reach(key))
+        return key
+
     async def _flags(self, call: Call) -> Answer:
-        workflow = _query(call.query).get("workflow")
+        workflow = call.query.get("workflow")
         if workflow is not None:
             check_name("workflow", workflow)
         return document(await self._reading.flags(workflow))
@@ -211,38 +205,42 @@ class App:
         return document(await self._reading.maintenance())
 
     async def _subjob(self, call: Call) -> Answer:
-        key = _visible_key(call)
+        key = await self._visible_key(call)
         return _found(await self._reading.subjob(key), key)
 
     async def _history(self, call: Call) -> Answer:
-        key = _visible_key(call)
-        after, limit = _number(call.query, "after", 0), _limit(call.query)
+        key = await self._visible_key(call)
+        after, limit = call.number("after", 0), call.limit
         return _found(await self._reading.history(key, after, limit), key)
 
     async def _find(self, call: Call) -> Answer:
-        id_text = _query(call.query).get("id")
+        id_text = call.query.get("id")
         if not id_text:
             raise InvalidField("id", "is missing; ask for /v1/subjobs?id=TEXT")
         found = [
             summary
             for summary in await self._reading.known_as(id_text)
-            if call.caller.may_see(summary["workflow"], summary["subjob"])
+            if await self._is_in_reach(call.caller, summary["workflow"], summary["subjob"])
         ]
         return document({"subjobs": found})
 
     async def _workflows(self, call: Call) -> Answer:
-        cursor = _query(call.query).get("cursor", "")
-        found = await self._reading.workflows(cursor, _limit(call.query))
-        may_see = call.caller.may_see
-        found["workflows"] = [one for one in found["workflows"] if may_see(one["workflow"])]
+        cursor = call.query.get("cursor", "")
+        found = await self._reading.workflows(cursor, call.limit)
+        caller = call.caller
+        found["workflows"] = [
+            one
+            for one in found["workflows"]
+            if caller.may_see(one["workflow"])
+            or (caller.may_own and one["made_by"] == caller.owner)
+        ]
         return document(found)
 
     async def _workflow(self, call: Call) -> Answer:
         caller, name = call.caller, _workflow_name(call.parts)
-        if not caller.may_see(name):
-            raise Refusal("forbidden", caller.out_of_reach(name))
-        cursor = _query(call.query).get("cursor", "")
-        found = await self._reading.workflow(name, cursor, _limit(call.query))
+        await self._check_reach(caller, name)
+        cursor = call.query.get("cursor", "")
+        found = await self._reading.workflow(name, cursor, call.limit)
         if found is None:
             raise Refusal("not-found", f"there is no workflow {name}")
         return document(found)
@@ -290,13 +288,6 @@ def _shown(path: bytes) -> str:
     return unquote(path.decode("ascii", "replace"))
 
 
-def _visible_key(call: Call) -> SubjobKey:
-    caller, key = call.caller, key_of(call.parts)
-    if not caller.may_see(key.workflow, key.subjob):
-        raise Refusal("forbidden", caller.out_of_reach(key))
-    return key
-
-
 def _workflow_name(parts: tuple[bytes, ...]) -> str:
     return check_name("workflow", routes.decoded("workflow", parts[0]))
 
@@ -305,26 +296,3 @@ def _found(found: dict[str, object] | None, key: SubjobKey) -> Answer:
     if found is None:
         return problem(m.Rejection("unknown-subjob", f"there is no subjob {key}"), key)
     return document(found)
-
-
-def _query(query: bytes) -> dict[str, str]:
-    """Return the query's parameters; raises InvalidField when it is not UTF-8."""
-    try:
-        text = query.decode("ascii")
-        pairs = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=20)
-    except ValueError:
-        raise InvalidField("query", "is not percent-encoded UTF-8 of at most 20 fields") from None
-    return {name: values[-1] for name, values in pairs.items()}
-
-
-def _number(query: bytes, name: str, default: int) -> int:
-    text = _query(query).get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise InvalidField(name, f"{text!r} is not a count")
-    return int(text)
-
-
-def _limit(query: bytes) -> int:
-    return max(1, min(_number(query, "limit", LIMIT_DEFAULT), LIMIT_MAX))

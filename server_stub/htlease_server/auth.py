@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from htlease import messages as m
 from htlease_server.caller import ADMIN, ANONYMOUS, Caller
 from htlease_server.keys import FIRST, KeyRing
+from htlease_server.revocations import REVOKED, Revocations
+from htlease_server.store import DeedRow
 from htlease_server.tokens import EXPIRED, NOT_OURS, OwnTokens
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Gate:
         self.tokens = tokens
         #: Where the tokens of issuers are accepted, what checks them.
         self.issuers: IssuerTokens | None = None
+        self._revocations = Revocations()
         #: Digest of the header -> caller, for tokens whose signature has been verified.
         self._verified: dict[bytes, Caller] = {}
 
@@ -57,10 +60,21 @@ class Gate:
             return _unauthorized(caller)
         if isinstance(caller, m.Rejection):
             return caller
+        if self._revocations.is_revoked(caller):
+            return _unauthorized(REVOKED)
         if len(verified) >= _VERIFIED_MAX:
             del verified[next(iter(verified))]
         verified[digest] = caller
         return caller
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970."""
+        return self._clock()
+
+    def revoke(self, rows: Iterable[DeedRow]) -> None:
+        """Let nobody in any more with the tokens that these deeds revoke."""
+        if self._revocations.add(rows):
+            self.forget()
 
     def forget(self) -> None:
         """Verify every token anew: a key, or the right to use a token, may be gone."""

@@ -253,6 +253,31 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Binding(self.global_job_id, self.job_starts)
 
 
+class RevokeBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which tokens shall count no more: one by its ID, or all made so far for a workflow."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
+    workflow: str | None = None
+    #: Those of one subjob only.
+    subjob: str | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=400)] | None = None
+
+    def check(self) -> None:
+        """Raise InvalidField unless it says which tokens."""
+        if (self.id is None) == (self.workflow is None):
+            raise InvalidField("id", "give the ID of a token, or a workflow, and not both")
+        if self.workflow is not None:
+            check_name("workflow", self.workflow)
+        if self.subjob is not None:
+            if self.workflow is None:
+                raise InvalidField("subjob", "is of a workflow; give workflow too")
+            check_name("subjob", self.subjob)
+
+
+class RotateBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Nothing: there is one way to make a new key."""
+
+
 class MaintenanceBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Until when no lease shall run out; 0 ends the window that is open."""
 
@@ -271,3 +296,5 @@ FLAG_DECODER = msgspec.json.Decoder(FlagBody)
 MAINTENANCE_DECODER = msgspec.json.Decoder(MaintenanceBody)
 WORKFLOW_DECODER = msgspec.json.Decoder(WorkflowBody)
 TOKEN_DECODER = msgspec.json.Decoder(TokenBody)
+REVOKE_DECODER = msgspec.json.Decoder(RevokeBody)
+ROTATE_DECODER = msgspec.json.Decoder(RotateBody)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from htlease import messages as m
-from htlease.attempt import SubjobKey, check_name
-from htlease.protocol import call_of
+from htlease.attempt import check_name
 from htlease_server.roles import ADMINISTERING, CALLS, KINDS, MAY, Role
 
 #: Reaches every workflow.
@@ -64,6 +63,8 @@ class Slip:
     issued_at: float
     #: When the last renewal of it expires.
     ends_at: float
+    #: The tokens with which it was made, and with which those were.
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Caller:
             return True
         return is_within(self.workflows, workflow) and self.subjob in (None, subjob)
 
+    @property
+    def may_own(self) -> bool:
+        """Tell whether what belongs to this caller is within reach too, whatever its name."""
+        return self.role is Role.SUBMITTER
+
     def may(self, call: str) -> bool:
         """Tell whether the role makes this call at all."""
         return call in CALLS[self.role]
@@ -101,18 +107,12 @@ class Caller:
         names = ", ".join(role.value for role in Role if role in wanted)
         return f"{call} needs one of the roles {names}; this token is for {self.scope}"
 
-    def why_not(self, key: SubjobKey, command: m.Command) -> str | None:
-        """Say why a command for a subjob within reach is forbidden, or None if it is not."""
-        call = call_of(command)
-        if call not in CALLS[self.role]:
-            return self.why_no_call(call)
-        if isinstance(command, m.Acquire):
-            kinds = KINDS[self.role]
-            if command.kind not in kinds:
-                return f"this token is for {self.scope} and acquires as {', '.join(kinds)} only"
-            if self.binding is not None:
-                return self.binding.why_not(command)
-        return None
+    def why_not_acquire(self, command: m.Acquire) -> str | None:
+        """Say why this caller may not take a lease within reach, or None if it may."""
+        kinds = KINDS[self.role]
+        if command.kind not in kinds:
+            return f"this token is for {self.scope} and acquires as {', '.join(kinds)} only"
+        return None if self.binding is None else self.binding.why_not(command)
 
     def out_of_reach(self, what: object) -> str:
         """Say that a workflow or subjob is beyond this token."""

@@ -15,12 +15,13 @@ from htlease.protocol import reply_document, rfc3339
 from htlease_server import routes
 from htlease_server.bodies import READERS
 from htlease_server.caller import Caller
+from htlease_server.deeds import Deed
 from htlease_server.flags import PutFlag
 from htlease_server.journal import note_command
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import is_noted, note
 from htlease_server.maintenance import PutMaintenance
-from htlease_server.store import FlagRow, MaintenanceRow, WorkflowRow
+from htlease_server.store import DeedRow, FlagRow, MaintenanceRow, WorkflowRow
 from htlease_server.tally import RequestTally
 from htlease_server.tokens import Minted, OwnTokens
 from htlease_server.turn import Answer, Crashed, QueueFull, Waiting
@@ -85,16 +86,22 @@ class Commands:
     ) -> None:
         """Queue a command; raises Refusal or InvalidField for what the ledger need not see."""
         key = key_of(parts)
-        if not caller.may_see(key.workflow, key.subjob):
+        is_own_only = not caller.may_see(key.workflow, key.subjob)
+        if is_own_only and not caller.may_own:
             raise Refusal("forbidden", caller.out_of_reach(key))
+        if not caller.may(call):
+            raise Refusal("forbidden", caller.why_no_call(call))
         phase = routes.decoded("phase", parts[2]) if len(parts) == 3 else None
         sent = READERS[call].read(request.body, phase)
-        forbidden = caller.why_not(key, sent.command)
-        if forbidden:
-            raise Refusal("forbidden", forbidden)
+        if isinstance(sent.command, m.Acquire):
+            forbidden = caller.why_not_acquire(sent.command)
+            if forbidden:
+                raise Refusal("forbidden", forbidden)
         via = _via(request.headers.get(b"via"))
         exchange = Exchange(self, call, caller, replier, started)
-        exchange.waiting = Waiting(key, sent, caller.actor, exchange, via)
+        exchange.waiting = Waiting(
+            key, sent, caller.actor, exchange, via, caller.owner, is_own_only
+        )
         try:
             self._ledger.submit(exchange.waiting)
         except QueueFull as full:
@@ -109,7 +116,7 @@ class Commands:
             note_command(call, waiting, outcome, seconds)
         if isinstance(outcome, m.Rejection):
             return problem(outcome, waiting.key)
-        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow))
+        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow, DeedRow))
         reply = reply_document(outcome)
         if isinstance(outcome, m.Renewal) and outcome.order == "continue":
             # A holder gets a token in place of one that will not last much longer.
@@ -119,11 +126,19 @@ class Commands:
                 note_minted(fresh, exchange.caller, exchange.caller.scope)
         return document(reply)
 
-    async def put(self, put: PutWorkflow | PutMaintenance | PutFlag, actor: str) -> Answer:
+    async def put(
+        self,
+        put: PutWorkflow | PutMaintenance | PutFlag | Deed,
+        caller: Caller,
+        via: bytes | None,
+        is_own_only: bool = False,
+    ) -> Answer:
         """Change something wider than a subjob, and return what came of it."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         try:
-            self._ledger.submit(Waiting(None, put, actor, future))
+            self._ledger.submit(
+                Waiting(None, put, caller.actor, future, _via(via), caller.owner, is_own_only)
+            )
         except QueueFull as full:
             return _busy(full)
         outcome = await future

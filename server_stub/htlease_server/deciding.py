@@ -10,18 +10,18 @@ import logging
 from dataclasses import replace
 
 from htlease import messages as m
-from htlease.attempt import SubjobKey
 from htlease.flags import held_back
 from htlease.lifecycle import decide, replayed_reply
 from htlease.subjob import HELD, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
+from htlease_server.deeds import PUT_FLAG, PUT_MAINTENANCE, PUT_WORKFLOW, Deed
 from htlease_server.flags import PutFlag, down_for
 from htlease_server.history import EVENT_NAMES, data_of, ids_in
 from htlease_server.keeper import Keeper
 from htlease_server.logs import note
 from htlease_server.maintenance import PutMaintenance
-from htlease_server.store import HistoryRow, WorkflowRow
+from htlease_server.store import DeedRow, HistoryRow, WorkflowRow
 from htlease_server.turn import Crashed, Turn, Waiting
 from htlease_server.workflow import PutWorkflow, plan_in
 
@@ -45,6 +45,9 @@ def take(turn: Turn, keeper: Keeper, waiting: Waiting) -> None:
             _put_maintenance(turn, keeper, waiting, waiting.sent)
         elif isinstance(waiting.sent, PutFlag):
             _put_flag(turn, keeper, waiting, waiting.sent)
+        elif isinstance(waiting.sent, Deed):
+            row = _note_deed(turn, waiting, waiting.sent)
+            turn.answer(waiting, row, is_late=True)
         else:
             _command(turn, keeper, waiting, waiting.sent)
     except Exception:
@@ -55,6 +58,10 @@ def take(turn: Turn, keeper: Keeper, waiting: Waiting) -> None:
 def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
     key, command = waiting.key, sent.command
     assert key is not None
+    others = _others(keeper, waiting, key.workflow)
+    if others is not None:
+        turn.answer(waiting, others, is_late=False)
+        return
     entry = keeper.entry(key, turn.now)
     known = None
     if entry is not None and not is_bare_renewal(waiting):
@@ -78,7 +85,7 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
             )
         else:
             if entry is None:
-                entry = _new_entry(keeper, workflow or _new_workflow(turn, keeper, key))
+                entry = _new_entry(keeper, workflow or _new_workflow(turn, keeper, waiting))
             if command.plan is None and entry.state.plan is None and workflow is not None:
                 command = replace(command, plan=plan_in(workflow))
             state = entry.state
@@ -156,8 +163,12 @@ def _keep(
 
 
 def _put_workflow(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutWorkflow) -> None:
-    decision = keeper.book.changed(put, turn.now)
-    if isinstance(decision, WorkflowRow):
+    before = keeper.book.get(put.name)
+    decision = _others(keeper, waiting, put.name) or keeper.book.changed(
+        put, turn.now, waiting.owner
+    )
+    if isinstance(decision, WorkflowRow) and decision is not before:
+        _note_deed(turn, waiting, Deed(PUT_WORKFLOW, put.name))
         keeper.book.keep(decision)
         turn.batch.workflows.append(decision)
     turn.answer(waiting, decision, is_late=True)
@@ -171,6 +182,8 @@ def _put_maintenance(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutMaint
     others = (window for window in uptime.windows if window.started_at != row.started_at)
     uptime.windows = (*others, row)
     turn.batch.maintenance.append(row)
+    data = {"ends_in_seconds": put.ends_in_seconds, "reason": put.reason}
+    _note_deed(turn, waiting, Deed(PUT_MAINTENANCE, data=data))
     turn.answer(waiting, row, is_late=True)
 
 
@@ -180,11 +193,32 @@ def _put_flag(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutFlag) -> Non
     row = put.row(turn.now, waiting.actor)
     keeper.flags = {**keeper.flags, row.name: row}
     turn.batch.flags.append(row)
+    data = {"flag": put.name, "is_up": put.is_up, "reason": put.reason}
+    _note_deed(turn, waiting, Deed(PUT_FLAG, data=data))
     turn.answer(waiting, row, is_late=True)
 
 
-def _new_workflow(turn: Turn, keeper: Keeper, key: SubjobKey) -> WorkflowRow:
-    row = keeper.book.new(key.workflow, turn.now)
+def _note_deed(turn: Turn, waiting: Waiting, deed: Deed) -> DeedRow:
+    row = deed.row(turn.now, waiting.actor, waiting.via)
+    turn.batch.deeds.append(row)
+    return row
+
+
+def _others(keeper: Keeper, waiting: Waiting, workflow: str) -> m.Rejection | None:
+    """Refuse what is another's for who may only reach their own."""
+    if not waiting.is_own_only:
+        return None
+    row = keeper.book.get(workflow)
+    if row is None or row.made_by == waiting.owner:
+        return None
+    return m.Rejection(
+        "forbidden", f"workflow {workflow} belongs to somebody else; choose another name"
+    )
+
+
+def _new_workflow(turn: Turn, keeper: Keeper, waiting: Waiting) -> WorkflowRow:
+    assert waiting.key is not None
+    row = keeper.book.new(waiting.key.workflow, turn.now, waiting.owner)
     keeper.book.keep(row)
     turn.batch.workflows.append(row)
     return row

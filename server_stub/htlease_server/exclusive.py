@@ -96,9 +96,7 @@ class ExclusiveKeeper:
                 (id, *renewed) for id, renewed in self.unflushed.items() if id not in saved
             ]
             batch.alive = self._run._replace(alive_at=now)
-        if not (
-            batch.subjobs or batch.workflows or batch.maintenance or batch.flags or batch.alive
-        ):
+        if not (batch.has_news or batch.alive):
             return False
         self._store.write(batch)
         if batch.alive:

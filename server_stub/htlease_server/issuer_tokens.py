@@ -15,7 +15,7 @@ import jwt
 
 from htlease import messages as m
 from htlease.errors import BadConfig
-from htlease_server.caller import Caller
+from htlease_server.caller import Caller, Slip
 from htlease_server.issuer_config import AuthConfig, Issuer
 from htlease_server.issuer_keys import IssuerAway, IssuerKeys
 
@@ -119,7 +119,16 @@ def caller_from(
         grant.workflows,
         expires_at=float(claims["exp"]),
         owner=owner,
+        slip=_slip_of(claims),
     )
+
+
+def _slip_of(claims: Mapping[str, Any]) -> Slip | None:
+    """Return by what the token can be revoked here, if it has an ID."""
+    token_id, ends_at = claims.get("jti"), float(claims["exp"])
+    if not isinstance(token_id, str) or not token_id:
+        return None
+    return Slip(token_id, token_id, float(claims.get("iat", 0)), ends_at)
 
 
 def _why_not(

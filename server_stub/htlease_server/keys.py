@@ -39,6 +39,9 @@ class KeyRing:
         key_id = max(keys)
         return key_id, keys[key_id]
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def document(self) -> list[dict[str, Any]]:
         """Return what may be shown of the keys, the one that signs first."""
         ids = sorted(self._keys, reverse=True)

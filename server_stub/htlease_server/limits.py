@@ -21,6 +21,7 @@ from htlease.plan import (
 )
 from htlease.profiles import PROFILE_NAMES, load_profile
 from htlease_server.maintenance import WINDOW_MAX_SECONDS
+from htlease_server.roles import MINTS, Role
 from htlease_server.tokens import TTL_MAX_SECONDS as TOKEN_TTL_MAX_SECONDS
 
 Schema = dict[str, Any]
@@ -31,6 +32,14 @@ NAME: Schema = {
     "maxLength": NAME_LENGTH_MAX,
     "not": {"enum": [".", ".."]},
 }
+_PATTERN: Schema = {
+    "pattern": f"^({NAME_PATTERN}\\*?|\\*)$",
+    "minLength": 1,
+    "maxLength": NAME_LENGTH_MAX,
+    "not": {"enum": [".", "..", ".*", "..*"]},
+}
+#: Roles of tokens that are made by naming a workflow.
+_OF_JOBS = (Role.WORKFLOW, Role.JOB)
 _ID = {"maxLength": 400}
 _TEXT = {"maxLength": m.TEXT_MAX_CHARS}
 _COUNT = {"minimum": 0}
@@ -92,8 +101,11 @@ _OF: Mapping[str, Mapping[str, Schema]] = {
         "workflow": NAME,
         "subjob": NAME,
         "name": NAME,
+        "role": {"enum": [role.value for role in MINTS[Role.ADMIN] if role not in _OF_JOBS]},
+        "workflows": {"items": {"type": "string", **_PATTERN}},
         "ttl_seconds": {"minimum": 1, "maximum": TOKEN_TTL_MAX_SECONDS},
     },
+    "RevokeBody": {"workflow": NAME, "subjob": NAME},
     "WorkflowBody": {"profile": _PROFILE, "copy_of": NAME},
     "MaintenanceBody": {"ends_in_seconds": {"minimum": 0, "maximum": WINDOW_MAX_SECONDS}},
 }
@@ -104,6 +116,44 @@ _PHASES_OR_PROFILE = [
 _PLAN_AND_NO_PROFILE = [
     {"properties": {"plan": {"type": "null"}}},
     {"properties": {"profile": {"type": "null"}}},
+]
+
+
+def _given(*names: str) -> Schema:
+    there = {name: {"not": {"type": "null"}} for name in names}
+    return {"required": list(names), "properties": there}
+
+
+def _not_given(*names: str) -> Schema:
+    return {"properties": {name: {"type": "null"} for name in names}}
+
+
+_TOKEN_FORMS = [
+    {
+        "allOf": [
+            _given("workflow"),
+            _not_given("role", "workflows", "name"),
+            {"anyOf": [_not_given("job_starts"), _given("global_job_id")]},
+            {"anyOf": [_not_given("global_job_id"), _given("subjob")]},
+        ]
+    },
+    {
+        "allOf": [
+            _given("role"),
+            _not_given("workflow", "subjob", "global_job_id", "job_starts"),
+            {
+                "anyOf": [
+                    {"properties": {"role": {"not": {"const": "submitter"}}}},
+                    _given("name"),
+                    _given("workflows"),
+                ]
+            },
+        ]
+    },
+]
+_REVOKE_FORMS = [
+    {"allOf": [_given("id"), _not_given("workflow", "subjob")]},
+    {"allOf": [_given("workflow"), _not_given("id")]},
 ]
 #: Query parameter -> its schema.
 QUERY: Mapping[str, Schema] = {
@@ -118,6 +168,8 @@ QUERY: Mapping[str, Schema] = {
 
 def state_limits(schemas: dict[str, Schema]) -> None:
     """Add to the schemas of bodies and their parts what the commands check."""
+    schemas["TokenBody"]["anyOf"] = _TOKEN_FORMS
+    schemas["RevokeBody"]["anyOf"] = _REVOKE_FORMS
     schemas["Plan"]["anyOf"] = _PHASES_OR_PROFILE
     schemas["WorkflowBody"]["anyOf"] = _PLAN_AND_NO_PROFILE
     for name, schema in schemas.items():

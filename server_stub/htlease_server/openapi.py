@@ -11,7 +11,15 @@ import msgspec
 
 from htlease import messages as m
 from htlease.protocol import PHASE_CALLS
-from htlease_server.bodies import READERS, FlagBody, MaintenanceBody, TokenBody, WorkflowBody
+from htlease_server.bodies import (
+    READERS,
+    FlagBody,
+    MaintenanceBody,
+    RevokeBody,
+    RotateBody,
+    TokenBody,
+    WorkflowBody,
+)
 from htlease_server.limits import NAME, QUERY, state_limits
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.routes import ROUTES, Route
@@ -52,6 +60,8 @@ _BODIES: dict[str, type] = {
     **{call: reader.struct for call, reader in READERS.items()},
     "put-workflow": WorkflowBody,
     "mint": TokenBody,
+    "revoke": RevokeBody,
+    "rotate-key": RotateBody,
     "put-maintenance": MaintenanceBody,
     "put-flag": FlagBody,
 }
@@ -61,6 +71,8 @@ _QUERIES = {
     "history": ("after", "limit"),
     "find": ("id",),
     "flags": ("workflow",),
+    "tokens": ("after", "limit"),
+    "audit": ("after", "limit"),
 }
 
 

@@ -21,6 +21,7 @@ from htlease.plan import phases_left
 from htlease.protocol import rfc3339
 from htlease.rollup import rollup
 from htlease.subjob import CLOSED, HELD, Status, SubjobState
+from htlease_server.deeds import deed_document
 from htlease_server.flags import concerning, flag_document
 from htlease_server.history import (
     MILESTONES,
@@ -123,6 +124,27 @@ class Reading:
 
         return await self._run(look_up)
 
+    async def made_by(self, workflow: str) -> str | None:
+        """Return to whom a workflow belongs; None when there is none, or nobody knows."""
+
+        def look_up(reader: Reader, at: Vantage) -> str | None:
+            row = reader.workflow(workflow)
+            return None if row is None else row.made_by
+
+        return await self._run(look_up)
+
+    async def deeds(self, kind: str | None, after: int, limit: int) -> Document:
+        """Return a page of what was done to the site itself, of one kind or all."""
+
+        def look_up(reader: Reader, at: Vantage) -> Document:
+            rows = reader.deeds(kind, after, limit)
+            return {
+                "deeds": [deed_document(deed_id, row) for deed_id, row in rows],
+                "next": rows[-1][0] if len(rows) == limit else None,
+            }
+
+        return await self._run(look_up)
+
     async def known_as(self, id_text: str) -> list[Document]:
         """Return the subjobs that were ever known by an ID."""
 
@@ -181,6 +203,7 @@ def _workflow(reader: Reader, row: WorkflowRow, at: Vantage, look_max: int) -> D
         "labels": msgspec.json.decode(row.labels),
         "template": bool(row.template),
         "created_at": rfc3339(row.created_at),
+        "made_by": row.made_by,
     }
 
 

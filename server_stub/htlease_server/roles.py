@@ -47,7 +47,8 @@ MAY: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("enroll", "ended", "observed", "commit", "settle"), _ON_ACCESS_POINT),
     "mint": _ON_ACCESS_POINT,
     **dict.fromkeys(("put-workflow", "cancel"), _SUBMITTING),
-    **dict.fromkeys(("put-maintenance", "put-flag"), _OPERATING),
+    **dict.fromkeys(("put-maintenance", "put-flag", "audit"), _OPERATING),
+    **dict.fromkeys(("tokens", "revoke", "keys", "rotate-key"), ADMINISTERING),
 }
 #: Calls for monitors and people, without any token.
 OPEN_TO_ALL = ("healthz", "readyz", "metrics", "openapi", "home")

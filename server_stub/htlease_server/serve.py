@@ -28,6 +28,7 @@ from htlease_server.service import Manager
 from htlease_server.tls import Certificate
 from htlease_server.tokens import OwnTokens
 from htlease_server.uptime import steady_clock
+from htlease_server.watch import Watch
 
 LISTEN_DEFAULT = "127.0.0.1:8620"
 
@@ -81,14 +82,13 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     if not options.no_auth:
         make_directory(token_path.parent)
     clock = steady_clock()
+    keys: KeyFiles | None = None
     if options.no_auth:
         gate: Gate = OpenGate(clock)
     else:
-        gate = Gate(
-            read_or_make_secret(token_path, "admin token file"),
-            OwnTokens(KeyFiles(token_path.with_name("signing.key")), clock),
-            clock,
-        )
+        admin_token = read_or_make_secret(token_path, "admin token file")
+        keys = KeyFiles(token_path.with_name("signing.key"))
+        gate = Gate(admin_token, OwnTokens(keys, clock), clock)
         if options.auth_config is not None:
             from htlease_server.issuer_config import read_auth_config
             from htlease_server.issuer_tokens import IssuerTokens
@@ -102,9 +102,11 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         ledger = Ledger(keeper, clock)
         reading = Reading(keeper)
         url = _url_of(listener, "https" if certificate else "http")
+        watch = None if keys is None else Watch(gate, keys, keeper.reader(), clock)
         ledger.start()
-        if gate.issuers is not None:
-            gate.issuers.start()
+        for helper in (watch, gate.issuers):
+            if helper is not None:
+                helper.start()
         try:
             _keep_garbage_collection_short()
             manager = Manager()
@@ -128,6 +130,9 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             uvloop.run(listen(listener, lambda: App(ledger, reading, gate), tls, occasions))
             manager.tell("STOPPING=1")
         finally:
+            for helper in (watch, gate.issuers):
+                if helper is not None:
+                    helper.stop()
             reading.close()
             ledger.stop()
             logs.note(logging.INFO, "stopped")

@@ -12,14 +12,14 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
+from htlease_server.sqlite_insert import Insert, upsert
 from htlease_server.store import (
     Batch,
+    DeedRow,
     FlagRow,
     HistoryRow,
     ListedRow,
@@ -37,6 +37,7 @@ MIGRATIONS = (
     "0003_maintenance.sql",
     "0004_keeping.sql",
     "0005_flags.sql",
+    "0006_deeds.sql",
 )
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
@@ -55,46 +56,9 @@ _LISTED = (
     " FROM subjob JOIN workflow ON workflow.id = subjob.workflow_id"
     " JOIN lease ON lease.subjob_id = subjob.id"
 )
-
-
-class _Insert:
-    """An INSERT of any number of rows in few statements.
-
-    Each statement lets go of Python's global lock once and has to get it back from the thread that
-    reads requests. One for each row would cost more than the rows themselves.
-    """
-
-    #: Rows in one statement, largest first; each size is prepared once and stays prepared.
-    _SIZES = (64, 16, 4, 1)
-
-    def __init__(self, table: str, names: Sequence[str], on_conflict: str = "") -> None:
-        row = f"({', '.join('?' * len(names))})"
-        head = f"INSERT INTO {table} ({', '.join(names)}) VALUES"
-        self._statements = [
-            (size, f"{head} {', '.join([row] * size)} {on_conflict}") for size in self._SIZES
-        ]
-
-    def run(self, db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert the rows in order."""
-        at = 0
-        for size, statement in self._statements:
-            while len(rows) - at >= size:
-                db.execute(statement, tuple(chain.from_iterable(rows[at : at + size])))
-                at += size
-
-
-def _upsert(table: str, names: Sequence[str], fixed: Sequence[str]) -> _Insert:
-    """Return an INSERT that changes a row that is there, but for what is fixed.
-
-    SQLite writes an index anew when a column of it is set, even to what it was.
-    """
-    changed = ", ".join(f"{name} = excluded.{name}" for name in names if name not in fixed)
-    return _Insert(table, names, f"ON CONFLICT ({names[0]}) DO UPDATE SET {changed}")
-
-
-_PUT_SUBJOBS = _upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
-_PUT_LEASES = _upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
-_PUT_WORKFLOWS = _upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
+_PUT_SUBJOBS = upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
+_PUT_LEASES = upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
+_PUT_WORKFLOWS = upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
 _MAINTENANCE = ", ".join(MaintenanceRow._fields)
 _COUNT = (
     "INSERT INTO subjob_count (workflow_id, status, subjobs, changed_at) VALUES (?, ?, ?, ?)"
@@ -104,8 +68,10 @@ _COUNT = (
 _FLAG = ", ".join(FlagRow._fields)
 _PUT_FLAG = f"INSERT OR REPLACE INTO flag ({_FLAG}) VALUES (?, ?, ?, ?, ?)"
 _PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({_MAINTENANCE}) VALUES (?, ?, ?, ?)"
-_ADD_HISTORY = _Insert("history", HistoryRow._fields)
-_ADD_KNOWN_IDS = _Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
+_ADD_HISTORY = Insert("history", HistoryRow._fields)
+_ADD_DEEDS = Insert("deed", DeedRow._fields)
+_DEED = ", ".join(DeedRow._fields)
+_ADD_KNOWN_IDS = Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
 
 
 class SqliteReader:
@@ -197,6 +163,21 @@ class SqliteReader:
             (subjob_id, limit),
         ).fetchall()
         return rows[::-1]
+
+    def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
+        of_kind = "" if kind is None else "kind = ? AND "
+        rows = self._db.execute(
+            f"SELECT id, {_DEED} FROM deed WHERE {of_kind}id > ? ORDER BY id LIMIT ?",
+            (*(() if kind is None else (kind,)), after, limit),
+        )
+        return [(row[0], DeedRow(*row[1:])) for row in rows]
+
+    def revocations(self, since: float) -> Sequence[DeedRow]:
+        rows = self._db.execute(
+            f"SELECT {_DEED} FROM deed WHERE kind = 'revoke-token' AND at >= ? ORDER BY id",
+            (since,),
+        )
+        return [DeedRow(*row) for row in rows]
 
     def close(self) -> None:
         self._db.close()
@@ -341,6 +322,7 @@ class SqliteStore(SqliteReader):
                 db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (batch.fence_floor,))
             db.executemany("INSERT INTO server_run VALUES (?, ?)", batch.runs)
             db.executemany(_PUT_FLAG, batch.flags)
+            _ADD_DEEDS.run(db, batch.deeds)
             if batch.alive:
                 db.execute(
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",

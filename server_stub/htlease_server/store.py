@@ -98,6 +98,22 @@ class WorkflowRow(NamedTuple):
     structure: str | None
     request_id: str | None
     digest: bytes | None
+    #: To whom it belongs; None where nobody knows any more.
+    made_by: str | None = None
+
+
+class DeedRow(NamedTuple):
+    """Something that was done to the site itself; see `deeds`."""
+
+    at: float
+    kind: str
+    actor: str
+    workflow: str | None
+    subjob: str | None
+    token_id: str | None
+    via: str | None
+    #: What else is to be known of it, as JSON.
+    data: str
 
 
 class Run(NamedTuple):
@@ -149,8 +165,14 @@ class Batch:
     runs: list[Run] = field(default_factory=list)
     #: Flags as they are from now on; a flag is known by its name.
     flags: list[FlagRow] = field(default_factory=list)
+    deeds: list[DeedRow] = field(default_factory=list)
     #: Present when `leases` holds every renewal up to this instant.
     alive: Run | None = None
+
+    @property
+    def has_news(self) -> bool:
+        """Tell whether there is more in it than deadlines and signs of life."""
+        return bool(self.subjobs or self.workflows or self.maintenance or self.flags or self.deeds)
 
 
 class Reader(Protocol):
@@ -191,6 +213,12 @@ class Reader(Protocol):
 
     def flags(self) -> Sequence[FlagRow]:
         """Return all flags that were ever changed, in the order of their names."""
+
+    def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
+        """Return the deeds with a higher ID, of one kind or all, in order."""
+
+    def revocations(self, since: float) -> Sequence[DeedRow]:
+        """Return the deeds that revoke tokens from an instant on."""
 
     def close(self) -> None:
         """Let go of the store."""

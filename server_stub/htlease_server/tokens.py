@@ -1,8 +1,9 @@
 """This server's own tokens: JWTs under its signing keys (HS256, always), made and checked here.
 
-Claims: `role`, `workflows` or `workflow` and `subjob`, `owner` (to whom belongs what is made with
-it), `job` (the submission that it is for), `root` (the token that it renews) and `end` (when the
-last renewal ends). Neither tokens nor keys reach a log or an answer but that to whoever asked.
+Claims: `role` and `workflows`, or `workflow` and `subjob`; `owner`, to whom belongs what is made
+with it; `job`, the submission that it is for; `root`, the token that it renews; `from`, the tokens
+with which it was made; `end`, when the last renewal of it ends. Neither tokens nor keys reach a
+log, or an answer but that to whoever asked.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class OwnTokens:
         is_derived = by.role is Role.WORKFLOW
         ends_at = by.expires_at if is_derived else now + TTL_MAX_SECONDS
         claims: dict[str, Any] = {"owner": wanted.name or by.owner, "end": int(ends_at)}
+        if by.slip is not None:
+            claims["from"] = [*by.slip.parents, by.slip.id]
         if wanted.role in (Role.JOB, Role.WORKFLOW):
             claims["workflow"] = wanted.workflows[0]
         else:
@@ -124,6 +127,7 @@ class OwnTokens:
             "owner": caller.owner,
             "end": int(slip.ends_at),
             "root": slip.root_id,
+            "from": list(slip.parents),
             "workflow": caller.workflows[0],
             "subjob": caller.subjob,
         }
@@ -137,7 +141,8 @@ class OwnTokens:
         claims |= {
             "iss": ISSUER,
             "aud": ISSUER,
-            "iat": int(now),
+            # To the millisecond: revocations reach up to an instant.
+            "iat": round(now, 3),
             "exp": int(expires_at),
             "jti": token_id,
         }
@@ -156,6 +161,7 @@ def _caller_of(claims: dict[str, Any]) -> Caller:
         str(claims.get("root", token_id)),
         float(claims["iat"]),
         float(claims.get("end", expires_at)),
+        tuple(str(parent) for parent in claims.get("from", ())),
     )
     owner = str(claims.get("owner", "admin"))
     subjob = claims.get("subjob")

@@ -13,9 +13,10 @@ from htlease.errors import HTLeaseError
 from htlease.subjob import REQUESTS_KEPT, SubjobState
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry, SubjobCache
+from htlease_server.deeds import Deed
 from htlease_server.flags import PutFlag
 from htlease_server.maintenance import PutMaintenance
-from htlease_server.store import Batch, FlagRow, MaintenanceRow, WorkflowRow
+from htlease_server.store import Batch, DeedRow, FlagRow, MaintenanceRow, WorkflowRow
 from htlease_server.workflow import PutWorkflow
 
 
@@ -28,7 +29,9 @@ class Crashed:
     """Deciding raised an exception; it has been logged, and nothing was changed."""
 
 
-Answer = Union[m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, FlagRow, Crashed]  # noqa: UP007
+Answer = Union[  # noqa: UP007
+    m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, FlagRow, DeedRow, Crashed
+]
 
 
 class Promise(Protocol):
@@ -47,16 +50,22 @@ class Promise(Protocol):
 class Waiting:
     """One request in the queue: a command for a subjob, or the PUT of something wider."""
 
-    __slots__ = ("actor", "future", "key", "sent", "via")
+    __slots__ = ("actor", "future", "is_own_only", "key", "owner", "sent", "via")
 
     def __init__(
         self,
         key: SubjobKey | None,
-        sent: Sent | PutWorkflow | PutMaintenance | PutFlag,
+        sent: Sent | PutWorkflow | PutMaintenance | PutFlag | Deed,
         actor: str,
         future: Promise,
         via: str | None = None,
+        owner: str = "admin",
+        is_own_only: bool = False,
     ) -> None:
+        #: To whom belongs a workflow that this makes.
+        self.owner = owner
+        #: It is for a workflow that belongs to the owner, or is new, and for no other.
+        self.is_own_only = is_own_only
         self.via = via
         self.key = key
         self.sent = sent

@@ -56,11 +56,11 @@ class WorkflowBook:
         """Drop a row that the store has refused to keep."""
         self._rows.pop(name, None)
 
-    def new(self, name: str, now: float) -> WorkflowRow:
+    def new(self, name: str, now: float, made_by: str) -> WorkflowRow:
         """Return the row of a workflow that is only known by the name of its first subjob."""
-        return WorkflowRow(self._new_id(), name, now, 0, "{}", None, None, None, None)
+        return WorkflowRow(self._new_id(), name, now, 0, "{}", None, None, None, None, made_by)
 
-    def changed(self, put: PutWorkflow, now: float) -> WorkflowRow | m.Rejection:
+    def changed(self, put: PutWorkflow, now: float, owner: str) -> WorkflowRow | m.Rejection:
         """Return what a PUT makes of a workflow; the very row when it came before."""
         row = self.get(put.name)
         if row and row.request_id == put.body.request_id:
@@ -74,7 +74,7 @@ class WorkflowBook:
                 return m.Rejection(
                     "invalid", f"there is no workflow {put.body.copy_of}", field="copy_of"
                 )
-        row = row or self.new(put.name, now)
+        row = row or self.new(put.name, now, owner)
         if source:
             row = row._replace(labels=source.labels, plan=source.plan, structure=source.structure)
         changes: dict[str, Any] = {"request_id": put.body.request_id, "digest": put.digest}

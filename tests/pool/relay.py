@@ -69,7 +69,7 @@ class RelayProcess:
             if not (library / place.name).exists():
                 (library / place.name).symlink_to(place)
         self.token.touch(mode=0o600)
-        self.token.write_text(self.lab.server.admin_token)
+        self.token.write_text(self.lab.server.operator_token())
         command = self.lab.pool.command(
             [
                 *("python3", "-m", "htlease_admin.cli", "relay", "--socket", str(self.socket)),

@@ -64,7 +64,9 @@ class Desk:
         self.starts = self.new_starts()
 
     def new_starts(self) -> ChirpStarts:
-        transport = HttpTransport(self.server.url, self.server.admin_token, via="chirp ap (relay)")
+        transport = HttpTransport(
+            self.server.url, self.server.operator_token(), via="chirp ap (relay)"
+        )
         return ChirpStarts(transport, self.directory, 60.0)
 
     def begin(self) -> int:

@@ -62,7 +62,7 @@ class Relay:
 
     def start(self) -> None:
         """Start, as after a crash."""
-        token = self.server.admin_token
+        token = self.server.operator_token()
         speaker = LeaseServer.at(Connection(self.server.url, Credential(token, "test")))
         transport = HttpTransport(self.server.url, token, via="chirp ap")
         chirp = ChirpStarts(transport, self.directory / "starts", 60.0)
@@ -232,7 +232,7 @@ def test_a_state_file_that_cannot_be_read_is_named(relay: Relay) -> None:
 
 def test_a_workflow_stays_with_its_first_owner(server: ServerProcess) -> None:
     def owners() -> WorkflowOwners:
-        credential = Credential(server.admin_token, "test")
+        credential = Credential(server.operator_token(), "test")
         return WorkflowOwners(LeaseServer.at(Connection(server.url, credential)))
 
     owners().claim("owned", "alice@a.org")

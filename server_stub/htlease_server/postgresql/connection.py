@@ -12,7 +12,7 @@ from htlease.errors import BadConfig
 from htlease_server.postgresql import arrays
 
 #: Migrations in order; the table `schema_version` says how many of them a database has seen.
-MIGRATIONS = ("0001_first.sql", "0002_flags.sql")
+MIGRATIONS = ("0001_first.sql", "0002_flags.sql", "0003_deeds.sql")
 _MIGRATION_LOCK = 0x68746C65617365  # "htlease"
 
 #: A dead host is noticed within about this time, also one that sends no goodbye.

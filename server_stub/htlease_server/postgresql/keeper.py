@@ -130,7 +130,8 @@ class SharedKeeper:
                 assert waiting.key is not None
                 keys[waiting.key] = None
                 is_held_back = self.flags and isinstance(sent.command, m.Enter)
-                if is_held_back or isinstance(sent.command, (m.Acquire, m.Enroll)):
+                is_of_workflow = isinstance(sent.command, (m.Acquire, m.Enroll))
+                if is_held_back or is_of_workflow or waiting.is_own_only:
                     workflows.add(waiting.key.workflow)
             elif isinstance(sent, PutMaintenance):
                 is_maintenance = True
@@ -249,7 +250,7 @@ class SharedKeeper:
             return False
         batch = turn.batch
         turn.add_rows(self.cache, self._renewed)
-        is_durable = bool(batch.subjobs or batch.workflows or batch.maintenance or batch.flags)
+        is_durable = batch.has_news
         saved = {row_id for row_id, _, _ in batch.leases}
         for row_id, entry in self._renewed.items():
             if row_id not in saved:

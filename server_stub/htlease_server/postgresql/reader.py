@@ -10,6 +10,7 @@ import psycopg
 from htlease.attempt import SubjobKey
 from htlease_server.postgresql.connection import Database, why_not
 from htlease_server.store import (
+    DeedRow,
     FlagRow,
     HistoryRow,
     ListedRow,
@@ -31,6 +32,7 @@ _TIMEOUT = "20s"
 HISTORY = ", ".join(HistoryRow._fields)
 WORKFLOW = ", ".join(WorkflowRow._fields)
 FLAG = ", ".join(FlagRow._fields)
+DEED = ", ".join(DeedRow._fields)
 MAINTENANCE = ", ".join(MaintenanceRow._fields)
 _SUBJOB = ", ".join(SubjobRow._fields)
 _LISTED = (
@@ -206,6 +208,23 @@ class PostgresReader:
             limit,
         )
         return [(request_id, digest) for request_id, digest in reversed(rows)]
+
+    def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
+        of_kind, given = ("", ()) if kind is None else ("kind = %s AND ", (kind,))
+        rows = self._rows(
+            f"SELECT id, {DEED} FROM deed WHERE {of_kind}id > %s ORDER BY id LIMIT %s",
+            *given,
+            after,
+            limit,
+        )
+        return [(row[0], DeedRow(*row[1:])) for row in rows]
+
+    def revocations(self, since: float) -> Sequence[DeedRow]:
+        rows = self._rows(
+            f"SELECT {DEED} FROM deed WHERE kind = 'revoke-token' AND at >= %s::float8 ORDER BY id",
+            since,
+        )
+        return [DeedRow(*row) for row in rows]
 
     def close(self) -> None:
         if self._connection is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from htlease.subjob import REQUESTS_KEPT
 from htlease_server.postgresql.arrays import bigints, byte_strings, floats, integers, texts
 from htlease_server.postgresql.reader import FLAG, MAINTENANCE, WORKFLOW
-from htlease_server.store import HistoryRow, SubjobRow, WorkflowRow
+from htlease_server.store import DeedRow, HistoryRow, SubjobRow, WorkflowRow
 
 _BY_NAME = (
     " FROM unnest(%b::text[], %b::text[]) WITH ORDINALITY AS wanted (workflow, name, nth)"
@@ -133,4 +133,5 @@ COUNT = Insert(
     " subjobs = subjob_count.subjobs + excluded.subjobs, changed_at = excluded.changed_at",
 )
 ADD_HISTORY = Insert("history", _typed(HistoryRow._fields), "")
+ADD_DEEDS = Insert("deed", _typed(DeedRow._fields), "")
 ADD_KNOWN_IDS = Insert("known_id", _typed(("id_text", "subjob_id")), "ON CONFLICT DO NOTHING")

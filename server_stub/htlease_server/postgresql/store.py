@@ -275,6 +275,7 @@ class PostgresStore(PostgresReader):
             (sql.PUT_LEASES, batch.leases),
             (sql.ADD_HISTORY, batch.history),
             (sql.ADD_KNOWN_IDS, batch.known_ids),
+            (sql.ADD_DEEDS, batch.deeds),
             # Last, since two servers may have the same share.
             (sql.COUNT, self._counts(batch)),
         ):

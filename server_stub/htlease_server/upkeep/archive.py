@@ -19,6 +19,7 @@ from htlease.errors import BadConfig
 from htlease.version import VERSION
 from htlease_server.store import (
     Batch,
+    DeedRow,
     HistoryRow,
     MaintenanceRow,
     Run,
@@ -51,6 +52,7 @@ class Tail(msgspec.Struct, forbid_unknown_fields=True):
     subjobs: int = 0
     events: int = 0
     known_ids: int = 0
+    deeds: int = 0
 
 
 class Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -63,6 +65,7 @@ class Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     subjob: SubjobRow | None = None
     history: list[HistoryRow] = []
     known_ids: list[tuple[str, int]] = []
+    deeds: list[DeedRow] = []
     tail: Tail | None = None
 
 
@@ -107,6 +110,9 @@ def _write(whole: Whole, file: BinaryIO) -> Tail:
     for known_ids in _in_parts(whole.known_ids()):
         tail.known_ids += len(known_ids)
         put(Line(known_ids=known_ids))
+    for deeds in _in_parts(whole.deeds()):
+        tail.deeds += len(deeds)
+        put(Line(deeds=deeds))
     put(Line(tail=tail))
     return tail
 
@@ -135,7 +141,7 @@ def read_archive(source: Path, store: Store) -> Tail:
             held_back.maintenance += line.maintenance
             _add(batch, line, counted)
             tail = line.tail
-            if len(batch.subjobs) + len(batch.workflows) + len(batch.known_ids) >= _ROWS_IN_BATCH:
+            if _rows_in(batch) >= _ROWS_IN_BATCH:
                 store.write(batch)
                 batch = Batch()
     if tail is None or tail != counted:
@@ -145,10 +151,17 @@ def read_archive(source: Path, store: Store) -> Tail:
     return counted
 
 
+def _rows_in(batch: Batch) -> int:
+    kinds = (batch.subjobs, batch.workflows, batch.known_ids, batch.deeds)
+    return sum(len(rows) for rows in kinds)
+
+
 def _add(batch: Batch, line: Line, counted: Tail) -> None:
     batch.workflows += line.workflows
     batch.known_ids += line.known_ids
     batch.history += line.history
+    batch.deeds += line.deeds
+    counted.deeds += len(line.deeds)
     counted.workflows += len(line.workflows)
     counted.known_ids += len(line.known_ids)
     counted.events += len(line.history)

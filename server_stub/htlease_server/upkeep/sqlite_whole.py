@@ -9,7 +9,7 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server.sqlite import MIGRATIONS
-from htlease_server.store import HistoryRow, MaintenanceRow, Run, SubjobRow, WorkflowRow
+from htlease_server.store import DeedRow, HistoryRow, MaintenanceRow, Run, SubjobRow, WorkflowRow
 from htlease_server.upkeep.whole import Life
 
 #: Tables whose rows belong to a subjob.
@@ -85,6 +85,10 @@ class SqliteWhole:
         names = ", ".join(MaintenanceRow._fields)
         rows = self._db.execute(f"SELECT {names} FROM maintenance ORDER BY started_at")
         return [MaintenanceRow._make(row) for row in rows]
+
+    def deeds(self) -> Iterator[DeedRow]:
+        names = ", ".join(DeedRow._fields)
+        return map(DeedRow._make, self._db.execute(f"SELECT {names} FROM deed ORDER BY id"))
 
     def fence_floor(self) -> int:
         floor: int = self._db.execute("SELECT fence FROM fence_floor").fetchone()[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from htlease_server.store import HistoryRow, MaintenanceRow, Run, SubjobRow, WorkflowRow
+from htlease_server.store import DeedRow, HistoryRow, MaintenanceRow, Run, SubjobRow, WorkflowRow
 
 
 class Life(NamedTuple):
@@ -44,6 +44,9 @@ class Whole(Protocol):
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
         """Return the maintenance windows, oldest first."""
+
+    def deeds(self) -> Iterator[DeedRow]:
+        """Yield what was done to the site itself, oldest first; revocations are among it."""
 
     def fence_floor(self) -> int:
         """Return the fence above which every subjob begins that the store does not know."""
