@@ -71,6 +71,12 @@ class ServerProcess:
         self._options = [*self._options, "--store", f"sqlite:///{path}"]
 
     @property
+    def pid(self) -> int:
+        """The process that serves."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log_text(self) -> str:
         """What the server has written."""
         return (self.folder / "server.log").read_text()

@@ -137,7 +137,7 @@ def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:
             attempts[-1].update(
                 exit_code=event.exit_code, exit_signal=event.exit_signal, reason=event.reason
             )
-            if attempts[-1]["end"] is None:
+            if attempts[-1]["end"] in (None, "closed"):  # reported again, it ends no later
                 _end(attempts[-1], "exited", at)
         elif isinstance(event, m.LeaseAbandoned):
             attempts[-1]["reason"] = event.reason
