@@ -239,7 +239,9 @@ def _htlease(directory: Path) -> Any:
     for path in directory.glob("*"):
         path.unlink()
     return server(
-        directory, "htlease_server", "--listen", "127.0.0.1:0", "--state-dir", str(directory)
+        directory,
+        "htlease_server",
+        *("--listen", "127.0.0.1:0", "--state-dir", str(directory), "--log-level", "warning"),
     )
 
 

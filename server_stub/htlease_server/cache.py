@@ -16,7 +16,7 @@ SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
 class Entry:
     """A subjob as the writer knows it."""
 
-    __slots__ = ("id", "requests", "seq", "size_bytes", "state", "workflow_id")
+    __slots__ = ("id", "requests", "seq", "size_bytes", "state", "unwritten", "workflow_id")
 
     def __init__(
         self, id: int, workflow_id: int, state: SubjobState, seq: int, size_bytes: int
@@ -30,6 +30,8 @@ class Entry:
         self.requests: dict[str, bytes] | None = None
         #: Of the snapshot, as a measure for the memory that the state takes.
         self.size_bytes = size_bytes
+        #: Turns that changed it and are not on the disk yet.
+        self.unwritten = 0
 
     def row(self, name: str, now: float) -> SubjobRow:
         """Return the row to be stored."""
@@ -92,6 +94,11 @@ class SubjobCache:
 
     def shrink(self) -> None:
         """Drop the entries used longest ago until the rest fits."""
-        while len(self._entries) > self._entries_max or self._size_bytes > self._bytes_max:
-            _, entry = self._entries.popitem(last=False)
-            self._size_bytes -= entry.size_bytes
+        for _ in range(len(self._entries)):
+            if len(self._entries) <= self._entries_max and self._size_bytes <= self._bytes_max:
+                return
+            key, entry = self._entries.popitem(last=False)
+            if entry.unwritten:
+                self._entries[key] = entry  # the store does not know this state yet
+            else:
+                self._size_bytes -= entry.size_bytes

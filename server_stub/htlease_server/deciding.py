@@ -104,7 +104,7 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
         is_accepted = isinstance(decision, m.Accepted)
         _keep(turn, keeper, waiting, sent, entry, decision.events, is_accepted)
     answer = decision.reply if isinstance(decision, m.Accepted) else decision
-    turn.answer(waiting, answer, is_late=key in turn.changed)
+    turn.answer(waiting, answer, is_late=entry is not None and entry.unwritten > 0)
 
 
 def _keep(
@@ -130,6 +130,7 @@ def _keep(
     if key not in turn.changed:
         is_new = entry.seq == 0
         turn.changed[key] = (entry, None if is_new else state, entry.seq)
+        entry.unwritten += 1
         if is_new:
             keeper.add(key, entry)
             turn.batch.known_ids.append((key.subjob, entry.id))

@@ -6,7 +6,8 @@ and `Uptime` make that safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from htlease.attempt import SubjobKey
@@ -15,7 +16,7 @@ from htlease_server.cache import ENTRIES_MAX, Entry, SubjobCache
 from htlease_server.history import state_from
 from htlease_server.keeper import Vantage
 from htlease_server.store import FlagRow, Reader, Run, Store
-from htlease_server.turn import Turn, Waiting
+from htlease_server.turn import Turn
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import WorkflowBook
 
@@ -33,6 +34,8 @@ class ExclusiveKeeper:
     ) -> None:
         started_at = clock()
         self._store = store
+        #: Look-ups do not wait for the transaction that is being written.
+        self._reader = store.reader()
         self.name = store.name
         self._clock = clock
         self._run = Run(started_at, started_at)
@@ -41,22 +44,29 @@ class ExclusiveKeeper:
         self.cache = SubjobCache(entries_max)
         self.fence_floor = store.fence_floor()
         self._next_workflow_id, self._next_subjob_id = store.next_ids()
-        self.book = WorkflowBook(store.workflow, self._new_workflow_id)
-        #: Row ID -> (deadline, ttl) of leases renewed since the last flush, cached or not.
-        self.unflushed: dict[int, tuple[float, float]] = {}
+        self.book = WorkflowBook(self._reader.workflow, self._new_workflow_id)
+        #: Row ID -> (deadline, ttl) of leases renewed since the last flush began, cached or not.
+        self._unflushed: dict[int, tuple[float, float]] = {}
+        #: The same of those that are being written.
+        self._flushing: dict[int, tuple[float, float]] = {}
         self._flushed_at = self._alive_at = started_at
 
-    def open(self, requests: Sequence[Waiting], is_last: bool) -> Turn:
-        return Turn(self._clock(), is_last)
+    @property
+    def unflushed(self) -> Mapping[int, tuple[float, float]]:
+        return ChainMap(self._unflushed, self._flushing)
+
+    def open(self) -> Turn:
+        """Begin a turn."""
+        return Turn(self._clock(), is_last=False)
 
     def entry(self, key: SubjobKey, now: float) -> Entry | None:
         entry = self.cache.get(key)
         if entry is None:
-            row = self._store.subjob(key)
+            row = self._reader.subjob(key)
             if row is None:
                 return None
             state = self.uptime.correct(state_from(row.snapshot, row.deadline_at), now)
-            renewed = self.unflushed.get(row.id)
+            renewed = self._unflushed.get(row.id) or self._flushing.get(row.id)
             if renewed is not None:
                 state = replace(state, deadline_at=renewed[0])
             entry = Entry(row.id, row.workflow_id, state, row.seq, len(row.snapshot))
@@ -70,7 +80,7 @@ class ExclusiveKeeper:
 
     def requests_of(self, entry: Entry) -> dict[str, bytes]:
         if entry.requests is None:
-            entry.requests = dict(self._store.requests(entry.id, REQUESTS_KEPT))
+            entry.requests = dict(self._reader.requests(entry.id, REQUESTS_KEPT))
         return entry.requests
 
     def new_subjob_id(self) -> int:
@@ -84,38 +94,61 @@ class ExclusiveKeeper:
     def renewed(self, entry: Entry) -> None:
         state = entry.state
         assert state.holder is not None
-        self.unflushed[entry.id] = (state.deadline_at, state.holder.ttl_seconds)
+        self._unflushed[entry.id] = (state.deadline_at, state.holder.ttl_seconds)
 
-    def commit(self, turn: Turn) -> bool:
+    def is_flush_due(self) -> bool:
+        """Tell whether renewals in memory, or a sign of life, are to be written."""
+        now = self._clock()
+        return now >= self._flushed_at + FLUSH_SECONDS and (
+            bool(self._unflushed) or now >= self._alive_at + ALIVE_SECONDS
+        )
+
+    def prepare(self, turn: Turn) -> bool:
+        """Make the batch of a turn; tell whether there is anything to write."""
         batch, now = turn.batch, turn.now
-        turn.add_rows(self.cache, self.unflushed)
-        is_flush = turn.is_last or now >= self._flushed_at + FLUSH_SECONDS
-        if is_flush and (self.unflushed or turn.is_last or now >= self._alive_at + ALIVE_SECONDS):
+        turn.add_rows(self.cache, self._unflushed)
+        for id, deadline_at, ttl_seconds in batch.leases:
+            if id in self._unflushed:
+                self._unflushed[id] = (deadline_at, ttl_seconds)
+        if turn.is_last or self.is_flush_due():
             saved = {id for id, _, _ in batch.leases}
             batch.leases += [
-                (id, *renewed) for id, renewed in self.unflushed.items() if id not in saved
+                (id, *renewed) for id, renewed in self._unflushed.items() if id not in saved
             ]
             batch.alive = self._run._replace(alive_at=now)
-        if not (batch.has_news or batch.alive):
-            return False
-        self._store.write(batch)
-        if batch.alive:
-            self._flushed_at = self._alive_at = now
-            self.unflushed = {}
-        for id, _, _ in batch.leases:
-            self.unflushed.pop(id, None)
+            self._flushing, self._unflushed = self._unflushed, {}
+            self._flushed_at = now
+        return bool(batch.has_news or batch.alive)
+
+    def write(self, turn: Turn) -> None:
+        """Make a prepared turn durable, in whatever thread; raises StoreFailed."""
+        self._store.write(turn.batch)
+
+    def wrote(self, turn: Turn) -> None:
+        """Take note that a turn is durable."""
+        if turn.batch.alive:
+            self._alive_at = turn.batch.alive.alive_at
+            self._flushing = {}
+        turn.release()
         turn.forget_old_requests()
-        return True
 
     def undo(self, turn: Turn) -> None:
+        """Go back to what was before a turn; a later turn has been undone before."""
+        turn.release()
         self._flushed_at = turn.now
+        if turn.batch.alive:
+            self._unflushed = {**self._flushing, **self._unflushed}
+            self._flushing = {}
         for requests, request_id in turn.remembered:
             requests.pop(request_id, None)
         for key, (entry, state, seq) in turn.changed.items():
             if state is None:
                 self.cache.forget(key)
-            else:
-                entry.state, entry.seq = state, seq
+                self._unflushed.pop(entry.id, None)
+                continue
+            entry.state, entry.seq = state, seq
+            if entry.id in self._unflushed:
+                self.renewed(entry)
         for row in turn.batch.workflows:
             self.book.forget(row.name)
         if turn.batch.maintenance:
@@ -132,4 +165,5 @@ class ExclusiveKeeper:
         return Vantage(self._clock(), self.uptime, self.unflushed)
 
     def close(self) -> None:
+        self._reader.close()
         self._store.close()

@@ -1,8 +1,7 @@
 """What the writer asks of whoever keeps states between two of its turns.
 
-A turn is: open, decide in order, commit, answer. Two keepers: `exclusive` is the only one over its
-store and so trusts its memory; `postgresql.keeper` has others beside it, and each of its turns
-reads what it needs.
+Two keepers: `exclusive` is the only one over its store and so trusts its memory;
+`postgresql.keeper` has others beside it, and each of its turns reads what it needs.
 """
 
 from __future__ import annotations
@@ -33,10 +32,7 @@ class Vantage(NamedTuple):
 
 
 class Keeper(Protocol):
-    """Finds states for a turn and makes what it did durable.
-
-    For the writer's thread only, but for `vantage`. `open` and `commit` raise StoreFailed.
-    """
+    """Finds states for a turn; for the writer's thread only, but for `vantage`."""
 
     cache: SubjobCache
     book: WorkflowBook
@@ -54,12 +50,6 @@ class Keeper(Protocol):
     def unflushed(self) -> Mapping[int, tuple[float, float]]:
         """Row ID -> (deadline, ttl) of leases renewed in memory only; for counters."""
 
-    def open(self, requests: Sequence[Waiting], is_last: bool) -> Turn:
-        """Begin a turn, which may be the server's last one.
-
-        Whatever the requests name can be found from now on.
-        """
-
     def entry(self, key: SubjobKey, now: float) -> Entry | None:
         """Return a subjob with its true deadline, or None when there is no such."""
 
@@ -75,12 +65,6 @@ class Keeper(Protocol):
     def renewed(self, entry: Entry) -> None:
         """Take note of a live lease of which nothing but the deadline has moved."""
 
-    def commit(self, turn: Turn) -> bool:
-        """Make a turn durable; tell whether there was anything to write."""
-
-    def undo(self, turn: Turn) -> None:
-        """Go back to what is on the disk."""
-
     def reader(self) -> Reader:
         """Return a new connection for look-ups that sees what has been committed."""
 
@@ -89,3 +73,19 @@ class Keeper(Protocol):
 
     def close(self) -> None:
         """Let go of the store."""
+
+
+class TurnKeeper(Keeper, Protocol):
+    """A keeper whose every turn is open, decide in order, commit; these raise StoreFailed."""
+
+    def open(self, requests: Sequence[Waiting], is_last: bool) -> Turn:
+        """Begin a turn, which may be the server's last one.
+
+        Whatever the requests name can be found from now on.
+        """
+
+    def commit(self, turn: Turn) -> bool:
+        """Make a turn durable; tell whether there was anything to write."""
+
+    def undo(self, turn: Turn) -> None:
+        """Go back to what is on the disk."""

@@ -1,4 +1,4 @@
-"""The store that `--store` names, opened, with the keeper that fits it."""
+"""The store that `--store` names, opened, with the ledger and the keeper that fit it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server.exclusive import ExclusiveKeeper
-from htlease_server.keeper import Keeper
+from htlease_server.lanes import Lanes
+from htlease_server.ledger import Ledger
+from htlease_server.pipeline import Pipeline
 from htlease_server.sqlite import SqliteStore, path_of
+from htlease_server.turns import TurnLedger
 
 _POSTGRESQL = ("postgresql://", "postgres://")
 
 
-def open_keeper(url: str | None, state_dir: Path, clock: Callable[[], float]) -> Keeper:
+def open_ledger(url: str | None, state_dir: Path, clock: Callable[[], float]) -> Ledger:
     """Open a store, by default a file in the state directory; raises BadConfig.
 
     `clock` counts for a store of our own; the servers over one database take the database's.
@@ -27,10 +30,10 @@ def open_keeper(url: str | None, state_dir: Path, clock: Callable[[], float]) ->
                 f"--store names PostgreSQL, and what it needs is not installed ({problem.name});"
                 " install it with `pip install 'htlease[server,postgres]'`"
             ) from None
-        return SharedKeeper(PostgresStore(url))
+        return TurnLedger(SharedKeeper(PostgresStore(url)), clock, Lanes())
     path = path_of(url) if url else state_dir / "htlease.sqlite3"
     make_directory(path.parent)
-    return ExclusiveKeeper(SqliteStore(path), clock)
+    return Pipeline(ExclusiveKeeper(SqliteStore(path), clock), clock, Lanes())
 
 
 def make_directory(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import ipaddress
 import logging
@@ -19,9 +20,8 @@ from htlease_server import logs
 from htlease_server.app import App
 from htlease_server.auth import Gate, OpenGate
 from htlease_server.keys import KeyFiles
-from htlease_server.ledger import Ledger
 from htlease_server.listening import BACKLOG, Occasions, listen
-from htlease_server.opening import make_directory, open_keeper
+from htlease_server.opening import make_directory, open_ledger
 from htlease_server.reading import Reading
 from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
@@ -98,18 +98,21 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             )
     listener = _listen(host, port)
     with listener:
-        keeper = open_keeper(options.store, state_dir, clock)
-        ledger = Ledger(keeper, clock)
+        ledger = open_ledger(options.store, state_dir, clock)
+        keeper = ledger.keeper
         reading = Reading(keeper)
         url = _url_of(listener, "https" if certificate else "http")
         watch = None if keys is None else Watch(gate, keys, keeper.reader(), clock)
-        ledger.start()
         for helper in (watch, gate.issuers):
             if helper is not None:
                 helper.start()
         try:
             _keep_garbage_collection_short()
             manager = Manager()
+
+            def application() -> App:
+                ledger.start(asyncio.get_running_loop())
+                return App(ledger, reading, gate)
 
             def on_ready() -> None:
                 say(_where(url, keeper.name, None if options.no_auth else token_path))
@@ -127,7 +130,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
 
             tls = certificate.context() if certificate else None
             occasions = Occasions(on_ready, on_reload, on_tick)
-            uvloop.run(listen(listener, lambda: App(ledger, reading, gate), tls, occasions))
+            uvloop.run(listen(listener, application, tls, occasions))
             manager.tell("STOPPING=1")
         finally:
             for helper in (watch, gate.issuers):

@@ -118,6 +118,11 @@ class Turn:
             ):
                 self.batch.leases.append((row.id, row.deadline_at, row.ttl_seconds))
 
+    def release(self) -> None:
+        """Let go of the entries that this turn has changed: it is on the disk, or undone."""
+        for entry, _, _ in self.changed.values():
+            entry.unwritten -= 1
+
     def forget_old_requests(self) -> None:
         """Recognise no more than the last requests of the subjobs that accepted some."""
         for requests, _ in self.remembered:

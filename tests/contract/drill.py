@@ -19,7 +19,7 @@ from htlease.subjob import SubjobState
 from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
 from htlease_server.flags import PutFlag
 from htlease_server.history import state_from
-from htlease_server.ledger import QUEUE_MAX, Ledger
+from htlease_server.lanes import Lanes
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.reading import Reading
 from htlease_server.store import HistoryRow
@@ -59,11 +59,11 @@ class Drill:
     def start(self, **limits: Any) -> None:
         """Start a server."""
         self.store = self._wrap(self.kind.open(self.folder))
-        queue_max = limits.pop("queue_max", QUEUE_MAX)
-        self.keeper = self.kind.keeper(self.store, self.clock, **limits)
-        self.ledger = Ledger(self.keeper, self.clock, queue_max=queue_max)
+        lanes = limits.pop("lanes", None) or Lanes()
+        self.ledger = self.kind.ledger(self.store, self.clock, lanes, **limits)
+        self.keeper = self.ledger.keeper
         self.reading = Reading(self.keeper)
-        self.ledger.start()
+        self.ledger.start(self._loop)
 
     def stop(self) -> None:
         """Stop the server as SIGTERM does."""
@@ -151,7 +151,7 @@ class Drill:
         deadline = time.monotonic() + 20
         while self.keeper.unflushed:
             assert time.monotonic() < deadline, "the server does not flush"
-            time.sleep(0.01)
+            self._loop.run_until_complete(asyncio.sleep(0.01))
 
 
 def nonce(number: int) -> str:

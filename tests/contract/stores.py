@@ -11,12 +11,15 @@ import psycopg
 from tests.postgres import shared_cluster
 
 from htlease_server.exclusive import ExclusiveKeeper
-from htlease_server.keeper import Keeper
+from htlease_server.lanes import Lanes
+from htlease_server.ledger import Ledger
+from htlease_server.pipeline import Pipeline
 from htlease_server.postgresql import connection
 from htlease_server.postgresql.keeper import SharedKeeper
 from htlease_server.postgresql.store import PostgresStore, Wanted
 from htlease_server.sqlite import MIGRATIONS, SqliteStore
 from htlease_server.store import Batch
+from htlease_server.turns import TurnLedger
 
 
 class StoreKind(Protocol):
@@ -29,8 +32,8 @@ class StoreKind(Protocol):
     def open(self, folder: Path) -> Any:
         """Open the store of a folder."""
 
-    def keeper(self, store: Any, clock: Callable[[], float], **limits: Any) -> Keeper:
-        """Return the keeper that a server would have."""
+    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
+        """Return the ledger that a server would have, with its keeper."""
 
     def write(self, store: Any, batch: Batch) -> None:
         """Write a batch as a turn does."""
@@ -51,8 +54,8 @@ class SqliteKind:
     def open(self, folder: Path) -> SqliteStore:
         return SqliteStore(folder / "store.sqlite3")
 
-    def keeper(self, store: Any, clock: Callable[[], float], **limits: Any) -> Keeper:
-        return ExclusiveKeeper(store, clock, **limits)
+    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
+        return Pipeline(ExclusiveKeeper(store, clock, **limits), clock, lanes)
 
     def write(self, store: Any, batch: Batch) -> None:
         store.write(batch)
@@ -86,8 +89,8 @@ class PostgresKind:
     def open(self, folder: Path) -> PostgresStore:
         return PostgresStore(self.url(folder), "(SELECT at FROM test_clock)")
 
-    def keeper(self, store: Any, clock: Callable[[], float], **limits: Any) -> Keeper:
-        return SharedKeeper(store, **limits)
+    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
+        return TurnLedger(SharedKeeper(store, **limits), clock, lanes)
 
     def write(self, store: Any, batch: Batch) -> None:
         store.open(Wanted())

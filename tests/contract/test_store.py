@@ -21,6 +21,7 @@ from htlease.plan import PhaseSpec, Plan
 from htlease.subjob import REQUESTS_KEPT, SubjobState
 from htlease_server import deciding
 from htlease_server.history import fold
+from htlease_server.lanes import Lanes
 from htlease_server.store import Batch, StoreFailed, WorkflowRow
 from htlease_server.turn import Crashed, QueueFull
 
@@ -248,7 +249,7 @@ def test_waiting_commands_share_a_commit_and_are_decided_in_order(drill: Drill) 
 
 def test_a_full_queue_refuses_at_once(kind: StoreKind, tmp_path: Path) -> None:
     drill = Drill(kind, tmp_path)
-    drill.restart(after_seconds=0, queue_max=0)
+    drill.restart(after_seconds=0, lanes=Lanes(writes_max=0))
     with pytest.raises(QueueFull):
         drill.ledger.submit(drill.waiting(acquire()))
     drill.close()

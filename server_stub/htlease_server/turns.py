@@ -1,0 +1,135 @@
+"""The writer over a store that other servers write to: turn by turn, each one transaction.
+
+Runs as a thread: a turn has to look at the store before it can decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
+
+from htlease_server.deciding import take
+from htlease_server.keeper import TurnKeeper
+from htlease_server.lanes import Lanes
+from htlease_server.ledger import BATCH_MAX, IDLE_SECONDS, Ledger, give
+from htlease_server.logs import note
+from htlease_server.store import Conflict, StoreFailed, Unstorable
+from htlease_server.turn import Answer, Crashed, Waiting
+
+#: How often a turn is taken when other servers over the same store are faster.
+_TRIES = 10
+
+
+class TurnLedger(Ledger):
+    """The writer thread and its queue."""
+
+    keeper: TurnKeeper
+
+    def __init__(self, keeper: TurnKeeper, clock: Callable[[], float], lanes: Lanes) -> None:
+        super().__init__(keeper, clock, lanes)
+        self._loop: asyncio.AbstractEventLoop
+        self._wake = threading.Event()
+        self._is_wake_due = False
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="htlease-writer", daemon=True)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self.keeper.close()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, waiting: Waiting) -> None:
+        self._lanes.add(waiting)
+        if not self._is_wake_due:
+            # Once all requests that have arrived by now are in the queue: the writer then takes
+            # them together, and does not contend for Python's global lock while they are read.
+            self._is_wake_due = True
+            self._loop.call_soon(self._wake_writer)
+
+    def _wake_writer(self) -> None:
+        self._is_wake_due = False
+        self._wake.set()
+
+    # ------------------------------------------------------------ the writer thread
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(IDLE_SECONDS)
+            self._wake.clear()
+            # Read before the queue, so that nothing queued before the stop is left.
+            is_last = self._is_stopping
+            while self._lanes.waiting:
+                self._take_turn(list(self._lanes.next(BATCH_MAX)))
+            self._take_turn([], is_last)
+            if is_last:
+                return
+
+    def _take_turn(self, requests: Sequence[Waiting], is_last: bool = False) -> None:
+        tries_left = _TRIES
+        while True:
+            tries_left -= 1
+            try:
+                self._try_turn(requests, is_last)
+            except Conflict as problem:
+                if tries_left:
+                    continue
+                self._refuse(requests, problem)
+            except Unstorable as problem:
+                if len(requests) > 1:  # one of them is to blame, and the others are to go on
+                    for waiting in requests:
+                        self._take_turn([waiting])
+                    return
+                note(logging.ERROR, "a request cannot be stored", why=str(problem))
+                self._answer((waiting, Crashed()) for waiting in requests)
+            except StoreFailed as problem:
+                self._refuse(requests, problem)
+            except (
+                Exception
+            ) as problem:  # a mistake of ours; the thread has to live on all the same
+                note(logging.ERROR, "writing a batch failed", trace=True, requests=len(requests))
+                self._refuse(requests, StoreFailed(f"the batch could not be written: {problem!r}"))
+            return
+
+    def _try_turn(self, requests: Sequence[Waiting], is_last: bool) -> None:
+        keeper = self.keeper
+        turn = keeper.open(requests, is_last)
+        try:
+            for waiting in requests:
+                take(turn, keeper, waiting)
+            self._answer(turn.early)
+            started = perf_counter()
+            if keeper.commit(turn):
+                self._note_commit(len(requests), perf_counter() - started)
+        except BaseException:
+            keeper.undo(turn)
+            raise
+        finally:
+            turn.release()
+            keeper.cache.shrink()
+        self._answer(turn.late)
+
+    def _refuse(self, requests: Sequence[Waiting], problem: StoreFailed) -> None:
+        """Tell everybody in a batch that has failed, but for those who have their answer."""
+        refused = self._refusal(problem)
+        self._answer((waiting, refused) for waiting in requests)
+
+    def _answer(self, answers: Iterable[tuple[Waiting, Answer]]) -> None:
+        given = list(answers)
+        if given:
+            try:
+                self._loop.call_soon_threadsafe(give, given)
+            except RuntimeError:
+                note(logging.WARNING, "requests were answered too late", requests=len(given))
