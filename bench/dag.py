@@ -60,7 +60,11 @@ class Site:
         )
         with urllib.request.urlopen(request) as answer:
             self.write(directory / "workflow.token", json.load(answer)["token"])
-        told = {"version": 1, "workflow": workflow, "server": self.url}
+        told = {
+            "version": 1,
+            "workflow": workflow,
+            "server": self.url.replace("http:", "http+insecure:"),
+        }
         settings = directory / "d.htlease.json"
         self.write(settings, json.dumps({**told, "token_file": "workflow.token"}))
         return settings

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 
 EXCHANGE_SECONDS = 15.0
+#: Scheme of a URL whose author trusts the network with tokens: http, and not by oversight.
+INSECURE = "http+insecure"
+_SCHEMES = ("http", "https", INSECURE)
 
 _RETRY_AFTER_DIGITS_MAX = 9
 #: A kept connection that the server has given up, noticed too late.
@@ -61,7 +64,8 @@ class HttpTransport:
 
     Certificates and host names are always checked, against the authorities in the file that
     HTLEASE_CA_FILE names, or else those of the system (SSL_CERT_FILE) and X509_CERT_DIR, where
-    grid sites have theirs. Proxies that the environment names are not used.
+    grid sites have theirs. Proxies that the environment names are not used. Tokens go over plain
+    http to this machine itself only, unless the URL says that this is wanted (`INSECURE`).
     """
 
     def __init__(
@@ -80,8 +84,15 @@ class HttpTransport:
         if token is not None and not is_visible(token):
             raise BadConfig("the token is empty or has blanks or characters that no token has")
         self.base_url = base_url.rstrip("/")
-        self._is_tls, authority, self._prefix = _parts(base_url)
+        scheme, authority, self._prefix = _parts(base_url)
+        self._is_tls = scheme == "https"
         self._host, self._port = _address(base_url, authority, 443 if self._is_tls else 80)
+        if token is not None and scheme == "http" and not is_loopback(self._host):
+            raise BadConfig(
+                f"server URL {base_url}: the token would cross the network unencrypted; let the "
+                "server have a certificate (`htlease serve --tls-cert`) and use https, or, where "
+                f"the network is trusted with tokens, say so: {INSECURE}://{authority}"
+            )
         self._exchange_seconds = exchange_seconds
         self._fields = {"Host": authority, "Content-Type": "application/json"}
         if token is not None:
@@ -189,14 +200,26 @@ class HttpTransport:
         return Answer(raw.status, document, float(retry_after) if is_number else None)
 
 
-def _parts(base_url: str) -> tuple[bool, str, str]:
-    """Return whether a URL asks for TLS, its host with the port, and its path without last `/`."""
+def plain_url(base_url: str) -> str:
+    """Return a server's URL as other HTTP clients take it."""
+    scheme, colon, rest = base_url.partition(":")
+    return f"http{colon}{rest}" if scheme.lower() == INSECURE else base_url
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host, as it stands in a URL, is this machine by its very name or address."""
+    is_ipv4 = host.replace(".", "").isdigit()
+    return host.lower() in ("localhost", "::1") or (is_ipv4 and host.startswith("127."))
+
+
+def _parts(base_url: str) -> tuple[str, str, str]:
+    """Return a URL's scheme, its host with the port, and its path without the last `/`."""
     scheme, _, rest = base_url.partition("://")
     authority, slash, path = rest.partition("/")
     is_plain = is_visible(base_url) and not set(base_url) & set("?#@\\")
-    if not is_plain or not authority or scheme.lower() not in ("http", "https"):
+    if not is_plain or not authority or scheme.lower() not in _SCHEMES:
         raise _bad_url(base_url)
-    return scheme.lower() == "https", authority, (slash + path).rstrip("/")
+    return scheme.lower(), authority, (slash + path).rstrip("/")
 
 
 def _address(base_url: str, authority: str, default_port: int) -> tuple[str, int]:

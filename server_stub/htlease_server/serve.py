@@ -15,6 +15,7 @@ from pathlib import Path
 import uvloop
 
 from htlease.errors import BadConfig
+from htlease.transport import INSECURE
 from htlease.version import VERSION
 from htlease_server import logs
 from htlease_server.app import App
@@ -101,7 +102,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         ledger = open_ledger(options.store, state_dir, clock)
         keeper = ledger.keeper
         reading = Reading(keeper)
-        url = _url_of(listener, "https" if certificate else "http")
+        url = _url_of(listener, certificate is not None)
         watch = None if keys is None else Watch(gate, keys, keeper.reader(), clock)
         for helper in (watch, gate.issuers):
             if helper is not None:
@@ -166,6 +167,8 @@ def _where(url: str, store: str, token_path: Path | None) -> str:
             f"admin token     {token_path}",
             f"signing key     {token_path.with_name('signing.key')}",
         ]
+    if url.startswith(INSECURE):
+        lines += ["network         unencrypted: whoever can listen in can take tokens; --tls-cert"]
     lines += [f"for clients     export HTLEASE_URL={url}"]
     if token_path is not None:
         lines += [f"                export BEARER_TOKEN_FILE={token_path}"]
@@ -207,6 +210,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url_of(listener: socket.socket, scheme: str) -> str:
+def _url_of(listener: socket.socket, is_tls: bool) -> str:
+    """Return the URL for clients; they give tokens to other machines over plain http only if the
+    URL says so.
+    """
     host, port = listener.getsockname()[:2]
+    scheme = "https" if is_tls else "http" if _is_loopback(host) else INSECURE
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

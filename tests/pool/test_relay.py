@@ -114,7 +114,7 @@ def submit_program(
 def history(lab: Lab, key: str) -> list[dict[str, Any]]:
     """Return a subjob's events; none when the server has not heard of it."""
     workflow, subjob = key.split("/")
-    path = f"{lab.server.url}/v1/workflows/{workflow}/subjobs/{subjob}/history?limit=1000"
+    path = f"{lab.server.web_url}/v1/workflows/{workflow}/subjobs/{subjob}/history?limit=1000"
     status, document = exchange(path, lab.server.admin_token)
     events: list[dict[str, Any]] = document["events"] if status == 200 else []
     return events
@@ -363,7 +363,7 @@ def test_a_wrapped_job_reaches_through_the_relay_a_server_it_cannot_reach(
         write_for_job(directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
         token = hidden.token("through")
         write_for_job(directory / "htlease.token", token.encode(), 0o600)
-        url = f"http://{lab.pool.ap_address}:{PROXY_PORT + 1}"
+        url = f"http+insecure://{lab.pool.ap_address}:{PROXY_PORT + 1}"
         text = SMALL.format(
             program="htlease-ep.pyz",
             arguments=f"\"run --server {url} --ttl 8 -- sh -c 'sleep 6; exit 4'\"",
@@ -497,7 +497,7 @@ def test_a_bare_job_without_network_is_known_by_its_execution_points_hooks(
     lab: Lab, relay: RelayProcess
 ) -> None:
     site = HookedSite(lab)
-    site.configure(HTLEASE_URL="http://no-such-host.invalid:1")
+    site.configure(HTLEASE_URL="http+insecure://no-such-host.invalid:1")
     try:
         lines = ('My.HTLeaseKey = "chirp/bare"', "+HTLeaseNoPath = true")
         program = "#!/usr/bin/env python3\nimport time\ntime.sleep(9)\n"

@@ -69,7 +69,7 @@ def test_every_kind_of_write_by_a_superseded_attempt_is_refused(lab: Lab) -> Non
     lab.pool.vacate(job.job, fast=True)
     document = job.wait_status("complete")
     workflow, subjob = job.key.split("/")
-    base = f"{lab.server.url}/v1/workflows/{workflow}/subjobs/{subjob}"
+    base = f"{lab.server.web_url}/v1/workflows/{workflow}/subjobs/{subjob}"
     pair = {"fence": stolen["fence"], "nonce": stolen["nonce"]}
     calls: list[tuple[str, dict[str, object]]] = [
         ("renew", {}),

@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from htlease.errors import BadConfig
-from htlease.transport import HttpTransport
+from htlease.transport import HttpTransport, plain_url
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.relay.chirp_starts import ChirpStarts
 from htlease_admin.relay.desk import Desk
@@ -73,7 +73,7 @@ async def run(
     async with contextlib.AsyncExitStack() as stack:
         loop = asyncio.get_running_loop()
         if options.listen is not None:
-            proxy = Proxy(server.url, name).app()
+            proxy = Proxy(plain_url(server.url), name).app()
             make = door.to(await _running(stack, proxy, door))
             host, port = options.listen
             try:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from htlease.errors import HTLeaseError
+from htlease.transport import INSECURE
 
 _START_SECONDS = 30.0
-_URL = re.compile(r"http://([\d.]+:\d+)")
+_URL = re.compile(r"://([\d.]+:\d+)")
 
 
 class ServerOfScenario:
@@ -32,6 +33,12 @@ class ServerOfScenario:
     def url(self) -> str:
         """Where it listens, once it has started."""
         return f"http://{self._listen}"
+
+    @property
+    def url_for_tokens(self) -> str:
+        """The same for clients of the lease server: the network of the stage is trusted."""
+        is_local = self._listen.startswith("127.")
+        return f"{'http' if is_local else INSECURE}://{self._listen}"
 
     def start(self) -> None:
         """Start and wait until it listens."""

@@ -94,7 +94,9 @@ class Stage:
     def server(self) -> LeaseServer:
         """Return the lease server as the administrator sees it."""
         token = self.site / "lease-server/admin.token"
-        return LeaseServer.at(find_connection(self.lease_server.url, token, {}, os.getuid()))
+        return LeaseServer.at(
+            find_connection(self.lease_server.url_for_tokens, token, {}, os.getuid())
+        )
 
     def give(self, path: Path) -> None:
         """Let a file belong to the pool's user."""
@@ -113,7 +115,7 @@ class Stage:
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": ":".join(map(str, self._roots)),
-                "HTLEASE_URL": self.lease_server.url,
+                "HTLEASE_URL": self.lease_server.url_for_tokens,
                 "BEARER_TOKEN": admin_token,
                 "HOME": str(self.pool.work_dir),
                 "XDG_STATE_HOME": str(self.pool.work_dir),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from htlease.errors import BadConfig
-from htlease.transport import Answer, HttpTransport, NoAnswer
+from htlease.transport import Answer, HttpTransport, NoAnswer, plain_url
 
 
 def _read_request(connection: socket.socket) -> bytes:
@@ -292,3 +292,29 @@ def test_a_token_that_would_add_headers_is_refused_and_not_shown() -> None:
     with pytest.raises(BadConfig) as caught:
         HttpTransport("http://h", "secret\r\nX: y")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://lease.example.org", "http://10.0.0.1:8620", "http://127.evil.org", "http://[fe80::1]"],
+)
+def test_a_token_goes_unencrypted_to_another_machine_only_if_the_url_says_so(url: str) -> None:
+    with pytest.raises(BadConfig, match="unencrypted") as refused:
+        HttpTransport(url, "secret-token")
+    assert "secret-token" not in str(refused.value)
+    trusted = url.replace("http:", "http+insecure:")
+    assert trusted in str(refused.value), "it says how to say so"
+    HttpTransport(trusted, "secret-token")
+    HttpTransport(url, None)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://127.1", "http://localhost", "http://[::1]", "https://h"]
+)
+def test_this_machine_and_https_need_no_such_word(url: str) -> None:
+    HttpTransport(url, "secret-token")
+    assert plain_url(url) == url
+
+
+def test_other_clients_are_given_urls_that_they_know() -> None:
+    assert plain_url("http+insecure://h:1/x") == "http://h:1/x"
