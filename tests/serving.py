@@ -73,9 +73,9 @@ class ServerProcess:
             time.sleep(0.05)
         self._listen = found[1]
 
-    def use_store(self, path: Path) -> None:
-        """Keep everything in another file from the next start on."""
-        self._options = [*self._options, "--store", f"sqlite:///{path}"]
+    def use_store(self, url: str) -> None:
+        """Keep everything in another store from the next start on."""
+        self._options = [*self._options, "--store", url]
 
     @property
     def pid(self) -> int:

@@ -30,7 +30,7 @@ def _store_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--store",
         "url",
         metavar="URL",
-        help="sqlite:///PATH [htlease.sqlite3 in $XDG_STATE_HOME/htlease].",
+        help="As `htlease serve` has it [htlease.sqlite3 in $XDG_STATE_HOME/htlease].",
     )(command)
 
 

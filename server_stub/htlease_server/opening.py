@@ -21,7 +21,7 @@ def open_ledger(url: str | None, state_dir: Path, clock: Callable[[], float]) ->
 
     `clock` counts for a store of our own; the servers over one database take the database's.
     """
-    if url is not None and url.startswith(_POSTGRESQL):
+    if url is not None and is_postgresql(url):
         try:
             from htlease_server.postgresql.keeper import SharedKeeper
             from htlease_server.postgresql.store import PostgresStore
@@ -34,6 +34,11 @@ def open_ledger(url: str | None, state_dir: Path, clock: Callable[[], float]) ->
     path = path_of(url) if url else state_dir / "htlease.sqlite3"
     make_directory(path.parent)
     return Pipeline(ExclusiveKeeper(SqliteStore(path), clock), clock, Lanes())
+
+
+def is_postgresql(url: str) -> bool:
+    """Tell whether a URL names a PostgreSQL database."""
+    return url.startswith(_POSTGRESQL)
 
 
 def make_directory(directory: Path) -> None:

@@ -268,7 +268,7 @@ def test_a_moved_store_has_every_row_and_its_leases_go_on(
     done("check", store=new)
     assert "exists" in refused("import", archive, store=new)
 
-    own_server.use_store(new)
+    own_server.use_store(f"sqlite:///{new}")
     own_server.start()
     renewed = admin.post("/v1/workflows/w/subjobs/held/renew", nonce=NONCE, fence=1)
     assert renewed.document["order"] == "continue"
@@ -332,7 +332,7 @@ def test_a_wrapper_rides_through_the_move_of_its_server(
     archive, new = tmp_path / "archive", tmp_path / "new.sqlite3"
     done("export", archive, store=store_of(own_server))
     done("import", archive, store=new)
-    own_server.use_store(new)
+    own_server.use_store(f"sqlite:///{new}")
     own_server.start()
     (box.path / "end").touch()
     assert process.wait(60) == 0

@@ -130,7 +130,8 @@ COUNT = Insert(
         ("changed_at", "float8"),
     ],
     "ON CONFLICT (workflow_id, status, share) DO UPDATE SET"
-    " subjobs = subjob_count.subjobs + excluded.subjobs, changed_at = excluded.changed_at",
+    " subjobs = subjob_count.subjobs + excluded.subjobs,"
+    " changed_at = greatest(subjob_count.changed_at, excluded.changed_at)",
 )
 ADD_HISTORY = Insert("history", _typed(HistoryRow._fields), "")
 ADD_DEEDS = Insert("deed", _typed(DeedRow._fields), "")

@@ -20,14 +20,14 @@ from htlease.version import VERSION
 from htlease_server.store import (
     Batch,
     DeedRow,
+    FlagRow,
     HistoryRow,
     MaintenanceRow,
     Run,
-    Store,
     SubjobRow,
     WorkflowRow,
 )
-from htlease_server.upkeep.whole import Whole
+from htlease_server.upkeep.whole import Whole, Writer
 
 #: Raised when a line gets another meaning.
 FORMAT = 1
@@ -61,6 +61,7 @@ class Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     head: Head | None = None
     runs: list[Run] = []
     maintenance: list[MaintenanceRow] = []
+    flags: list[FlagRow] = []
     workflows: list[WorkflowRow] = []
     subjob: SubjobRow | None = None
     history: list[HistoryRow] = []
@@ -99,7 +100,8 @@ def _write(whole: Whole, file: BinaryIO) -> Tail:
         file.write(b"\n")
 
     put(Line(head=Head(FORMAT, VERSION, whole.name, whole.fence_floor())))
-    put(Line(runs=list(whole.runs()), maintenance=list(whole.maintenance())))
+    windows, flags = list(whole.maintenance()), list(whole.flags())
+    put(Line(runs=list(whole.runs()), maintenance=windows, flags=flags))
     for workflows in _in_parts(whole.workflows()):
         tail.workflows += len(workflows)
         put(Line(workflows=workflows))
@@ -117,7 +119,7 @@ def _write(whole: Whole, file: BinaryIO) -> Tail:
     return tail
 
 
-def read_archive(source: Path, store: Store) -> Tail:
+def read_archive(source: Path, store: Writer) -> Tail:
     """Write everything from a file into an empty store; raises BadConfig and StoreFailed.
 
     The last batch makes it complete: a store that was left half filled has no runs.
@@ -139,6 +141,7 @@ def read_archive(source: Path, store: Store) -> Tail:
         for line in lines:
             held_back.runs += line.runs
             held_back.maintenance += line.maintenance
+            held_back.flags += line.flags
             _add(batch, line, counted)
             tail = line.tail
             if _rows_in(batch) >= _ROWS_IN_BATCH:

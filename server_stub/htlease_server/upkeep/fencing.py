@@ -16,14 +16,14 @@ from htlease.attempt import AttemptId, Evidence, Place
 from htlease.subjob import apply
 from htlease_server.cache import Entry
 from htlease_server.history import EVENT_NAMES, data_of, state_from
-from htlease_server.store import Batch, HistoryRow, Store, SubjobRow
-from htlease_server.upkeep.whole import Whole
+from htlease_server.store import Batch, HistoryRow, SubjobRow
+from htlease_server.upkeep.whole import Whole, Writer
 
 _ACTOR = "store fence-off"
 _BATCH_MAX = 1_000
 
 
-def fence_off(store: Store, whole: Whole, now: float, reason: str) -> tuple[int, int]:
+def fence_off(store: Writer, whole: Whole, now: float, reason: str) -> tuple[int, int]:
     """End every lease and raise the floor; return it and how many leases there were.
 
     `store` is held by nobody else. Interrupted, it can be run again.

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from htlease.errors import BadConfig
+from htlease_server.opening import is_postgresql
 from htlease_server.sqlite import MIGRATIONS, SqliteStore, path_of
 from htlease_server.upkeep import sqlite_copy
 from htlease_server.upkeep.archive import Tail, read_archive
+from htlease_server.upkeep.fencing import fence_off
 from htlease_server.upkeep.sqlite_whole import SqliteWhole
 from htlease_server.upkeep.whole import Whole
 
 
 def open_whole(url: str) -> Whole:
     """Return everything in a store as it is now; raises BadConfig."""
+    if is_postgresql(url):
+        whole: Whole = _postgres().PostgresWhole(url)
+        return whole
     return SqliteWhole(path_of(url))
 
 
 @contextmanager
 def alone(url: str) -> Iterator[None]:
-    """Keep servers off a store meanwhile; raises BadConfig when one runs."""
-    path = _existing(path_of(url))
-    lock = SqliteStore.lock(path)
+    """Keep servers off a store meanwhile, or find that none is there; raises BadConfig."""
+    if is_postgresql(url):
+        # Nothing keeps one from starting in a database; who moves it does not start one.
+        _postgres().PostgresFiller(url).close()
+        yield
+        return
+    lock = SqliteStore.lock(_existing(path_of(url)))
     try:
         yield
     finally:
@@ -33,18 +44,37 @@ def alone(url: str) -> Iterator[None]:
 
 def migrate(url: str) -> str:
     """Bring a store to this schema and say so; raises BadConfig."""
+    if is_postgresql(url):
+        return f"schema version {_postgres().migrate(url)}"
     SqliteStore(_existing(path_of(url))).close()
     return f"schema version {len(MIGRATIONS)}"
 
 
 def shut_out(url: str, reason: str) -> tuple[int, int]:
     """End every lease and raise all fences; return the floor and how many leases there were."""
-    return sqlite_copy.shut_out(path_of(url), reason)
+    if not is_postgresql(url):
+        return sqlite_copy.shut_out(path_of(url), reason)
+    with closing(_postgres().PostgresFiller(url)) as filler, closing(open_whole(url)) as whole:
+        return fence_off(filler, whole, time.time(), reason)
 
 
 def fill(url: str, source: Path) -> Tail:
-    """Make a store from an archive; raises BadConfig when there is one already."""
-    path = path_of(url)
+    """Make a store from an archive; raises BadConfig when there is something in it already."""
+    return _fill_postgres(url, source) if is_postgresql(url) else _fill_file(path_of(url), source)
+
+
+def _fill_postgres(url: str, source: Path) -> Tail:
+    migrate(url)
+    with closing(_postgres().PostgresFiller(url)) as filler:
+        if not filler.is_empty():
+            raise BadConfig(f"store {filler.name} is not empty; import into a new database")
+        with filler.all_or_nothing():
+            tail = read_archive(source, filler)
+            filler.set_ids()
+    return tail
+
+
+def _fill_file(path: Path, source: Path) -> Tail:
     if path.exists():
         raise BadConfig(f"store {path} exists; import into one that does not, or move it away")
     lock = SqliteStore.lock(path)
@@ -66,9 +96,20 @@ def fill(url: str, source: Path) -> Tail:
     return tail
 
 
+def _postgres() -> ModuleType:
+    try:
+        from htlease_server.upkeep import postgres_whole
+    except ImportError as problem:
+        raise BadConfig(
+            f"--store names PostgreSQL, and what it needs is not installed ({problem.name});"
+            " install it with `pip install 'htlease[server,postgres]'`"
+        ) from None
+    return postgres_whole
+
+
 def sqlite_path(url: str, command: str) -> Path:
     """Return the file of a SQLite store; raises BadConfig for another one."""
-    if not url.startswith("sqlite:"):
+    if is_postgresql(url):
         raise BadConfig(
             f"`htlease store {command}` is for SQLite; use your database's own means, and run"
             " `htlease store fence-off` after it came back from the past"

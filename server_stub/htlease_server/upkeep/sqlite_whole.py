@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server.sqlite import MIGRATIONS
-from htlease_server.store import DeedRow, HistoryRow, MaintenanceRow, Run, SubjobRow, WorkflowRow
-from htlease_server.upkeep.whole import Life
+from htlease_server.store import (
+    DeedRow,
+    FlagRow,
+    HistoryRow,
+    MaintenanceRow,
+    Run,
+    SubjobRow,
+    WorkflowRow,
+)
+from htlease_server.upkeep.whole import Life, lives_of
 
 #: Tables whose rows belong to a subjob.
 _OF_SUBJOBS = ("lease", "history", "known_id")
@@ -46,13 +53,8 @@ class SqliteWhole:
         subjobs = ", ".join(SubjobRow._fields)
         history = ", ".join(HistoryRow._fields)
         rows = self._db.execute(f"SELECT {history} FROM history ORDER BY subjob_id, seq")
-        events = itertools.groupby(map(HistoryRow._make, rows), lambda row: row.subjob_id)
-        event_id, found = next(events, (None, iter(())))
         query = f"SELECT {subjobs} FROM subjob JOIN lease ON subjob_id = id ORDER BY id"
-        for subjob in map(SubjobRow._make, self._db.execute(query)):
-            while event_id is not None and event_id < subjob.id:
-                event_id, found = next(events, (None, iter(())))
-            yield Life(subjob, list(found) if event_id == subjob.id else [])
+        return lives_of(map(SubjobRow._make, self._db.execute(query)), map(HistoryRow._make, rows))
 
     def held(self) -> Iterator[SubjobRow]:
         names = ", ".join(SubjobRow._fields)
@@ -85,6 +87,11 @@ class SqliteWhole:
         names = ", ".join(MaintenanceRow._fields)
         rows = self._db.execute(f"SELECT {names} FROM maintenance ORDER BY started_at")
         return [MaintenanceRow._make(row) for row in rows]
+
+    def flags(self) -> Sequence[FlagRow]:
+        names = ", ".join(FlagRow._fields)
+        rows = self._db.execute(f"SELECT {names} FROM flag ORDER BY name")
+        return [FlagRow._make(row) for row in rows]
 
     def deeds(self) -> Iterator[DeedRow]:
         names = ", ".join(DeedRow._fields)

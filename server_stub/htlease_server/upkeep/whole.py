@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from htlease_server.store import DeedRow, HistoryRow, MaintenanceRow, Run, SubjobRow, WorkflowRow
+from htlease_server.store import (
+    Batch,
+    DeedRow,
+    FlagRow,
+    HistoryRow,
+    MaintenanceRow,
+    Run,
+    SubjobRow,
+    WorkflowRow,
+)
 
 
 class Life(NamedTuple):
@@ -13,6 +23,23 @@ class Life(NamedTuple):
 
     subjob: SubjobRow
     history: Sequence[HistoryRow]
+
+
+def lives_of(subjobs: Iterable[SubjobRow], history: Iterable[HistoryRow]) -> Iterator[Life]:
+    """Put subjobs and events together; both come in the order of the subjobs' row IDs."""
+    events = itertools.groupby(history, lambda row: row.subjob_id)
+    event_id, found = next(events, (None, iter(())))
+    for subjob in subjobs:
+        while event_id is not None and event_id < subjob.id:
+            event_id, found = next(events, (None, iter(())))
+        yield Life(subjob, list(found) if event_id == subjob.id else [])
+
+
+class Writer(Protocol):
+    """Takes batches; nobody else writes meanwhile."""
+
+    def write(self, batch: Batch) -> None:
+        """Make a batch durable, wholly or not at all; raises StoreFailed."""
 
 
 class Whole(Protocol):
@@ -44,6 +71,9 @@ class Whole(Protocol):
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
         """Return the maintenance windows, oldest first."""
+
+    def flags(self) -> Sequence[FlagRow]:
+        """Return the flags, in the order of their names."""
 
     def deeds(self) -> Iterator[DeedRow]:
         """Yield what was done to the site itself, oldest first; revocations are among it."""

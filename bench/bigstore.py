@@ -1,0 +1,172 @@
+"""A store of millions of subjobs: what a write costs in it, against an empty one; and its lists.
+
+The rows are those that a real subjob leaves, with other numbers in them, written past the server.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import statistics
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from htlease import messages as m
+from htlease.attempt import Evidence, Place
+from htlease.lifecycle import decide
+from htlease.subjob import SubjobState, apply
+from htlease_server.cache import Entry
+from htlease_server.history import EVENT_NAMES, data_of, ids_in
+from htlease_server.sqlite import SqliteStore
+from htlease_server.store import HistoryRow, SubjobRow
+
+IN_WORKFLOW = 10_000
+#: One workflow has this part of all subjobs.
+IN_LARGEST = 0.1
+#: One subjob of so many is held, the others are closed.
+ONE_HELD_OF = 100
+AT = 1_790_000_000.0
+_NUMBER = 98_765_432  # eight digits, to be found and replaced
+_Item = TypeVar("_Item")
+
+
+class Template:
+    """What one subjob leaves in the store."""
+
+    def __init__(self, is_held: bool) -> None:
+        job = f"ap1.example.org#{_NUMBER}.0#1795225431"
+        evidence = Evidence(job_starts=1, shadow_starts=1, shadow_birthdate=1795225431)
+        place = Place(machine="ep1", slot="slot1_1@ep1", startd="<10.0.0.1:9618>#17952")
+        nonce = "bench-nonce-0123456789"
+        commands: list[m.Command] = [
+            m.Acquire(nonce, "job", evidence, place, job, "ep1.example.org", 3600.0)
+        ]
+        if not is_held:
+            commands.append(m.Cancel("generated"))
+        state, self.history, self.ids, seq = SubjobState(), [], [f"s-{_NUMBER}"], 0
+        for number, command in enumerate(commands):
+            decision = decide(state, command, AT)
+            assert isinstance(decision, m.Accepted), decision
+            state = apply(state, decision.events, AT)
+            digest: bytes | None = b"d" * 16
+            for event in decision.events:
+                seq += 1
+                self.history.append(
+                    (
+                        *(seq, AT, EVENT_NAMES[type(event)], getattr(event, "fence", None)),
+                        *("token:0123456789abcdef", f"request-{number}-{_NUMBER}", digest),
+                        *(None, None, data_of(event)),
+                    )
+                )
+                digest = None
+                self.ids += ids_in(event)
+        self.row = Entry(0, 0, state, seq, 0).row(f"s-{_NUMBER}", AT)
+
+
+def _numbered(value: Any, number: int) -> Any:
+    if isinstance(value, str):
+        return value.replace(str(_NUMBER), f"{number:08d}")
+    if isinstance(value, bytes):
+        return value.replace(str(_NUMBER).encode(), f"{number:08d}".encode())
+    return value
+
+
+def _workflow_of(number: int, subjobs: int) -> int:
+    """Return the workflow of the subjob with a row ID; the first one is the largest."""
+    largest = int(subjobs * IN_LARGEST)
+    return 1 if number <= largest else 2 + (number - largest - 1) // IN_WORKFLOW
+
+
+def generate(path: Path, subjobs: int) -> None:
+    """Make a store with so many subjobs, three events each; the last ones are held."""
+    SqliteStore(path).close()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = OFF")
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("PRAGMA cache_size = -500000")
+    closed, held = Template(is_held=False), Template(is_held=True)
+
+    def template(number: int) -> Template:
+        return held if number % ONE_HELD_OF == 0 else closed
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for number in range(1, subjobs + 1):
+            row = [_numbered(value, number) for value in template(number).row[:-2]]
+            yield (number, _workflow_of(number, subjobs), *row[2:])
+
+    def history() -> Iterator[tuple[Any, ...]]:
+        for number in range(1, subjobs + 1):
+            for event in template(number).history:
+                yield (number, *(_numbered(value, number) for value in event))
+
+    def ids(which: int) -> Iterator[tuple[str, int]]:
+        for number in range(1, subjobs + 1):
+            yield _numbered(template(number).ids[which], number), number
+
+    workflows = _workflow_of(subjobs, subjobs)
+    for table, names, values in (
+        ("workflow", "id, name, created_at", ((n, f"w-{n:06d}", AT) for n in _to(workflows))),
+        ("subjob", ", ".join(SubjobRow._fields[:-2]), rows()),
+        ("lease", "subjob_id, deadline_at, ttl_seconds", ((n, AT, 3600.0) for n in _to(subjobs))),
+        ("history", ", ".join(HistoryRow._fields), history()),
+        *(("known_id", "id_text, subjob_id", ids(which)) for which in range(len(closed.ids))),
+    ):
+        marks = ", ".join("?" * len(names.split(",")))
+        insert = f"INSERT INTO {table} ({names}) VALUES ({marks})"
+        for part in _in_parts(values, 50_000):
+            db.execute("BEGIN")
+            db.executemany(insert, part)
+            db.execute("COMMIT")
+    db.execute(
+        "INSERT INTO subjob_count SELECT workflow_id, status, count(*), max(updated_at)"
+        " FROM subjob GROUP BY workflow_id, status"
+    )
+    db.close()
+
+
+def _to(count: int) -> range:
+    return range(1, count + 1)
+
+
+def _in_parts(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    items = iter(items)
+    while part := list(islice(items, size)):
+        yield part
+
+
+def look_ups(url: str, token: str, subjobs: int) -> dict[str, float]:
+    """Return the median milliseconds of each kind of look-up, over fresh places in the store."""
+    workflows = _workflow_of(subjobs, subjobs)
+    middle = subjobs // 2
+
+    def subjob(number: int) -> str:
+        return f"/v1/workflows/w-{_workflow_of(number, subjobs):06d}/subjobs/s-{number:08d}"
+
+    asked = {
+        "workflows": [f"/v1/workflows?cursor=w-{n * 7 % workflows:06d}" for n in range(9)],
+        "largest_workflow": [f"/v1/workflows/w-000001?cursor=s-{n * 9973:08d}" for n in range(9)],
+        "subjob": [subjob(middle + n * 131) for n in range(9)],
+        "history": [subjob(middle + n * 137) + "/history" for n in range(9)],
+        "by_id": [
+            f"/v1/subjobs?id=ap1.example.org%23{middle + n * 139:08d}.0%231795225431"
+            for n in range(9)
+        ],
+        "metrics": ["/metrics"] * 9,
+    }
+    return {name: _median_ms(url, token, paths) for name, paths in asked.items()}
+
+
+def _median_ms(url: str, token: str, paths: Sequence[str]) -> float:
+    spent = []
+    for path in paths:
+        request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {token}"})
+        started_at = time.perf_counter()
+        with urllib.request.urlopen(request) as answer:
+            body = answer.read()
+        spent.append((time.perf_counter() - started_at) * 1e3)
+        assert path == "/metrics" or json.loads(body), path
+    return round(statistics.median(spent), 2)
