@@ -378,5 +378,11 @@ def test_json_lines_of_an_archive_say_what_they_are(
     done("export", tmp_path / "archive", store=store_of(own_server))
     lines = [json.loads(line) for line in (tmp_path / "archive").read_text().splitlines()]
     assert lines[0]["head"]["format"] == 1
-    assert lines[-1]["tail"] == {"workflows": 1, "subjobs": 1, "events": 1, "known_ids": 2}
+    assert lines[-1]["tail"] == {
+        "workflows": 1,
+        "subjobs": 1,
+        "events": 1,
+        "known_ids": 2,
+        "deeds": 0,
+    }
     assert os.fspath(store_of(own_server)) == lines[0]["head"]["store"]

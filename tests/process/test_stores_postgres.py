@@ -55,7 +55,7 @@ def fill(server: ServerProcess) -> None:
     admin.post(f"{PATH}/complete/commit", nonce=NONCE, fence=1)
     admin.put("/v1/workflows/plain", labels={"run": "7"}, template=True)
     server.token("w", ttl_seconds=60)
-    assert admin.put("/v1/flags/hpss", holds=True, reason="tape robot").status == 200
+    server.ask("PUT", "flags/hpss", {"is_up": False, "reason": "tape robot"})
     server.ask("PUT", "maintenance", {"ends_in_seconds": 3600, "reason": "move"})
 
 
