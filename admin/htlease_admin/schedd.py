@@ -22,6 +22,10 @@ class ScheddUnavailable(HTLeaseError):
     """The schedd gave no answer, so what it did is not known."""
 
 
+class ActionRefused(HTLeaseError):
+    """The schedd would not do to some jobs what was asked."""
+
+
 class SubmitRefused(HTLeaseError):
     """The schedd or the bindings would not take the jobs."""
 
@@ -219,6 +223,31 @@ def read_history(
         return [_plain(ad, attributes) for ad in ads]
     except Exception as error:
         raise ScheddUnavailable(f"the history cannot be read: {_one_line(error)}") from error
+
+
+def hold(jobs: Sequence[str], reason: str, subcode: int, name: str | None = None) -> None:
+    """Hold jobs (`12.0`) under a reason and a HoldReasonSubCode; raises ScheddUnavailable."""
+    _act("Hold", jobs, (reason, str(subcode)), name)
+
+
+def release(jobs: Sequence[str], reason: str, name: str | None = None) -> None:
+    """Release held jobs, whoever held them; raises ScheddUnavailable."""
+    # Bindings of some versions drop a reason that comes without a code.
+    _act("Release", jobs, (reason, "0"), name)
+
+
+def _act(action: str, jobs: Sequence[str], why: tuple[str, str], name: str | None) -> None:
+    if not jobs:
+        return
+    try:
+        done = _open(name)[0].act(getattr(bindings().JobAction, action), list(jobs), why)
+        denied = int(done["TotalPermissionDenied"]) if done is not None else 0
+    except Exception as error:
+        raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error
+    if denied:
+        raise ActionRefused(
+            f"{denied} of {len(jobs)} jobs are not yours to {action.lower()}; do it as their owner"
+        )
 
 
 def read_event_log(path: Path, job: str) -> list[JobEvent]:

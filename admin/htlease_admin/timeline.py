@@ -177,6 +177,7 @@ _WHO = {
     "job-policy": "its own policy",
     "site-policy": "the site's policy",
     "htcondor": "HTCondor",
+    "dagman": "DAGMan",
 }
 
 

@@ -1,4 +1,4 @@
-"""Whose hold a held job is under, from the codes in its ad. Runs on the access point."""
+"""Who held or removed a job, from the codes and reasons in its ad. Runs on the access point."""
 
 from __future__ import annotations
 
@@ -16,9 +16,28 @@ _BY_CODE = {
     27: "site-policy",
 }
 
+_BY_REMOVAL = {
+    "removed-by-user": "user",
+    "removed-by-dagman": "dagman",
+    "removed-with-other-job": "dagman",
+    "removed-by-own-policy": "job-policy",
+    "removed-by-policy": "site-policy",
+    "held-too-long": "site-policy",
+    "wall-time-exceeded": "site-policy",
+    "completed-long-ago": "site-policy",
+}
+
 
 def held_by(code: int | None, subcode: int | None) -> str:
     """Return who holds a job: `user`, `htlease`, `job-policy`, `site-policy` or `htcondor`."""
     if code == 1 and subcode == OUR_SUBCODE:
         return "htlease"
     return _BY_CODE.get(code or 0, "htcondor")
+
+
+def removed_by(reason: str) -> str:
+    """Return who removed a job, from its `RemoveReason`; `somebody` where it does not say."""
+    from htlease.removal import reason_of  # a table that most callers never need
+
+    code = reason_of(reason).code
+    return _BY_REMOVAL.get(code, "htcondor" if code != "removed" else "somebody")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 #: A reconciler of the access point may be at work on the same subjob for a moment.
 _WAIT_LEASE_SECONDS = 2.0
-_HISTORY_SECONDS = 10.0
 
 
 def post(script: Script) -> int:
@@ -125,29 +124,20 @@ def _close(script: Script, lease: Lease, verdict: Verdict) -> None:
 
 def _report_end(script: Script, submission: str) -> bool:
     """Report the end of the job that the history tells of; its starter may have died unheard."""
-    import shutil
-    import subprocess
+    from htlease_dagman.queue_ad import number, read_ad  # loads what starts processes
 
-    program = shutil.which("condor_history")
-    if program is None:
-        return False
     names = ("GlobalJobId", "NumJobStarts", "NumShadowStarts", "ExitCode", "ExitSignal")
-    ask = [program, script.call.macros["JOBID"], "-limit", "1", "-af:,", *names]
-    try:
-        asked = subprocess.run(ask, capture_output=True, text=True, timeout=_HISTORY_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
+    ad = read_ad("condor_history", script.call.macros["JOBID"], names)
+    if ad.get("GlobalJobId") != submission:
         return False
-    found = [word.strip() for word in asked.stdout.split(",")]
-    if len(found) != len(names) or found[0] != submission:
-        return False
-    starts, shadow_starts, code, number = (int(w) if w.isdigit() else None for w in found[1:])
+    starts = number(ad, "NumJobStarts")
     script.send(
         "ended",
         global_job_id=submission,
         job_starts=None if starts is None else start_number(starts, ReadFrom.AFTER_THE_END),
-        shadow_starts=shadow_starts,
-        exit_code=code,
-        exit_signal=number,
+        shadow_starts=number(ad, "NumShadowStarts"),
+        exit_code=number(ad, "ExitCode"),
+        exit_signal=number(ad, "ExitSignal"),
         reason="DAGMan saw the end of the job",
     )
     return True

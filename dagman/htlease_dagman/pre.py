@@ -13,7 +13,10 @@ from htlease_dagman.script import Later, Lease, NodeFails, Script
 def pre(script: Script) -> int:
     """Prepare one try of a node and return the exit status; raises Later or HTLeaseError."""
     try:
-        _enroll(script)
+        if _enroll(script) > 1:
+            from htlease_dagman.earlier import tell_of_removal
+
+            tell_of_removal(script)
         _wait_for_flags(script)
         lease = script.acquire(script.call.try_id)
     except Refused as refused:
@@ -34,15 +37,15 @@ def pre(script: Script) -> int:
         script.abandon(lease, "PRE is done")
 
 
-def _enroll(script: Script) -> None:
+def _enroll(script: Script) -> int:
+    """Announce the try and return its epoch; more than 1 means that there were others before."""
     call = script.call
     try:
-        script.send("enroll", global_job_id=call.try_id, retry=call.retry)
+        return _enrolled(script)
     except Refused as refused:
         if refused.outcome == "complete" and script.chained.kind == "final":
             # It belongs to each run of the DAG and not to what the DAG makes.
-            script.send("enroll", global_job_id=call.try_id, retry=call.retry, force=True)
-            return
+            return _enrolled(script, force=True)
         if refused.outcome != "cancelled":
             raise
         # Removing a DAG cancels what it had begun; submitting it again is the wish to go on. One
@@ -52,7 +55,14 @@ def _enroll(script: Script) -> None:
             raise NodeFails(
                 "was cancelled while this DAG was running; submit the DAG again to run it"
             ) from None
-        script.send("enroll", global_job_id=call.try_id, retry=call.retry, force=True)
+        return _enrolled(script, force=True)
+
+
+def _enrolled(script: Script, force: bool | None = None) -> int:
+    call = script.call
+    answer = script.send("enroll", global_job_id=call.try_id, retry=call.retry, force=force)
+    epoch: int = answer["epoch"]
+    return epoch
 
 
 def _wait_for_flags(script: Script) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import tenacity
 from tests.pool.lab import PHASE_SCRIPT, PROJECT, Lab, write_for_job
 
@@ -136,7 +137,8 @@ class Dag:
                 f"{defer} POST ALL_NODES {script['post']}",
                 f"SCRIPT HOLD ALL_NODES {script['hold']}",
                 f"PRE_SKIP ALL_NODES {SKIP}",
-                f'VARS ALL_NODES HTLEASE_TOKEN_FILE="{self.directory}/d.htlease.d/tokens/$(JOB)/htlease.token"',
+                f'VARS ALL_NODES APPEND My.HTLeaseKey="\\"{self.workflow}/$(JOB)\\""',
+                f'VARS ALL_NODES APPEND HTLEASE_TOKEN_FILE="{self.directory}/d.htlease.d/tokens/$(JOB)/htlease.token"',
                 "",
             ]
         )
@@ -146,6 +148,30 @@ class Dag:
         path = self.directory / name
         write_for_job(path, text.encode(), mode)
         return path
+
+    def htlease(self, *arguments: str, status: int = 0) -> str:
+        """Run `htlease` on the access point as the DAG's user; return what it printed."""
+        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")]
+        library = self.directory / "lib"
+        library.mkdir(exist_ok=True)
+        for package in (click, tenacity):
+            place = Path(str(package.__file__)).parent
+            if not (library / place.name).exists():
+                (library / place.name).symlink_to(place)
+        self.write("admin.token", self.lab.server.admin_token, 0o600)
+        done = self.lab.pool.run(
+            ["python3", "-m", "htlease_admin.cli", *arguments],
+            cwd=self.directory,
+            check=False,
+            env={
+                "PYTHONPATH": ":".join([*roots, str(library)]),
+                "HOME": str(self.directory),
+                "HTLEASE_URL": self.lab.server.url,
+                "HTLEASE_ADMIN_TOKEN_FILE": str(self.directory / "admin.token"),
+            },
+        )
+        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+        return done.stdout + done.stderr
 
     def key(self, node: str) -> str:
         return f"{self.workflow}/{node}"

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from htlease.plan_file import read_plan_file
+from htlease_admin.dag.holding import hold, release
 from htlease_admin.dag.instrument import (
     Instrumented,
     Wanted,
@@ -21,6 +22,7 @@ from htlease_admin.dag.instrument import (
     read_dag_file,
     write,
 )
+from htlease_admin.dag.reconcile import reconcile
 from htlease_admin.dag.status import status
 from htlease_admin.parameters import DURATION, WORKFLOW
 from htlease_admin.plans import plan_document
@@ -37,7 +39,8 @@ def dag() -> None:
     """Make the nodes of a DAG survive retries, rescue and recovery."""
 
 
-dag.add_command(status)
+for command in (status, hold, release, reconcile):
+    dag.add_command(command)
 
 
 def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:

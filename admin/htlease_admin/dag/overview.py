@@ -24,6 +24,8 @@ from htlease_dagman.settings import SERVICE_KINDS
 DOCUMENTS_MAX = 500
 _DAGMAN_ATTRIBUTES = (*JOB_ATTRIBUTES, "ExitCode", "RemoveReason")
 _REMOVED = 3
+#: The subjobs changed last know the newest DAGMan.
+_RECENT = 20
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,17 @@ class Looking:
             return None, {}
         ended = [ad for ad in past if ad.get("GlobalJobId") == dagman]
         return (_ended(ended[0]), {}) if ended else (None, {})
+
+
+def dagman_of(server: LeaseServer, workflow: str) -> str | None:
+    """Return the GlobalJobId of the DAGMan that ran a workflow last; None when none is known."""
+    subjobs = {
+        summary["subjob"]: server.subjob(SubjobKey(workflow, summary["subjob"]))
+        for summary in sorted(
+            server.workflow(workflow)["subjobs"], key=lambda one: str(one["updated_at"])
+        )[-_RECENT:]
+    }
+    return _dagman_job(subjobs)
 
 
 def _dagman_job(subjobs: Mapping[str, Mapping[str, Any]]) -> str | None:

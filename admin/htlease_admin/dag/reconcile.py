@@ -1,0 +1,106 @@
+"""`htlease dag reconcile`: write down what the queue and the history say and nobody reported.
+
+DAGMan calls no script when it is removed, and none of ours runs when a job is held past it. Only
+records count: a job that is in neither queue nor history says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.holds import held_by, removed_by
+from htlease_admin import schedd
+from htlease_admin.dag.status import workflow_named
+from htlease_admin.lease_server import LeaseServer
+from htlease_admin.schedd import Plain
+from htlease_admin.session import pass_server
+from htlease_admin.tables import Table, print_table
+
+HELD, REMOVED = 5, 3
+_ATTRIBUTES = (
+    *("GlobalJobId", "JobStatus", "RemoveReason"),
+    *("HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
+)
+
+
+@click.command()
+@click.argument("dag", metavar="DAG_OR_WORKFLOW")
+@click.option("--schedd", "schedd_name", metavar="NAME", help="The schedd that had the jobs.")
+@pass_server
+def reconcile(server: LeaseServer, dag: str, schedd_name: str | None) -> None:
+    """Record holds, releases and removals of a DAG's jobs that nobody has reported.
+
+    Of each unfinished node the newest job is looked up, else the DAGMan that announced it. Records
+    only explain: no lease ends by them, and no node is closed.
+    """
+    workflow = workflow_named(dag)
+    rows = []
+    for summary in server.workflow(workflow)["subjobs"]:
+        if summary["outcome"] is not None:
+            continue
+        key = SubjobKey(workflow, summary["subjob"])
+        document = server.subjob(key)
+        for job in _newest(document):
+            observed = observation(job, document, _ad(job, schedd_name))
+            if observed is not None:
+                server.command(key, observed)
+                rows.append((key.subjob, observed.what, observed.by or "", observed.reason or ""))
+    if rows:
+        print_table(Table(("NODE", "IS", "BY", "REASON"), rows))
+    else:
+        click.echo("Nothing to record: the server knows what queue and history say.")
+
+
+def _newest(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the newest job of a node, or its DAGMan when it has none yet."""
+    for submission in reversed(document["submissions"]):
+        name = submission["global_job_id"]
+        if name:
+            dag, slash, _ = name.rpartition("/")
+            yield dag if slash else name
+            return
+
+
+def _ad(global_job_id: str, schedd_name: str | None) -> Mapping[str, Plain]:
+    """Return what is recorded of a job; raises ScheddUnavailable."""
+    number = global_job_id.rpartition("#")[0].rpartition("#")[2]
+    cluster, _, proc = number.partition(".")
+    if not (cluster.isdigit() and proc.isdigit()):
+        return {}
+    constraint = f"ClusterId == {cluster} && ProcId == {proc}"
+    ads = schedd.read_jobs(constraint, _ATTRIBUTES, schedd_name) or schedd.read_history(
+        constraint, _ATTRIBUTES, None, 1, schedd_name
+    )
+    return next((ad for ad in ads if ad.get("GlobalJobId") == global_job_id), {})
+
+
+def observation(
+    job: str, document: Mapping[str, Any], ad: Mapping[str, Plain]
+) -> m.Observed | None:
+    """Return what is to be recorded of a job; None when nothing is known, or nothing new; pure."""
+    hold = document["job_hold"]
+    status = ad.get("JobStatus")
+    if status == REMOVED:
+        if job in document["removed_jobs"]:
+            return None
+        reason = str(ad.get("RemoveReason", ""))
+        return m.Observed(job, "removed", removed_by(reason), reason or None)
+    if status == HELD:
+        code, subcode = _count(ad, "HoldReasonCode"), _count(ad, "HoldReasonSubCode")
+        reason = str(ad.get("HoldReason", ""))
+        held = m.Observed(job, "held", held_by(code, subcode), reason or None, code, subcode)
+        known = m.JobHeld(job, held.by, held.reason, code, subcode)
+        return None if hold is not None and m.JobHeld(**hold) == known else held
+    if status is not None and hold is not None and hold["global_job_id"] == job:
+        return m.Observed(job, "released")
+    return None
+
+
+def _count(ad: Mapping[str, Plain], name: str) -> int | None:
+    value = ad.get(name)
+    return value if type(value) is int else None

@@ -1,0 +1,49 @@
+"""What the queue or the history says of a job, by HTCondor's own commands on the access point."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: DAGMan waits for its scripts, and a schedd may be busy.
+ASK_SECONDS = 10.0
+_LINE = re.compile(r"^(\w+) = (.*)$", re.MULTILINE)
+_ESCAPED = re.compile(r"\\(.)")
+
+
+def read_ad(program: str, job: str, names: Sequence[str]) -> dict[str, str | int]:
+    """Return the numbers and texts that `condor_q` or `condor_history` has of a job.
+
+    Nothing is returned for a job that is not there, and when the command cannot be asked.
+    """
+    path = shutil.which(program)
+    if path is None:
+        return {}
+    ask = [path, job, "-limit", "1", "-long", "-attributes", ",".join(names)]
+    try:
+        asked = subprocess.run(ask, capture_output=True, text=True, timeout=ASK_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return ad_from(asked.stdout)
+
+
+def ad_from(text: str) -> dict[str, str | int]:
+    """Read an ad as the commands print it; what is neither number nor text is left out."""
+    found: dict[str, str | int] = {}
+    for name, value in _LINE.findall(text):
+        if re.fullmatch(r"-?\d+", value):
+            found[name] = int(value)
+        elif len(value) >= 2 and value[0] == value[-1] == '"':
+            found[name] = _ESCAPED.sub(r"\1", value[1:-1])
+    return found
+
+
+def number(ad: dict[str, str | int], name: str) -> int | None:
+    """Return a number of an ad, or None."""
+    value = ad.get(name)
+    return value if isinstance(value, int) else None
