@@ -84,6 +84,13 @@ class ServerProcess:
         return self._process.pid
 
     @property
+    def resident_mib(self) -> float:
+        """How much memory the process has."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
+
+    @property
     def log_text(self) -> str:
         """What the server has written."""
         return (self.folder / "server.log").read_text()

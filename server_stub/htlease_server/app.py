@@ -38,7 +38,7 @@ from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, Reading
 from htlease_server.roles import OPEN_TO_ALL
-from htlease_server.store import FlagRow
+from htlease_server.store import FlagRow, StoreFailed
 from htlease_server.tally import RequestTally
 from htlease_server.wire import Answer, Refusal, Replier, Request, Unadmitted, document, problem
 from htlease_server.workflow import PutWorkflow
@@ -272,6 +272,9 @@ def _answer_to(problem_met: Exception, request: Request) -> Answer:
         return problem(problem_met.rejection, headers=problem_met.headers)
     if isinstance(problem_met, InvalidField):
         return problem(m.Rejection("invalid", str(problem_met), field=problem_met.field))
+    if isinstance(problem_met, StoreFailed):  # a look-up; writes are refused by the ledger
+        why, seconds = str(problem_met), RETRY_AFTER_SECONDS
+        return problem(m.Rejection("overloaded", why, retry_after_seconds=seconds))
     # The path holds names only; query, headers and body, where secrets are, stay out of the log.
     where = f"{request.method.decode()} {_shown(request.target.partition(b'?')[0])}"
     note(logging.ERROR, "answering a request failed", trace=True, request=where)

@@ -163,7 +163,11 @@ class Connection(asyncio.Protocol):
         self._hall.connections.discard(self)
         self._hall.held_bytes -= self._held_bytes + self._unread_bytes
         self._held_bytes = self._unread_bytes = 0
-        self._pipeline = None
+        self._pipeline = self.request = None
+        self._body = b""
+        # The parser knows this connection: without this, both and all that they hold would wait
+        # for the garbage collector, which comes seldom.
+        del self._parser
 
     def pause_writing(self) -> None:
         self._unread_bytes = self._transport.get_write_buffer_size()
@@ -275,6 +279,7 @@ class Connection(asyncio.Protocol):
             bytes(self._body),
             parser.should_keep_alive() and not parser.should_upgrade(),
         )
+        self._body = b""
         self._is_in_message = False
         if self.request is None:
             self._begin(request)

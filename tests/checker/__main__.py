@@ -8,9 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.checker.broken import RULES
+from tests.checker.broken import OF_POSTGRESQL, OF_SQLITE, RULES
 from tests.checker.run import Settings, run
-from tests.checker.sites import SqliteSite
+from tests.checker.sites import PostgresSite, SqliteSite
 
 
 def main() -> int:
@@ -21,10 +21,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--at-once", type=int, default=48, help="subjobs alive at a time")
     parser.add_argument("--broken", choices=RULES, help="break a rule, to see it found")
+    parser.add_argument(
+        "--store",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="PostgreSQL with two servers",
+    )
     given = parser.parse_args()
+    is_shared = given.store == "postgresql"
+    if given.broken in (OF_SQLITE if is_shared else OF_POSTGRESQL):
+        parser.error(f"{given.broken} cannot be broken on {given.store}")
     for seed in range(given.seed, given.seed + given.runs):
         with tempfile.TemporaryDirectory() as folder:
-            site = SqliteSite(Path(folder) / "server", given.broken)
+            site = (PostgresSite if is_shared else SqliteSite)(Path(folder) / "site", given.broken)
             try:
                 result = run(site, Settings(seed, given.seconds, given.at_once))
             finally:

@@ -155,6 +155,19 @@ def answer_before_it_is_durable() -> None:
     threading.Thread(target=flush_for_ever, daemon=True).start()
 
 
+def commit_without_the_disk() -> None:
+    """PostgreSQL answers before a commit is on its disk."""
+    from htlease_server.postgresql.store import PostgresStore
+
+    prepare = PostgresStore._prepare
+
+    def prepare_badly(store: PostgresStore, connection: Any) -> None:
+        prepare(store, connection)
+        connection.execute("SET synchronous_commit = off")
+
+    _put(PostgresStore, "_prepare", prepare_badly)
+
+
 #: Name -> what breaks it.
 RULES: dict[str, Callable[[], None]] = {
     **{
@@ -176,9 +189,13 @@ RULES: dict[str, Callable[[], None]] = {
             do_once_phases_twice,
             end_leases_at_a_restart,
             answer_before_it_is_durable,
+            commit_without_the_disk,
         )
     },
 }
+#: Those that only a server on PostgreSQL can break, and those that only one on SQLite can.
+OF_POSTGRESQL = {"commit_without_the_disk"}
+OF_SQLITE = {"answer_before_it_is_durable"}
 
 
 def main() -> int:

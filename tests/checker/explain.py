@@ -117,6 +117,11 @@ def _replayed(recording: Recording) -> tuple[list[Step], list[Finding]]:
             )
             break
         step, taken = made[0]
+        deliveries = sent[row["request_id"]]
+        if all(one.is_answered and not _is_told(one, step) for one in deliveries):
+            told = "\n  ".join(map(str, deliveries))
+            text = f"{recording.key}: event {row['seq']} happened, and nobody was told:\n  {told}"
+            found.append(Finding("answers", text))
         steps.append(_timed(step, sent[row["request_id"]], steps))
         index += taken
     return steps, found
@@ -174,16 +179,16 @@ def _timed(step: Step, deliveries: Iterable[Delivery], before: Sequence[Step]) -
     """Return a step with the widest time in which its request can have been done."""
     deliveries = list(deliveries)
     is_again = any(step.request_id == earlier.request_id for earlier in before)
-    answered = [
-        delivery.answered_at
-        for delivery in deliveries
-        if delivery.status == step.status and _plain(delivery.document) == step.answer
-    ]
+    answered = [delivery.answered_at for delivery in deliveries if _is_told(delivery, step)]
     return step._replace(
         after=min(delivery.sent_at for delivery in deliveries),
         # Which of two rounds an answer belongs to cannot be told.
         before=math.inf if is_again or not answered else min(answered),
     )
+
+
+def _is_told(delivery: Delivery, step: Step) -> bool:
+    return delivery.status == step.status and _plain(delivery.document) == step.answer
 
 
 def _live_or_not(state: SubjobState, now: float) -> Iterator[SubjobState]:

@@ -112,6 +112,8 @@ class Line:
             raise Unreachable(repr(problem)) from problem
         finally:
             writer.close()
+        if status == 503 and "nothing was changed" not in document["detail"]:
+            raise Unreachable("the server does not know whether it was done")
         delivery.answered_at = time.monotonic()
         delivery.status, delivery.document = status, document
         return delivery

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import urllib.error
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from htlease.attempt import SubjobKey
+from htlease.protocol import subjob_path
 from tests.checker.explain import Finding, findings
 from tests.checker.line import Endpoint, Line
 from tests.checker.load import Story
 from tests.checker.record import Outage, Recording
+from tests.serving import exchange
 
 #: Of all requests, those to which something happens on the way.
 FAULT_PART = 0.2
 _PAGE = 1000
+_AWAY_SECONDS = 60.0
 
 
 class Site(Protocol):
@@ -34,9 +37,6 @@ class Site(Protocol):
 
     def disturb(self, draw: random.Random) -> Outage | None:
         """Do something to the site that it has to survive; it runs again afterwards."""
-
-    def ask(self, method: str, path: str) -> dict[str, Any]:
-        """GET a document below `/v1/`; raises HTTPError."""
 
 
 @dataclass
@@ -145,18 +145,25 @@ async def _run(site: Site, settings: Settings) -> Run:
 
 
 def _recording(site: Site, key: SubjobKey, line: Line) -> Recording:
-    path = f"workflows/{key.workflow}/subjobs/{key.subjob}"
+    path = subjob_path(key)
+    status, final = _read(site, path)
     history: list[dict[str, Any]] = []
-    try:
-        final = site.ask("GET", path)
-        while True:
-            after = history[-1]["seq"] if history else 0
-            page = site.ask("GET", f"{path}/history?after={after}&limit={_PAGE}")
-            history += page["events"]
-            if page["next"] is None:
-                break
-    except urllib.error.HTTPError as refused:
-        if refused.code != 404:
-            raise
-        return Recording(key, line.deliveries, [], None)
-    return Recording(key, line.deliveries, history, final)
+    while status == 200:
+        after = history[-1]["seq"] if history else 0
+        _, page = _read(site, f"{path}/history?after={after}&limit={_PAGE}")
+        history += page["events"]
+        if page["next"] is None:
+            return Recording(key, line.deliveries, history, final)
+    assert status == 404, final
+    return Recording(key, line.deliveries, [], None)
+
+
+def _read(site: Site, path: str) -> tuple[int, dict[str, Any]]:
+    """GET a document, as soon as a server has found its database again."""
+    until = time.monotonic() + _AWAY_SECONDS
+    while True:
+        host, port = site.endpoints[0]
+        status, document = exchange(f"http://{host}:{port}{path}", site.token)
+        if status != 503 or time.monotonic() > until:
+            return status, document
+        time.sleep(0.1)

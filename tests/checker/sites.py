@@ -6,10 +6,10 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.checker.line import Endpoint
 from tests.checker.record import Outage
+from tests.postgres import Cluster
 from tests.serving import ServerProcess
 
 
@@ -20,14 +20,12 @@ class SqliteSite:
     """
 
     def __init__(self, folder: Path, broken: str | None = None) -> None:
-        module = ["htlease_server"] if broken is None else ["tests.checker.broken", broken]
-        self._server = ServerProcess(folder, module=module)
+        self._server = ServerProcess(folder, module=_module(broken))
         self._server.start()
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        host, _, port = self._server.url.removeprefix("http://").partition(":")
-        return [Endpoint(host, int(port))]
+        return [_endpoint(self._server)]
 
     @property
     def token(self) -> str:
@@ -37,9 +35,7 @@ class SqliteSite:
         """Kill it most often; sometimes stop it as an administrator does, or freeze it."""
         what = draw.choice(["kill", "kill", "kill", "stop", "freeze"])
         if what == "freeze":
-            self._server.signal(signal.SIGSTOP)
-            time.sleep(draw.choice([0.1, 0.5, 1.5]))
-            self._server.signal(signal.SIGCONT)
+            _freeze(self._server, draw)
             return None
         down_at = time.monotonic()
         self._server.stop(signal.SIGKILL if what == "kill" else signal.SIGTERM)
@@ -49,8 +45,72 @@ class SqliteSite:
         self._server.start()
         return Outage(down_at, gone_at, started_at)
 
-    def ask(self, method: str, path: str) -> dict[str, Any]:
-        return self._server.ask(method, path)
-
     def close(self) -> None:
         self._server.stop()
+
+
+class PostgresSite:
+    """Two servers on one database, all of which are killed, stopped and frozen at random.
+
+    Clients ask either server, whichever the last answer came from.
+    """
+
+    def __init__(self, folder: Path, broken: str | None = None) -> None:
+        folder.mkdir(exist_ok=True)
+        # What is not committed to the disk is then lost for certain by a crash.
+        self._database = Cluster(["wal_writer_delay=10s"])
+        self._database.make()
+        self._database.start()
+        token_file, store = folder / "admin.token", self._database.url("postgres")
+        options = ("--admin-token-file", token_file, "--store", store)
+        self._servers = [
+            ServerProcess(folder / name, options=options, module=_module(broken))
+            for name in ("a", "b")
+        ]
+        for server in self._servers:
+            server.start()
+        self.token = token_file.read_text().strip()
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        return [_endpoint(server) for server in self._servers]
+
+    def disturb(self, draw: random.Random) -> Outage | None:
+        """Kill, stop or freeze one of the servers, or crash or restart the database."""
+        what = draw.choice(["kill", "kill", "stop", "freeze", "crash", "crash", "restart"])
+        server = draw.choice(self._servers)
+        if what == "freeze":
+            _freeze(server, draw)
+        if what in ("kill", "stop"):
+            server.stop(signal.SIGKILL if what == "kill" else signal.SIGTERM)
+            time.sleep(draw.choice([0.0, 0.5]))
+            server.start()
+        if what not in ("crash", "restart"):
+            return None
+        down_at = time.monotonic()
+        self._database.stop(signal.SIGQUIT if what == "crash" else signal.SIGINT)
+        gone_at = time.monotonic()
+        time.sleep(draw.choice([0.0, 0.5, 2.0]))
+        started_at = time.monotonic()
+        self._database.start()
+        return Outage(down_at, gone_at, started_at)
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.stop()
+        self._database.remove()
+
+
+def _module(broken: str | None) -> list[str]:
+    return ["htlease_server"] if broken is None else ["tests.checker.broken", broken]
+
+
+def _endpoint(server: ServerProcess) -> Endpoint:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return Endpoint(host, int(port))
+
+
+def _freeze(server: ServerProcess, draw: random.Random) -> None:
+    server.signal(signal.SIGSTOP)
+    time.sleep(draw.choice([0.1, 0.5, 1.5]))
+    server.signal(signal.SIGCONT)

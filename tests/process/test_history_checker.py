@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.checker.broken import RULES
+from tests.checker.broken import OF_POSTGRESQL, RULES
 from tests.checker.line import FAULTS
 from tests.checker.run import Run, Settings, run
-from tests.checker.sites import SqliteSite
+from tests.checker.sites import PostgresSite, SqliteSite
 
 SECONDS = float(os.environ.get("HTLEASE_CHECK_SECONDS", "20"))
 SEED = int(os.environ.get("HTLEASE_CHECK_SEED", "1"))
@@ -21,15 +21,16 @@ SEED = int(os.environ.get("HTLEASE_CHECK_SEED", "1"))
 BROKEN_SECONDS = 3.0
 BROKEN_RUNS_MAX = 10
 
-NewSite = Callable[[str | None], SqliteSite]
+NewSite = Callable[..., SqliteSite | PostgresSite]
 
 
 @pytest.fixture
 def new_site(tmp_path: Path) -> Iterator[NewSite]:
-    made: list[SqliteSite] = []
+    made: list[SqliteSite | PostgresSite] = []
 
-    def new(broken: str | None) -> SqliteSite:
-        made.append(SqliteSite(tmp_path / "server", broken))
+    def new(broken: str | None, store: str = "sqlite") -> SqliteSite | PostgresSite:
+        kind = SqliteSite if store == "sqlite" else PostgresSite
+        made.append(kind(tmp_path / "site", broken))
         return made[-1]
 
     yield new
@@ -55,6 +56,17 @@ def test_everything_that_a_disturbed_server_answered_is_explained_by_the_rules(
     assert_it_showed_something(seen)
 
 
+def test_everything_that_two_servers_on_a_disturbed_database_answered_is_explained_too(
+    new_site: NewSite,
+) -> None:
+    """Servers are killed, stopped and frozen, and the database crashes and restarts."""
+    seen = run(new_site(None, "postgresql"), Settings(SEED, SECONDS))
+    print(seen)
+    assert seen.findings() == []
+    assert len(seen.recordings) > 30 and seen.outages, seen
+    assert {"exited", "abandoned", "immediate"} <= set(seen.grants), seen
+
+
 #: Broken rule -> by what it gives itself away.
 SHOWN_BY = {
     "skip_the_fence_check": "rules",
@@ -68,6 +80,7 @@ SHOWN_BY = {
     "do_once_phases_twice": "rules",
     "end_leases_at_a_restart": "holders",
     "answer_before_it_is_durable": "answers",
+    "commit_without_the_disk": "answers",
 }
 
 
@@ -77,7 +90,7 @@ def test_every_broken_rule_is_tried() -> None:
 
 @pytest.mark.parametrize("rule", SHOWN_BY)
 def test_a_rule_that_is_broken_on_purpose_is_found_out(new_site: NewSite, rule: str) -> None:
-    site = new_site(rule)
+    site = new_site(rule, "postgresql" if rule in OF_POSTGRESQL else "sqlite")
     kinds: set[str] = set()
     for seed in range(SEED, SEED + BROKEN_RUNS_MAX):
         seen = run(site, Settings(seed, BROKEN_SECONDS))

@@ -154,6 +154,16 @@ def test_a_good_request_gets_its_own_answer_whatever_follows(
     assert heard.statuses == [200, status] and heard.is_closed
 
 
+def test_nothing_is_kept_of_those_who_have_gone(own_server: ServerProcess) -> None:
+    """Large bodies from nobody in particular, each on a line of its own."""
+    large = request("POST", "/v1/workflows/w/subjobs/s/acquire", b" " * 250_000)
+    assert say(own_server.url, large, answers=1).statuses == [401]
+    before = own_server.resident_mib
+    for _ in range(500):
+        say(own_server.url, large, answers=1)
+    assert own_server.resident_mib < before + 40
+
+
 def test_half_a_request_is_none(server: ServerProcess, admin: Caller, subjob: str) -> None:
     whole = request("POST", f"{subjob}/acquire", body(), token=server.admin_token)
     for length in (1, 20, len(whole) // 2, len(whole) - 1):

@@ -11,7 +11,6 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -65,10 +64,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest.fixture(autouse=True)
 def nothing_changes(own: ServerProcess) -> Iterator[None]:
     """State, history and list are after each test what they were, and memory is bounded."""
-    before, mib_before = everything(own), resident_mib(own)
+    before, mib_before = everything(own), own.resident_mib
     yield
     assert everything(own) == before
-    assert resident_mib(own) < mib_before + GROWTH_MAX_MIB
+    assert own.resident_mib < mib_before + GROWTH_MAX_MIB
 
 
 def everything(own: ServerProcess) -> Any:
@@ -91,12 +90,6 @@ def without_durations(value: Any) -> Any:
             if name != "expires_in_seconds"
         }
     return [without_durations(part) for part in value] if isinstance(value, list) else value
-
-
-def resident_mib(own: ServerProcess) -> float:
-    status = Path(f"/proc/{own.pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
 
 
 def put_or_post(path: str) -> str:
