@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from htlease.errors import HTLeaseError, ServerUnavailable
+from htlease.errors import BadConfig, HTLeaseError, ServerUnavailable
 from htlease_dagman.call import DEFER, Call, read_call
 from htlease_dagman.record import Busy, Record
 from htlease_dagman.script import Later, Script, Server
@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(settings: Settings, call: Call) -> int:
     os.makedirs(settings.state_directory, 0o700, exist_ok=True)
     act: Callable[[Script], int]
+    if len(call.files) > 1:
+        # DAGMan makes one of them, and the scripts of the last are those of every node.
+        raise BadConfig(
+            f"{' and '.join(call.files)} were submitted together, and what DAGMan makes of them is "
+            "not what was instrumented; submit each alone"
+        )
     if not settings.is_subjob(call.node):
         return 0
     if call.kind == "hold":

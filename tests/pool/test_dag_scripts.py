@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
+import pytest
 from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
@@ -46,7 +48,22 @@ def starts(lab: Lab, dag: Dag, node: str, phase: str) -> int:
     return len(lab.witness.notes(dag.key(node), "start", phase))
 
 
-def test_dagman_killed_in_pre_job_and_post_starts_them_again_and_each_acts_once(lab: Lab) -> None:
+def hold_dagman(dag: Dag) -> None:
+    """Put DAGMan's own job on hold, which ends it and its scripts, and release it."""
+    pool = dag.lab.pool
+    pool.hold(dag.job)
+    dag.lab.wait_for(lambda: not dag.dagman(), "DAGMan to be gone", 60)
+    pool.release(dag.job)
+
+
+def kill_schedd(dag: Dag) -> None:
+    dag.lab.pool.kill_schedd()
+
+
+@pytest.mark.parametrize("break_down", [Dag.kill_dagman, kill_schedd, hold_dagman])
+def test_scripts_cut_off_in_pre_job_and_post_start_again_and_each_acts_once(
+    lab: Lab, break_down: Callable[[Dag], None]
+) -> None:
     dag = Dag(
         lab,
         "killed",
@@ -56,13 +73,13 @@ def test_dagman_killed_in_pre_job_and_post_starts_them_again_and_each_acts_once(
     )
     dag.submit()
     wait_ran(dag, "begin pre")
-    dag.kill_dagman()
+    break_down(dag)
     wait_ran(dag, "begin pre", count=2)
     dag.let_go("pre")
     lab.wait_for(lambda: starts(lab, dag, "A", "compute"), "the job to compute", 60)
-    dag.kill_dagman()
+    break_down(dag)
     wait_ran(dag, "begin post 0")
-    dag.kill_dagman()
+    break_down(dag)
     wait_ran(dag, "begin post 0", count=2)
     dag.let_go("post")
     assert dag.wait() == 0, dag.explain()
@@ -129,6 +146,8 @@ def test_a_server_that_comes_back_in_time_is_not_noticed(lab: Lab) -> None:
     lab.server.stop(signal.SIGKILL)
     dag.submit()
     lab.wait_for(lambda: "later (1" in dag.script_output("PRE", "A"), "PRE to be put off", 60)
+    dag.kill_dagman()  # a script that was put off is due at once to the next DAGMan
+    lab.wait_for(lambda: "later (2" in dag.script_output("PRE", "A"), "PRE to be put off", 60)
     lab.server.start()
     dag.let_go("pre")
     assert dag.wait() == 0, dag.explain()

@@ -42,6 +42,15 @@ def test_a_try_is_named_by_dagmans_job_and_the_retry(tmp_path: Path) -> None:
     assert read.dagman_start == 3
 
 
+def test_dagmans_ad_tells_which_files_were_submitted_as_one(tmp_path: Path) -> None:
+    ad = tmp_path / "ad"
+    options = "-p 0 -f -l . -Lockfile a.dag.lock -AutoRescue 1 -Dag {} -CsdVersion $X$ -Dagman /d"
+    ad.write_text(f'Arguments = "{options.format("a.dag")}"\n')
+    assert call(ad=ad).files == ["a.dag"]
+    ad.write_text(f'Args = "{options.format("a.dag -Dag ../b.dag")}"\n')
+    assert call(ad=ad).files == ["a.dag", "../b.dag"]
+
+
 def test_without_dagmans_ad_its_number_names_the_try() -> None:
     read = call()
     assert read.try_id == "dagman#33/0"
