@@ -64,8 +64,12 @@ def install(lab: Lab) -> Path:
     library, command = site / "dagman-lib", site / "htlease-dag"
     if not command.exists():
         # DAGMan looks at its log every five seconds by default; 25.14.1 does not take this from
-        # a DAG's CONFIG file.
-        lab.pool.configure("ap", "dagman", "DAGMAN_USER_LOG_SCAN_INTERVAL = 1\n")
+        # a DAG's CONFIG file. A DAGMan that was held and released cools down for five minutes there.
+        lab.pool.configure(
+            "ap",
+            "dagman",
+            "DAGMAN_USER_LOG_SCAN_INTERVAL = 1\nSCHEDULER_UNIVERSE_COOL_DOWN_DURATION = 1\n",
+        )
         for package in (PROJECT / "core/htlease", PROJECT / "dagman/htlease_dagman"):
             shutil.copytree(package, library / package.name)
         shutil.copytree(Path(tenacity.__file__).parent, library / "tenacity")

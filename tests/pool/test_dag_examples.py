@@ -43,8 +43,8 @@ def test_the_examples_run_to_their_end(lab: Lab) -> None:
         submit(lab, nightly, "nightly.dag"),
         submit(lab, staging, "staging.dag"),
     ]
-    log = nightly / "nightly.dag.htlease.log"
-    lab.wait_for(lambda: log.exists() and "asked for later" in log.read_text(), "PRE to wait", 60)
+    note = nightly / "nightly.dag.htlease.d" / "pre" / "fetch"
+    lab.wait_for(note.exists, "the PRE script to wait for its list", 60)
     write_for_job(nightly / "list.txt", b"ann\nbo\n")
     lab.wait_for(lambda: all(ENDED in path.read_text() for path in said), "the DAGs to end", 180)
     assert [(diamond / f"{node}.out").read_text() for node in "AD"] == [

@@ -127,6 +127,7 @@ NOT_WHOLE: dict[str, bytes] = {
     "a part of a negative size": CHUNKED + b"-2\r\n{}\r\n0\r\n\r\n",
     "a part with underscores": CHUNKED + b"1_0\r\n" + b"x" * 16 + b"\r\n0\r\n\r\n",
     "a part longer than it says": CHUNKED + b"2\r\n{}}\r\n0\r\n\r\n",
+    "a part that ends by anything": CHUNKED + b"2\r\n{}XX0\r\n\r\n",
     "a part that ends by LF": CHUNKED + b"2\n{}\n0\n\n",
     "a part beyond all": CHUNKED + b"ffffffffffff\r\n",
     "a part with an endless extension": CHUNKED + b"2;" + b"x" * 2000 + b"\r\n{}\r\n0\r\n\r\n",

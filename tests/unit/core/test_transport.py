@@ -43,6 +43,7 @@ class Peer:
         #: Sent after the first answer, when the caller may have read it.
         self._after_first = after_first
         self._at_once = at_once
+        self.is_read = threading.Event()
         self.said_more = threading.Event()
         self.requests: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -72,7 +73,9 @@ class Peer:
                 self.requests.append(request)
                 self._say(connection, answer)
                 if not self.said_more.is_set():
-                    connection.sendall(self._after_first)
+                    if self._after_first:
+                        self.is_read.wait(10)
+                        connection.sendall(self._after_first)
                     self.said_more.set()
 
     def _say(self, connection: socket.socket, answer: bytes) -> None:
@@ -179,15 +182,24 @@ def test_a_connection_is_kept_and_opened_anew_when_the_server_had_closed_it() ->
     assert [request.split()[1] for request in peer.requests] == [b"/0", b"/1", b"/2", b"/3"]
 
 
+def test_a_kept_connection_that_is_closed_for_an_answer_costs_one_more_request() -> None:
+    peer = Peer([_ok(b'{"n":1}'), b""], [_ok(b'{"n":2}')])
+    transport = HttpTransport(peer.url, None)
+    assert transport.exchange("GET", "/0", None).document == {"n": 1}
+    assert transport.exchange("GET", "/1", None).document == {"n": 2}
+    assert [request.split()[1] for request in peer.requests] == [b"/0", b"/1", b"/1"]
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 def test_an_answer_that_nobody_asked_for_answers_nothing(is_late: bool) -> None:
     """Whether it comes with the answer before it, or only then."""
     forged = _ok(b'{"forged": true}')
     first = [_ok(b'{"n":1}'), forged] if is_late else [_ok(b'{"n":1}') + forged]
-    peer = Peer([b"".join(first[:1])], [_ok(b'{"n":2}')], after_first=b"".join(first[1:]))
+    peer = Peer([first[0], b""], [_ok(b'{"n":2}')], after_first=b"".join(first[1:]))
     transport = HttpTransport(peer.url, None)
     assert transport.exchange("GET", "/0", None).document == {"n": 1}
-    peer.said_more.wait(10)
+    peer.is_read.set()
+    assert peer.said_more.wait(10)
     assert transport.exchange("GET", "/1", None).document == {"n": 2}
 
 
