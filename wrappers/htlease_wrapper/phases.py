@@ -134,7 +134,8 @@ class Walk:
 
     def _announce(self) -> None:
         grant = self.lease.grant
-        if grant.reclaimed and not (self.is_continued or self.is_nested):
+        is_first = grant.attempt_number == 1  # after a PRE script, whose lease this reclaims
+        if grant.reclaimed and not (is_first or self.is_continued or self.is_nested):
             left = ", ".join(phase.name for phase in grant.phases if phase.run)
             self.console.say(f"goes on where an earlier attempt ended; to run: {left or 'the job'}")
 
