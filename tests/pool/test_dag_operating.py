@@ -203,3 +203,34 @@ def test_nodes_wait_for_flags_in_their_slot_or_before_they_take_one(lab: Lab) ->
         assert lab.server.subjob(dag.key(node))["outcome"] == "complete"
         [grant] = [one for one in told(dag, node, "lease-acquired") if one["kind"] == "job"]
         assert grant["attempt_number"] == 1
+
+
+def test_what_an_aborting_dag_removes_is_told_with_who_removed_it(lab: Lab) -> None:
+    dag = Dag(
+        lab,
+        "aborting",
+        ["JOB A job.sub", "JOB B slow.sub", "ABORT-DAG-ON A 5 RETURN 1"],
+        behaviour={"exit": {"compute": {"1": 5}}},
+    )
+    (dag.directory / "slow").mkdir()
+    slow = {"witness": lab.witness.url, "block": {"compute": [1]}, "block_seconds": 600}
+    dag.write("slow/behaviour.json", json.dumps(slow))
+    job = (dag.directory / "job.sub").read_text()
+    dag.write("slow.sub", job.replace(" behaviour.json", " slow/behaviour.json"))
+    dag.write("wait.sh", '#!/bin/sh\nwhile [ ! -e "go-$1" ]; do sleep 0.2; done\n', 0o755)
+    settings = json.loads((dag.directory / "d.htlease.json").read_text())
+    settings["nodes"] = {"A": {"pre": ["wait.sh", "pre"]}}
+    dag.write("d.htlease.json", json.dumps(settings))
+    dag.submit()
+    wait_computing(dag, "B")
+    dag.let_go("pre")
+    assert dag.wait() == 1
+    shown = dag.htlease("dag", "status", dag.workflow, status=NEEDS_A_PERSON)
+    assert f"DAGMan's job {dag.job} ended with exit code 1" in shown, shown
+    said = dag.htlease("dag", "reconcile", dag.workflow)
+    print(said)
+    [removed] = told(dag, "B", "job-removed")
+    assert (removed["by"], "B" in said) == ("dagman", True), (said, removed)
+    assert "its job was removed" in dag.htlease(
+        "dag", "status", dag.workflow, status=NEEDS_A_PERSON
+    )
