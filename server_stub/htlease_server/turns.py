@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
+from htlease import messages as m
 from htlease_server.deciding import take
 from htlease_server.keeper import TurnKeeper
 from htlease_server.lanes import Lanes
 from htlease_server.ledger import BATCH_MAX, IDLE_SECONDS, Ledger, give
 from htlease_server.logs import note
 from htlease_server.store import Conflict, StoreFailed, Unstorable
-from htlease_server.turn import Answer, Crashed, Waiting
+from htlease_server.turn import Answer, Waiting
 
 #: How often a turn is taken when other servers over the same store are faster.
 _TRIES = 10
@@ -92,13 +93,11 @@ class TurnLedger(Ledger):
                     for waiting in requests:
                         self._take_turn([waiting])
                     return
-                note(logging.ERROR, "a request cannot be stored", why=str(problem))
-                self._answer((waiting, Crashed()) for waiting in requests)
+                refused = m.Rejection("invalid", f"the request cannot be stored: {problem}")
+                self._answer((waiting, refused) for waiting in requests)
             except StoreFailed as problem:
                 self._refuse(requests, problem)
-            except (
-                Exception
-            ) as problem:  # a mistake of ours; the thread has to live on all the same
+            except Exception as problem:  # a mistake of ours; the thread has to live on
                 note(logging.ERROR, "writing a batch failed", trace=True, requests=len(requests))
                 self._refuse(requests, StoreFailed(f"the batch could not be written: {problem!r}"))
             return

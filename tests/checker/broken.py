@@ -157,15 +157,14 @@ def answer_before_it_is_durable() -> None:
 
 def commit_without_the_disk() -> None:
     """PostgreSQL answers before a commit is on its disk."""
-    from htlease_server.postgresql.store import PostgresStore
+    from htlease_server.postgresql import store
+    from htlease_server.postgresql.runs import begin_run
 
-    prepare = PostgresStore._prepare
-
-    def prepare_badly(store: PostgresStore, connection: Any) -> None:
-        prepare(store, connection)
+    def begin_badly(connection: Any, clock: str) -> None:
+        begin_run(connection, clock)
         connection.execute("SET synchronous_commit = off")
 
-    _put(PostgresStore, "_prepare", prepare_badly)
+    _put(store, "begin_run", begin_badly)
 
 
 #: Name -> what breaks it.

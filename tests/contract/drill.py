@@ -40,7 +40,7 @@ class Drill:
         self.folder = folder
         self._wrap = wrap
         self._loop = asyncio.new_event_loop()
-        self._ids = itertools.count(1)
+        self._ids = (f"{id(self):x}-{number}" for number in itertools.count(1))
         self.now = START
         self.start()
 

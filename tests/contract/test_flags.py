@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
@@ -93,7 +92,6 @@ def test_a_flag_that_the_store_did_not_keep_holds_back_nothing(
 
 def test_a_flag_lowered_on_one_server_holds_back_at_once_on_another(tmp_path: Path) -> None:
     here, there = (Drill(STORES["postgresql"], tmp_path) for _ in range(2))
-    there._ids = itertools.count(1000)
     try:
         here.put(KEY.workflow, labels={"group": "atlas"})
         here.acquire(plan=PLAN)

@@ -1,7 +1,7 @@
 """Columns of many rows as PostgreSQL's binary arrays, so that one statement takes a whole batch.
 
 psycopg's own dumping of lists looks at every item and chooses the smallest integer type that fits,
-which makes another prepared statement for each choice. This takes a quarter of the time.
+which makes another prepared statement for each choice.
 """
 
 from __future__ import annotations
@@ -11,90 +11,37 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from psycopg import Connection
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
-
 _LENGTH = struct.Struct("!i").pack
 _NULL = _LENGTH(-1)
 _BIGINT, _INTEGER, _FLOAT, _TEXT, _BYTES = 20, 23, 701, 25, 17
 
 
-class _Array:
-    """An encoded array; its class says of what."""
-
-    __slots__ = ("encoded",)
-
-    def __init__(self, encoded: bytes) -> None:
-        self.encoded = encoded
-
-
-class _Bigints(_Array):
-    __slots__ = ()
-
-
-class _Integers(_Array):
-    __slots__ = ()
-
-
-class _Floats(_Array):
-    __slots__ = ()
-
-
-class _Texts(_Array):
-    __slots__ = ()
-
-
-class _Bytes(_Array):
-    __slots__ = ()
-
-
-class _ArrayDumper(Dumper):
-    format = Format.BINARY
-
-    def dump(self, obj: _Array) -> bytes:
-        return obj.encoded
-
-
-def register(connection: Connection[Any]) -> None:
-    """Teach a connection to take these arrays."""
-    for cls, oid in (
-        (_Bigints, 1016),
-        (_Integers, 1007),
-        (_Floats, 1022),
-        (_Texts, 1009),
-        (_Bytes, 1001),
-    ):
-        dumper = type(f"{cls.__name__}Dumper", (_ArrayDumper,), {"oid": oid})
-        connection.adapters.register_dumper(cls, dumper)
-
-
-def bigints(values: Sequence[int | None]) -> _Array:
+def bigints(values: Sequence[int | None]) -> bytes:
     """Return a `bigint[]`."""
     if None in values:
-        return _Bigints(_joined(_BIGINT, (_bigint(value) for value in values), len(values)))
-    return _Bigints(_fixed(_BIGINT, "iq", 8, values))
+        return _joined(_BIGINT, (_bigint(value) for value in values), len(values))
+    return _fixed(_BIGINT, "iq", 8, values)
 
 
-def integers(values: Sequence[int]) -> _Array:
+def integers(values: Sequence[int]) -> bytes:
     """Return an `integer[]`."""
-    return _Integers(_fixed(_INTEGER, "ii", 4, values))
+    return _fixed(_INTEGER, "ii", 4, values)
 
 
-def floats(values: Sequence[float]) -> _Array:
+def floats(values: Sequence[float]) -> bytes:
     """Return a `double precision[]`."""
-    return _Floats(_fixed(_FLOAT, "id", 8, values))
+    return _fixed(_FLOAT, "id", 8, values)
 
 
-def texts(values: Sequence[str | None]) -> _Array:
+def texts(values: Sequence[str | None]) -> bytes:
     """Return a `text[]`."""
     encoded = (None if value is None else value.encode() for value in values)
-    return _Texts(_joined(_TEXT, encoded, len(values)))
+    return _joined(_TEXT, encoded, len(values))
 
 
-def byte_strings(values: Sequence[bytes | None]) -> _Array:
+def byte_strings(values: Sequence[bytes | None]) -> bytes:
     """Return a `bytea[]`."""
-    return _Bytes(_joined(_BYTES, values, len(values)))
+    return _joined(_BYTES, values, len(values))
 
 
 def _head(oid: int, count: int) -> bytes:

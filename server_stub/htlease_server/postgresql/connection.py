@@ -9,7 +9,6 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from htlease.errors import BadConfig
-from htlease_server.postgresql import arrays
 
 #: Migrations in order; the table `schema_version` says how many of them a database has seen.
 MIGRATIONS = ("0001_first.sql", "0002_flags.sql", "0003_deeds.sql")
@@ -49,9 +48,6 @@ class Database:
         """Return a connection in autocommit mode; raises psycopg.OperationalError."""
         connection = psycopg.connect(self._conninfo, autocommit=True)
         try:
-            connection.prepare_threshold = 0
-            connection.prepared_max = 200
-            arrays.register(connection)
             for name, value in settings.items():
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         except BaseException:
@@ -69,7 +65,10 @@ class Database:
             self._migrate(connection)
         except psycopg.Error as problem:
             connection.close()
-            raise BadConfig(f"store {self.name} cannot be set up: {_told(problem)}") from None
+            raise BadConfig(
+                f"store {self.name} cannot be set up: {_told(problem)}; the user has to own the"
+                " tables, and to make them it needs GRANT CREATE ON SCHEMA public TO the user"
+            ) from None
         except BaseException:
             connection.close()
             raise

@@ -5,25 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
+from psycopg import errors
+from psycopg.pq import ExecStatus, Format
+
 from htlease.subjob import REQUESTS_KEPT
 from htlease_server.postgresql.arrays import bigints, byte_strings, floats, integers, texts
-from htlease_server.postgresql.reader import FLAG, MAINTENANCE, WORKFLOW
-from htlease_server.store import DeedRow, HistoryRow, SubjobRow, WorkflowRow
+from htlease_server.postgresql.reader import WORKFLOW
+from htlease_server.store import (
+    DeedRow,
+    FlagRow,
+    HistoryRow,
+    MaintenanceRow,
+    SubjobRow,
+    WorkflowRow,
+)
 
 _BY_NAME = (
-    " FROM unnest(%b::text[], %b::text[]) WITH ORDINALITY AS wanted (workflow, name, nth)"
+    " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (workflow, name, nth)"
     " JOIN workflow ON workflow.name = wanted.workflow"
     " JOIN subjob ON subjob.workflow_id = workflow.id AND subjob.name = wanted.name"
 )
 LOCK = (
     "SELECT subjob_id FROM lease WHERE subjob_id = ANY"
-    f" (%b::bigint[] || ARRAY (SELECT subjob.id{_BY_NAME})) ORDER BY subjob_id FOR UPDATE"
+    f" ($3::bigint[] || ARRAY (SELECT subjob.id{_BY_NAME})) ORDER BY subjob_id FOR UPDATE"
 )
 #: The snapshot of a subjob that has not changed since it was read is not sent again.
 READ_KNOWN = (
     "SELECT subjob.id, seq, deadline_at,"
     " CASE WHEN seq = known.known_seq THEN NULL ELSE snapshot END"
-    " FROM unnest(%b::bigint[], %b::bigint[]) AS known (id, known_seq)"
+    " FROM unnest($1::bigint[], $2::bigint[]) AS known (id, known_seq)"
     " JOIN subjob ON subjob.id = known.id JOIN lease ON subjob_id = subjob.id"
 )
 READ_NAMED = (
@@ -31,38 +42,26 @@ READ_NAMED = (
     " JOIN lease ON subjob_id = subjob.id"
 )
 READ_REQUESTS = (
-    "SELECT subjob_id, request_id, digest FROM unnest(%b::bigint[]) AS wanted (id)"
+    "SELECT subjob_id, request_id, digest FROM unnest($1::bigint[]) AS wanted (id)"
     " CROSS JOIN LATERAL (SELECT subjob_id, seq, request_id, digest FROM history"
     " WHERE subjob_id = wanted.id AND digest IS NOT NULL ORDER BY seq DESC"
     f" LIMIT {REQUESTS_KEPT}) AS accepted ORDER BY subjob_id, seq"
 )
-WORKFLOWS = f"SELECT {WORKFLOW} FROM workflow WHERE name = ANY (%b::text[])"
+WORKFLOWS = f"SELECT {WORKFLOW} FROM workflow WHERE name = ANY ($1::text[])"
 LOCK_WORKFLOWS = f"{WORKFLOWS} ORDER BY name FOR NO KEY UPDATE"
 LOCK_WINDOWS = "SELECT pg_advisory_xact_lock(7597121900)"
 RENEW = (
     "UPDATE lease SET deadline_at = renewed.deadline_at, ttl_seconds = renewed.ttl_seconds"
-    " FROM unnest(%b::bigint[], %b::float8[], %b::float8[])"
+    " FROM unnest($1::bigint[], $2::float8[], $3::float8[])"
     " AS renewed (subjob_id, deadline_at, ttl_seconds)"
-    " WHERE lease.subjob_id = renewed.subjob_id AND {clock} < %b"
+    " WHERE lease.subjob_id = renewed.subjob_id AND {clock} < $4::float8"
 )
 SIGN_OF_LIFE = (
-    "UPDATE server_run SET alive_at = %b WHERE alive_at < %b AND id ="
+    "UPDATE server_run SET alive_at = $1::float8 WHERE alive_at < $1::float8 AND id ="
     # Another server at it does as well.
     " (SELECT id FROM server_run ORDER BY id DESC LIMIT 1 FOR UPDATE SKIP LOCKED)"
 )
-PUT_MAINTENANCE = (
-    f"INSERT INTO maintenance ({MAINTENANCE}, version)"
-    " SELECT %b, %b, %b, %b, coalesce(max(version), 0) + 1 FROM maintenance"
-    " ON CONFLICT (started_at) DO UPDATE SET until_at = excluded.until_at,"
-    " reason = excluded.reason, actor = excluded.actor, version = excluded.version"
-)
-LOCK_FLAGS = "SELECT pg_advisory_xact_lock(7597121901)"
-PUT_FLAG = (
-    f"INSERT INTO flag ({FLAG}, version)"
-    " SELECT %b, %b::integer, %b, %b, %b, coalesce(max(version), 0) + 1 FROM flag"
-    " ON CONFLICT (name) DO UPDATE SET is_up = excluded.is_up, reason = excluded.reason,"
-    " actor = excluded.actor, changed_at = excluded.changed_at, version = excluded.version"
-)
+LOCK_FLAGS = "SELECT pg_advisory_xact_lock(7597121902)"
 _COLUMN = {
     "bigint": bigints,
     "integer": integers,
@@ -73,24 +72,51 @@ _COLUMN = {
 
 
 class Insert:
-    """An INSERT of a batch of rows in one statement; `columns` are pairs of name and type."""
+    """An INSERT of a batch of rows in one statement; `columns` are pairs of name and type.
 
-    def __init__(self, table: str, columns: Sequence[tuple[str, str]], on_conflict: str) -> None:
-        names = ", ".join(name for name, _ in columns)
-        arrays = ", ".join(f"%b::{kind}[]" for _, kind in columns)
-        self.query = f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) {on_conflict}"
+    With `has_version` the rows get a version above all that the table has.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        columns: Sequence[tuple[str, str]],
+        on_conflict: str,
+        has_version: bool = False,
+    ) -> None:
+        names = ", ".join([*(name for name, _ in columns), *(["version"] if has_version else [])])
+        arrays = ", ".join(f"${nth}::{kind}[]" for nth, (_, kind) in enumerate(columns, 1))
+        version = f", (SELECT coalesce(max(version), 0) + 1 FROM {table})" if has_version else ""
+        self.query = (
+            f"INSERT INTO {table} ({names}) SELECT given.*{version}"
+            f" FROM unnest({arrays}) AS given {on_conflict}"
+        )
         self._encoders: list[Any] = [_COLUMN[kind] for _, kind in columns]
 
-    def given(self, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def given(self, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
         """Return the parameters for some rows."""
         columns = zip(*rows, strict=True)
         return [encode(column) for encode, column in zip(self._encoders, columns, strict=True)]
 
+    def run(self, connection: psycopg.Connection[Any], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert some rows over a connection that is no pipeline; raises psycopg.Error."""
+        given = self.given(rows)
+        formats = [Format.BINARY] * len(given)
+        result = connection.pgconn.exec_params(self.query.encode(), given, param_formats=formats)
+        if result.status != ExecStatus.COMMAND_OK:
+            raise errors.error_from_result(result)
 
-def _upsert(table: str, columns: Sequence[tuple[str, str]], fixed: Sequence[str]) -> Insert:
-    changed = ", ".join(f"{name} = excluded.{name}" for name, _ in columns if name not in fixed)
+
+def _upsert(
+    table: str,
+    columns: Sequence[tuple[str, str]],
+    fixed: Sequence[str],
+    has_version: bool = False,
+) -> Insert:
+    names = [*(name for name, _ in columns), *(["version"] if has_version else [])]
+    changed = ", ".join(f"{name} = excluded.{name}" for name in names if name not in fixed)
     on_conflict = f"ON CONFLICT ({columns[0][0]}) DO UPDATE SET {changed}"
-    return Insert(table, columns, on_conflict)
+    return Insert(table, columns, on_conflict, has_version)
 
 
 _TYPES = {
@@ -106,6 +132,12 @@ _TYPES = {
     "updated_at": "float8",
     "deadline_at": "float8",
     "ttl_seconds": "float8",
+    "started_at": "float8",
+    "until_at": "float8",
+    "changed_at": "float8",
+    "is_up": "integer",
+    "share": "bigint",
+    "subjobs": "bigint",
     "digest": "bytea",
     "snapshot": "bytea",
 }
@@ -120,15 +152,13 @@ PUT_SUBJOBS = _upsert("subjob", _typed(SubjobRow._fields[:-2]), fixed=("id", "wo
 PUT_LEASES = _upsert(
     "lease", _typed(("subjob_id", "deadline_at", "ttl_seconds")), fixed=("subjob_id",)
 )
+PUT_MAINTENANCE = _upsert(
+    "maintenance", _typed(MaintenanceRow._fields), fixed=("started_at",), has_version=True
+)
+PUT_FLAGS = _upsert("flag", _typed(FlagRow._fields), fixed=("name",), has_version=True)
 COUNT = Insert(
     "subjob_count",
-    [
-        ("workflow_id", "bigint"),
-        ("status", "text"),
-        ("share", "bigint"),
-        ("subjobs", "bigint"),
-        ("changed_at", "float8"),
-    ],
+    _typed(("workflow_id", "status", "share", "subjobs", "changed_at")),
     "ON CONFLICT (workflow_id, status, share) DO UPDATE SET"
     " subjobs = subjob_count.subjobs + excluded.subjobs,"
     " changed_at = greatest(subjob_count.changed_at, excluded.changed_at)",

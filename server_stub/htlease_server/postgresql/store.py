@@ -11,17 +11,17 @@ import random
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import errors
-from psycopg.pq import TransactionStatus
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
 from htlease_server.postgresql import statements as sql
 from htlease_server.postgresql.arrays import bigints, texts
 from htlease_server.postgresql.connection import Database, why_not
+from htlease_server.postgresql.pipeline import Pipeline, float8
 from htlease_server.postgresql.reader import (
     CLOCK,
     Moment,
@@ -58,6 +58,9 @@ _SHARES = 16
 _AGAIN = ("23505", "40001", "40P01")
 #: Classes of errors that one request of a batch is to blame for.
 _UNSTORABLE = ("22", "23", "54")
+
+
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
 class Wanted(NamedTuple):
@@ -102,13 +105,14 @@ class PostgresStore(PostgresReader):
         self._renew = sql.RENEW.format(clock=clock)
         self._tries_again_at = 0.0
         self._share = random.randrange(_SHARES)
-        self._writer: psycopg.Connection[Any] | None = database.connect_first()
+        self._writer: Pipeline | None = None
         #: Raised by each new connection: what is remembered from an older one may be wrong.
         self.connections = 0
+        connection = database.connect_first()
         try:
-            self._prepare(self._writer)
+            self._writer = self._prepared(connection)
         except psycopg.Error as problem:
-            self._writer.close()
+            connection.close()
             raise BadConfig(f"store {self.name} takes no writes: {problem}") from None
 
     @property
@@ -126,7 +130,7 @@ class PostgresStore(PostgresReader):
 
     # ------------------------------------------------------------ the writer's connection
 
-    def _prepare(self, connection: psycopg.Connection[Any]) -> None:
+    def _prepared(self, connection: psycopg.Connection[Any]) -> Pipeline:
         for name, value in _SETTINGS.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         # What a site has set counts when it is stricter: remote_apply.
@@ -138,13 +142,14 @@ class PostgresStore(PostgresReader):
         self._warning: str | None = None
         begin_run(connection, self._clock)
         self.connections += 1
+        return Pipeline(connection)
 
     def _note(self, diagnostic: errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
             self._warning = diagnostic.message_primary
 
-    def _connected(self) -> psycopg.Connection[Any]:
-        if self._writer is not None and not self._writer.closed:
+    def _connected(self) -> Pipeline:
+        if self._writer is not None and not self._writer.is_lost:
             return self._writer
         self._writer = None
         if time.monotonic() < self._tries_again_at:
@@ -152,14 +157,13 @@ class PostgresStore(PostgresReader):
         connection = None
         try:
             connection = self._database.connect()
-            self._prepare(connection)
+            self._writer = self._prepared(connection)
         except psycopg.Error as problem:
             if connection is not None:
                 connection.close()
             self._tries_again_at = time.monotonic() + _RECONNECT_SECONDS
             raise StoreFailed(f"store {self.name} {why_not(problem)}") from None
-        self._writer = connection
-        return connection
+        return self._writer
 
     def _drop(self) -> None:
         if self._writer is not None:
@@ -170,53 +174,54 @@ class PostgresStore(PostgresReader):
 
     def open(self, wanted: Wanted) -> Found:
         """Begin a transaction and lock and read what is wanted; raises StoreFailed, Conflict."""
-        connection = self._connected()
+        pipeline = self._connected()
         try:
-            return self._open(connection, wanted)
+            return self._open(pipeline, wanted)
         except psycopg.Error as problem:
             raise self._failed(problem) from None
 
-    def _open(self, connection: psycopg.Connection[Any], wanted: Wanted) -> Found:
-        ids = [row_id for row_id, _ in wanted.known]
+    def _open(self, pipeline: Pipeline, wanted: Wanted) -> Found:
+        ids = bigints([row_id for row_id, _ in wanted.known])
         names = (
             texts([key.workflow for key in wanted.named]),
             texts([key.subjob for key in wanted.named]),
         )
+        asked: dict[str, int] = {}
+        pipeline.send("BEGIN ISOLATION LEVEL READ COMMITTED")
+        if wanted.is_maintenance:
+            pipeline.send(sql.LOCK_WINDOWS)
+        if wanted.is_flag:
+            pipeline.send(sql.LOCK_FLAGS)
+        if wanted.locked_workflows:
+            locked_names = texts(wanted.locked_workflows)
+            asked["locked workflows"] = pipeline.send(sql.LOCK_WORKFLOWS, locked_names)
+        if wanted.known or wanted.named:
+            asked["locked"] = pipeline.send(sql.LOCK, *names, ids)
+        asked["moment"] = pipeline.send(self._moment)
+        if wanted.workflows:
+            asked["workflows"] = pipeline.send(sql.WORKFLOWS, texts(wanted.workflows))
+        if wanted.known:
+            seqs = bigints([seq for _, seq in wanted.known])
+            asked["known"] = pipeline.send(sql.READ_KNOWN, ids, seqs)
+        if wanted.named:
+            asked["named"] = pipeline.send(sql.READ_NAMED, *names)
+        if wanted.is_workflow_ids:
+            asked["workflow ids"] = pipeline.send("SELECT nextval('workflow_ids')")
+        if wanted.is_subjob_ids:
+            asked["subjob ids"] = pipeline.send("SELECT nextval('subjob_ids')")
+        answers = pipeline.answers()
 
-        def ask(query: str, *given: Any) -> list[psycopg.Cursor[Any]]:
-            return [connection.cursor(binary=True).execute(query.encode(), given)]
+        def rows(what: str) -> list[Any]:
+            return pipeline.rows(answers[asked[what]]) if what in asked else []
 
-        locked, known, named, workflows = [], [], [], []
-        workflow_ids, subjob_ids = [], []
-        with connection.pipeline():
-            ask("BEGIN ISOLATION LEVEL READ COMMITTED")
-            if wanted.is_maintenance:
-                ask(sql.LOCK_WINDOWS)
-            if wanted.is_flag:
-                ask(sql.LOCK_FLAGS)
-            if wanted.locked_workflows:
-                workflows += ask(sql.LOCK_WORKFLOWS, texts(wanted.locked_workflows))
-            if ids or wanted.named:
-                locked = ask(sql.LOCK, bigints(ids), *names)
-            moment = ask(self._moment)
-            if wanted.workflows:
-                workflows += ask(sql.WORKFLOWS, texts(wanted.workflows))
-            if ids:
-                known = ask(sql.READ_KNOWN, bigints(ids), bigints([seq for _, seq in wanted.known]))
-            if wanted.named:
-                named = ask(sql.READ_NAMED, *names)
-            if wanted.is_workflow_ids:
-                workflow_ids = ask("SELECT nextval('workflow_ids')")
-            if wanted.is_subjob_ids:
-                subjob_ids = ask("SELECT nextval('subjob_ids')")
-        locked_ids = {row_id for (row_id,) in _rows(locked)}
+        locked_ids = {row_id for (row_id,) in rows("locked")}
         found = Found(
-            Moment(*_rows(moment)[0]),
-            {row_id: row for row_id, *row in _rows(known) if row_id in locked_ids},
-            {wanted.named[nth - 1]: row for nth, *row in _rows(named)},
-            {row[1]: WorkflowRow(*row) for row in _rows(workflows)},
-            next((first for (first,) in _rows(workflow_ids)), None),
-            next((first for (first,) in _rows(subjob_ids)), None),
+            Moment(*rows("moment")[0]),
+            {row_id: row for row_id, *row in rows("known") if row_id in locked_ids},
+            {wanted.named[nth - 1]: row for nth, *row in rows("named")},
+            {row[1]: WorkflowRow(*row) for row in rows("workflows") + rows("locked workflows")},
+            next((first for (first,) in rows("workflow ids")), None),
+            next((first for (first,) in rows("subjob ids")), None),
         )
         if any(row[0] not in locked_ids for row in found.named.values()):
             self.rollback()
@@ -228,11 +233,12 @@ class PostgresStore(PostgresReader):
         assert self._writer is not None
         found: dict[int, dict[str, bytes]] = {row_id: {} for row_id in ids}
         try:
-            cursor = self._writer.cursor(binary=True)
-            for row_id, request_id, digest in cursor.execute(sql.READ_REQUESTS, (bigints(ids),)):
-                found[row_id][request_id] = digest
+            self._writer.send(sql.READ_REQUESTS, bigints(ids))
+            rows = self._writer.rows(self._writer.answers()[0])
         except psycopg.Error as problem:
             raise self._failed(problem) from None
+        for row_id, request_id, digest in rows:
+            found[row_id][request_id] = digest
         return found
 
     def write(self, batch: Batch, renew_until: float | None = None) -> None:
@@ -241,53 +247,49 @@ class PostgresStore(PostgresReader):
         With `renew_until` it is one of renewals only, which may be lost until the next one that is
         durable; it is refused when the database's clock has passed that instant.
         """
-        connection = self._writer
-        assert connection is not None
+        pipeline = self._writer
+        assert pipeline is not None
         self._warning = None
         try:
-            with connection.pipeline():
-                if renew_until is None:
-                    renewed = None
-                    self._send(connection, batch)
-                else:
-                    renewed = connection.execute(
-                        self._renew.encode(), (*sql.PUT_LEASES.given(batch.leases), renew_until)
-                    )
-                    connection.execute("SET LOCAL synchronous_commit = off")
-                connection.execute("COMMIT")
+            if renew_until is None:
+                self._send(pipeline, batch)
+            else:
+                given = sql.PUT_LEASES.given(batch.leases)
+                pipeline.send(self._renew, *given, float8(renew_until))
+                pipeline.send("SET LOCAL synchronous_commit = off")
+        except (ValueError, struct.error) as problem:  # of a value that cannot be encoded
+            self._drop()
+            raise Unstorable(f"store {self.name}: {problem}") from None
+        try:
+            pipeline.send("COMMIT")
+            first, *_ = pipeline.answers()
         except psycopg.Error as problem:
             raise self._failed(problem, is_sent=True) from None
-        except (ValueError, struct.error) as problem:
-            self.rollback()
-            raise Unstorable(f"store {self.name}: {problem}") from None
-        if renewed is not None and renewed.rowcount != len(batch.leases):
+        if renew_until is not None and first.command_tuples != len(batch.leases):
             raise StoreFailed(f"store {self.name} took too long for renewals")
         if self._warning:  # of a synchronous standby that was not waited for
             warning = self._warning
             self._drop()
             raise Uncertain(f"store {self.name}: {warning}")
 
-    def _send(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
+    def _send(self, pipeline: Pipeline, batch: Batch) -> None:
         for insert, rows in (
             # New rows in the same order everywhere, so that two servers never wait for each other.
-            (sql.PUT_WORKFLOWS, sorted(_last_of(batch.workflows), key=_name_of_workflow)),
+            (sql.PUT_WORKFLOWS, sorted(_last_of(batch.workflows, 1), key=_name_of_workflow)),
             (sql.PUT_SUBJOBS, [row[:-2] for row in sorted(batch.subjobs, key=_name_of_subjob)]),
             (sql.PUT_LEASES, batch.leases),
             (sql.ADD_HISTORY, batch.history),
             (sql.ADD_KNOWN_IDS, batch.known_ids),
             (sql.ADD_DEEDS, batch.deeds),
+            (sql.PUT_MAINTENANCE, _last_of(batch.maintenance, 0)),
+            (sql.PUT_FLAGS, _last_of(batch.flags, 0)),
             # Last, since two servers may have the same share.
             (sql.COUNT, self._counts(batch)),
         ):
             if rows:
-                connection.execute(insert.query.encode(), insert.given(rows))
-        for row in batch.maintenance:
-            connection.execute(sql.PUT_MAINTENANCE.encode(), row)
-        for flag in batch.flags:
-            connection.execute(sql.PUT_FLAG.encode(), flag)
+                pipeline.send(insert.query, *insert.given(rows))
         if batch.alive:
-            alive_at = batch.alive.alive_at
-            connection.execute(sql.SIGN_OF_LIFE.encode(), (alive_at, alive_at))
+            pipeline.send(sql.SIGN_OF_LIFE, float8(batch.alive.alive_at))
 
     def _counts(self, batch: Batch) -> list[tuple[int, str, int, int, float]]:
         return [
@@ -297,19 +299,20 @@ class PostgresStore(PostgresReader):
 
     def rollback(self) -> None:
         """End a transaction that has nothing to keep."""
-        connection = self._writer
-        if connection is None or connection.info.transaction_status is TransactionStatus.IDLE:
+        pipeline = self._writer
+        if pipeline is None or pipeline.is_idle:
             return
         try:
-            connection.execute("ROLLBACK")
+            pipeline.send("ROLLBACK")
+            pipeline.answers()
         except psycopg.Error:
             self._drop()
 
     def _failed(self, problem: psycopg.Error, is_sent: bool = False) -> StoreFailed:
         """Return what a failure means; `is_sent`: a COMMIT was on its way."""
-        connection, state = self._writer, problem.sqlstate
+        pipeline, state = self._writer, problem.sqlstate
         is_read_only = state == errors.ReadOnlySqlTransaction.sqlstate
-        is_lost = connection is None or connection.closed or state is None or state[:3] == "57P"
+        is_lost = pipeline is None or pipeline.is_lost or state is None or state[:3] == "57P"
         if is_lost or is_read_only:
             self._drop()
             kind = Uncertain if is_sent and not is_read_only else StoreFailed
@@ -321,13 +324,9 @@ class PostgresStore(PostgresReader):
         return Unstorable(told) if state and state[:2] in _UNSTORABLE else StoreFailed(told)
 
 
-def _rows(cursors: Sequence[psycopg.Cursor[Any]]) -> list[Any]:
-    return [row for cursor in cursors for row in cursor]
-
-
-def _last_of(rows: Sequence[WorkflowRow]) -> list[WorkflowRow]:
-    """Return each workflow once, as it was changed last."""
-    return list({row.name: row for row in rows}.values())
+def _last_of(rows: Sequence[_Row], column: int) -> list[_Row]:
+    """Return each thing once, as it was changed last; a column says what thing it is."""
+    return list({row[column]: row for row in rows}.values())
 
 
 def _name_of_workflow(row: WorkflowRow) -> str:

@@ -194,13 +194,11 @@ class PostgresFiller:
                     (sql.ADD_KNOWN_IDS, batch.known_ids),
                     (sql.COUNT, counts),
                     (sql.ADD_DEEDS, batch.deeds),
+                    (sql.PUT_MAINTENANCE, batch.maintenance),
+                    (sql.PUT_FLAGS, batch.flags),
                 ):
                     if rows:
-                        self._db.execute(insert.query.encode(), insert.given(rows))
-                for window in batch.maintenance:
-                    self._db.execute(sql.PUT_MAINTENANCE.encode(), window)
-                for flag in batch.flags:
-                    self._db.execute(sql.PUT_FLAG.encode(), flag)
+                        insert.run(self._db, rows)
                 for run in batch.runs:
                     self._db.execute(
                         "INSERT INTO server_run (started_at, alive_at) VALUES (%s, %s)", run
