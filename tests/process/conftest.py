@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.process.execution import Sandbox
 from tests.process.hooking import HookedStart, Hooks
+from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
 
 _NUMBERS = itertools.count(1)
@@ -80,3 +81,19 @@ def new_start(tmp_path: Path, hooks: Hooks, server: ServerProcess) -> Callable[.
         return HookedStart(tmp_path / f"dir_{number}", hooks, **{"server": server, **more})  # type: ignore[arg-type]
 
     return new
+
+
+@pytest.fixture
+def admin(server: ServerProcess) -> Caller:
+    return Caller(server.url, server.admin_token)
+
+
+@pytest.fixture
+def workflow() -> str:
+    """A workflow that no other test uses."""
+    return f"http-{next(_NUMBERS)}"
+
+
+@pytest.fixture
+def subjob(workflow: str) -> str:
+    return f"/v1/workflows/{workflow}/subjobs/s"

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.wire_call import Called, Caller
+from tests.process.wire_call import NONCE, Called, Caller
 from tests.serving import ServerProcess
 
 KILLS = 50
 WRITERS = 8
 CONTENDERS = 50
 ROUNDS = 200
-NONCE = "nonce-of-a-test-0123456789"
 
 
 class Writer(threading.Thread):

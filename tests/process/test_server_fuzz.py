@@ -17,12 +17,11 @@ import jwt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.process.wire_call import Caller
+from tests.process.wire_call import NONCE, Caller
 from tests.serving import ServerProcess
 
 from htlease.protocol import PHASE_CALLS, SUBJOB_CALLS
 
-NONCE = "nonce-of-a-test-0123456789"
 WORKFLOW = "/v1/workflows/fuzzed"
 SUBJOB = f"{WORKFLOW}/subjobs/s"
 FUZZ = settings(

@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.wire_call import Caller
+from tests.process.wire_call import NONCE, Caller
 from tests.serving import ServerProcess
-
-NONCE = "nonce-of-a-test-0123456789"
 
 
 class Started:

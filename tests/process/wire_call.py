@@ -8,6 +8,8 @@ import json
 from typing import Any, NamedTuple
 
 _IDS = itertools.count(1)
+#: The first start's, where a test needs one holder only.
+NONCE = "nonce-of-a-test-0123456789"
 
 
 class Called(NamedTuple):
@@ -72,3 +74,19 @@ class Caller:
         called = self.raw("POST", "/v1/tokens", json.dumps(body).encode())
         assert called.status == 200, called
         return str(called.document["token"])
+
+
+def acquire(admin: Caller, subjob: str, **changes: Any) -> Called:
+    body = {
+        "nonce": NONCE,
+        "global_job_id": "ap1#42.0#1795225431",
+        "evidence": {"job_starts": 1, "shadow_starts": 1},
+        **changes,
+    }
+    return admin.post(f"{subjob}/acquire", **body)
+
+
+def newer(admin: Caller, subjob: str, **changes: Any) -> Called:
+    """Ask as the second start of the same submission."""
+    evidence = {"job_starts": 2, "shadow_starts": 2}
+    return acquire(admin, subjob, nonce="nonce-of-the-second-start", evidence=evidence, **changes)
