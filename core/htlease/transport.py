@@ -183,7 +183,7 @@ class HttpTransport:
         raise failure or OSError("the host has no address")
 
     def _with_tls(self, connection: socket.socket) -> socket.socket:
-        self._tls = self._tls or _tls_context()
+        self._tls = self._tls or tls_context()
         return self._tls.wrap_socket(connection, server_hostname=self._host)
 
     def _answer(self, raw: RawAnswer) -> Answer:
@@ -245,7 +245,11 @@ def _left(until: float) -> float:
     return seconds
 
 
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Return what checks servers' certificates and names, as `HttpTransport` says.
+
+    Raises BadConfig.
+    """
     import ssl  # as costly to load as all of the above
 
     authorities = os.environ.get("HTLEASE_CA_FILE")

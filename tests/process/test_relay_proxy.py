@@ -31,7 +31,7 @@ START_SECONDS = 30.0
 class Relay:
     """`htlease relay` as a process of its own."""
 
-    def __init__(self, folder: Path, server_url: str, admin_token: str) -> None:
+    def __init__(self, folder: Path, server_url: str, admin_token: str, **environ: str) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.socket = folder / "relay.sock"
@@ -39,6 +39,7 @@ class Relay:
         self._token_file.touch(mode=0o600)
         self._token_file.write_text(admin_token)
         self._server_url = server_url
+        self._environ = environ
         self._listen = "127.0.0.1:0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,7 +62,7 @@ class Relay:
                 ],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "CONDOR_CONFIG": "/dev/null"},
+                env={**os.environ, "CONDOR_CONFIG": "/dev/null", **self._environ},
             )
         until = time.monotonic() + START_SECONDS
         while (found := re.search(r"http://([\d.]+:\d+)\n", self.log)) is None or (

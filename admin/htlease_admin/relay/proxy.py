@@ -14,6 +14,7 @@ from aiohttp import web
 from yarl import URL
 
 from htlease.protocol import BODY_MAX_BYTES, VERSION
+from htlease.transport import tls_context
 from htlease_admin.relay.problems import problem
 
 #: A request has to fit into what a wrapper waits for its answer, both directions included.
@@ -53,7 +54,8 @@ class Proxy:
 
     async def _open(self, app: web.Application) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=UPSTREAM_CONNECTIONS_MAX),
+            # The same authorities as every client of ours; aiohttp knows the system's only.
+            connector=aiohttp.TCPConnector(limit=UPSTREAM_CONNECTIONS_MAX, ssl=tls_context()),
             timeout=aiohttp.ClientTimeout(total=UPSTREAM_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept", "Content-Type"),
