@@ -6,6 +6,7 @@ unprivileged account, listens on loopback and a socket in its folder, and has `f
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import itertools
 import os
@@ -128,6 +129,25 @@ class Cluster:
             self._process.wait(60)
             self._process = None
 
+    def kill(self) -> None:
+        """End all of its processes at once, as when the machine loses its power."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)  # it is to start no more
+        children = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/stat")
+            if _parent_of(path) == self._process.pid
+        ]
+        for pid in (self._process.pid, *children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(60)
+        self._process = None
+
+    def forget(self) -> None:
+        """Remove the data; folder and port stay."""
+        shutil.rmtree(self.data)
+
     def promote(self) -> None:
         """Make a standby the primary."""
         self.run("pg_ctl", "promote", "--pgdata", self.data, "--wait")
@@ -185,6 +205,13 @@ class Cluster:
     def _own(self, path: Path) -> None:
         if self._account is not None:
             os.chown(path, pwd.getpwnam(self._account).pw_uid, -1)
+
+
+def _parent_of(stat: Path) -> int:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has ended
+        return 0
 
 
 @cache

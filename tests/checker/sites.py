@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from tests.balancer import Balancer
 from tests.checker.line import Endpoint
 from tests.checker.record import Outage
 from tests.postgres import Cluster
@@ -99,6 +100,66 @@ class PostgresSite:
         for server in self._servers:
             server.stop()
         self._database.remove()
+
+
+class FailoverSite:
+    """Two servers behind a balancer, on a primary with a synchronous standby.
+
+    The primary loses its power, and the standby takes over and gets a standby of its own, again
+    and again; servers are killed meanwhile. Clients know the balancer only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        settings = ["wal_writer_delay=10s", "synchronous_standby_names=*"]
+        self._primary, self._standby = Cluster(settings), Cluster(settings)
+        self._primary.make()
+        # What comes before there is a standby does not wait for one.
+        self._primary.start()
+        self._add_standby()
+        ports = (self._primary.port, self._standby.port)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        token_file = folder / "admin.token"
+        options = (
+            *("--admin-token-file", token_file),
+            *("--store", f"postgresql://htlease@{hosts}/postgres"),
+        )
+        self._servers = [ServerProcess(folder / name, options=options) for name in ("a", "b")]
+        for server in self._servers:
+            server.start()
+        self.token = token_file.read_text().strip()
+        self._balancer = Balancer([_endpoint(server) for server in self._servers])
+        self.endpoints = [Endpoint("127.0.0.1", self._balancer.port)]
+
+    def disturb(self, draw: random.Random) -> Outage | None:
+        """Kill a server, or the primary's machine."""
+        if draw.random() < 0.4:
+            server = draw.choice(self._servers)
+            server.stop(signal.SIGKILL)
+            time.sleep(draw.choice([0.0, 0.5]))
+            server.start()
+            return None
+        down_at = time.monotonic()
+        self._primary.kill()
+        gone_at = time.monotonic()
+        time.sleep(draw.choice([0.0, 1.0]))
+        started_at = time.monotonic()
+        self._standby.promote()
+        self._primary, self._standby = self._standby, self._primary
+        self._standby.forget()
+        self._add_standby()
+        return Outage(down_at, gone_at, started_at)
+
+    def _add_standby(self) -> None:
+        self._standby.copy_of(self._primary, "standby")
+        self._standby.start()
+
+    def close(self) -> None:
+        self._balancer.close()
+        for server in self._servers:
+            server.stop()
+        self._primary.remove()
+        self._standby.remove()
 
 
 def _module(broken: str | None) -> list[str]:
