@@ -240,7 +240,10 @@ def _act(action: str, jobs: Sequence[str], why: tuple[str, str], name: str | Non
     if not jobs:
         return
     try:
-        done = _open(name)[0].act(getattr(bindings().JobAction, action), list(jobs), why)
+        schedd = _open(name)[0]
+        done = schedd.act(getattr(bindings().JobAction, action), list(jobs), why)
+        if action == "Release":
+            schedd.reschedule()  # as condor_release does: look for machines now
         denied = int(done["TotalPermissionDenied"]) if done is not None else 0
     except Exception as error:
         raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error

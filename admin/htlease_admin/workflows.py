@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from htlease.attempt import SubjobKey
 from htlease.plan_file import read_plan_file
 from htlease.profiles import PROFILE_NAMES, find_flow
 from htlease_admin.lease_server import LeaseServer, as_json
@@ -69,6 +70,24 @@ def put(
         return
     parts = ", ".join(part for part in fields) or "nothing but its name"
     click.echo(f"workflow {name} is there (given: {parts}).")
+
+
+@workflow.command()
+@click.argument("name", type=WORKFLOW)
+@pass_server
+def export(server: LeaseServer, name: str) -> None:
+    """Print everything that the server knows of a workflow, as one JSON document.
+
+    Its shape and files without secrets, and of each subjob state, submissions, attempts, external
+    IDs and history. `htlease dag rebuild` makes a DAG from it.
+    """
+    whole = server.workflow(name)
+    summaries = whole.pop("subjobs")
+    subjobs = []
+    for summary in summaries:
+        key = SubjobKey(name, summary["subjob"])
+        subjobs.append({**server.subjob(key), "history": server.history(key)["events"]})
+    click.echo(as_json({"export": 1, "workflow": whole, "subjobs": subjobs}))
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -76,6 +76,8 @@ class Dag:
     descriptions: dict[str, str] = field(default_factory=dict)
     #: Whether there are nodes that come from splices.
     has_splices: bool = False
+    #: The files that it was read from, without those of htlease.
+    files: list[Path] = field(default_factory=list)
     _splices: dict[str, Dag] = field(default_factory=dict)
     _pins: dict[tuple[str, int], list[Node]] = field(default_factory=dict)
 
@@ -141,6 +143,7 @@ class _Reader:
         if self._use_dag_directory:
             directory = full.parent
         self._open.append(real)
+        dag.files.append(full)
         for command in commands:
             self._read_maker(dag, command, directory)
         for command in commands:
@@ -213,6 +216,7 @@ def _lift_splices(dag: Dag) -> None:
             node.name = f"{name}{_SPLICE_SEPARATOR}{node.name}"
             dag.nodes[node.name] = node
         dag.dependencies += splice.dependencies
+        dag.files += splice.files
         for key, text in splice.descriptions.items():
             dag.descriptions.setdefault(key, text)
         dag.has_splices = True

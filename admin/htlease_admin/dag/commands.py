@@ -22,6 +22,7 @@ from htlease_admin.dag.instrument import (
     read_dag_file,
     write,
 )
+from htlease_admin.dag.rebuild import rebuild
 from htlease_admin.dag.reconcile import reconcile
 from htlease_admin.dag.status import status
 from htlease_admin.parameters import DURATION, WORKFLOW
@@ -39,7 +40,7 @@ def dag() -> None:
     """Make the nodes of a DAG survive retries, rescue and recovery."""
 
 
-for command in (status, hold, release, reconcile):
+for command in (status, hold, release, reconcile, rebuild):
     dag.add_command(command)
 
 

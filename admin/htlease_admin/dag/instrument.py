@@ -14,6 +14,7 @@ from typing import Any
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
+from htlease_admin.dag.keeping import kept_files, kept_name
 from htlease_admin.dag.submit_files import read_jobs
 from htlease_dagman.call import DEFER, SKIP
 from htlease_dagman.dag import Dag, Node, read_dag
@@ -95,6 +96,10 @@ def instrumented(wanted: Wanted) -> Instrumented:
         files[names.splices] = b"# After this file DAGMan knows the nodes of all splices.\n"
     files[names.dag] = with_line(bare, names.include)
     structure = structure_document(dag, hashlib.sha256(bare).hexdigest(), _sub_workflows(dag))
+    structure |= {
+        "dag": kept_name(names.dag, submit_directory),
+        **kept_files(dag, submit_directory, structure),
+    }
     return Instrumented(names, workflow, files, structure)
 
 
