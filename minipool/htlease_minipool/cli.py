@@ -40,6 +40,12 @@ def _act(pool: Pool, options: argparse.Namespace) -> int:
         case "down":
             pool.down(options.purge)
             print(f"pool {pool.name} is down")
+        case "off":
+            pool.power_off()
+            print(f"pool {pool.name} is off; `on` starts it again with its queue")
+        case "on":
+            pool.power_on()
+            print(f"pool {pool.name} is on again")
         case "status":
             _print_status(pool)
         case "env":
@@ -141,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     down = verb("down", "end the pool; its logs stay")
     down.add_argument("--purge", action="store_true", help="delete its directory too")
+    verb("off", "SIGKILL all daemons and jobs; queue and files stay")
+    verb("on", "start the daemons again after `off`")
     verb("status", "show addresses, versions and jobs")
     verb("env", "print the environment for clients outside the pool")
     run = verb("run", "run a command on the access point as the job user")

@@ -45,6 +45,7 @@ exec > /dev/null 2>&1
 # Waits for every orphan that ends here.
 while :; do sleep 3600 & wait; done
 """
+_PAUSE = b"sleep 3600"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class Enclosure:
     def alive(self) -> bool:
         """Say whether that process is still the one that was started."""
         return start_time(self.pid) == self.started
+
+    def is_own(self, pid: int, parent: int) -> bool:
+        """Say whether a process is the first one, or the pause in which that waits for orphans."""
+        if pid == self.pid:
+            return True
+        try:
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return parent == self.pid and argv == _PAUSE.replace(b" ", b"\0") + b"\0"
 
     def end(self) -> None:
         """Kill everything inside."""

@@ -141,6 +141,25 @@ class Instance:
         if purge:
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def power_off(self) -> None:
+        """SIGKILL all daemons and jobs at once; queue, files and network stay for `power_on`."""
+        cage = self._enclosure()
+
+        def are_gone() -> bool:
+            # Not what waits for orphans: the enclosure would end with it, and its network.
+            left = [p for p in self.processes() if cage is None or not cage.is_own(p.pid, p.parent)]
+            for process in left:
+                process.send(signal.SIGKILL)
+            return not left
+
+        with self._lock():
+            self.wait_for(are_gone, "the end of the pool's processes", 30)
+
+    def power_on(self) -> None:
+        """Start the daemons of a pool again that `power_off` has ended."""
+        with self._lock():
+            self._start_daemons()
+
     def is_up(self) -> bool:
         """Say whether the pool was started completely and its masters are alive."""
         if not self._state_file.exists() or "version" not in self.state():
@@ -173,10 +192,19 @@ class Instance:
             self._save(state)
         state["path"] = f"{facts.program.bin}:{facts.program.sbin}:/usr/bin:/usr/sbin:/bin:/sbin"
         self._save(state)
+        self._start_daemons()
+        identity = f"{self.job_user}@{facts.domain}"
+        mint = ["condor_token_create", "-identity", identity]
+        token = self.run(mint, as_root=True).stdout
+        write_client_files(self.directory, self.schedd_name, facts, token)
+        state["version"] = self.run(["condor_version"]).stdout.split()[1]
+        self._save(state)
+
+    def _start_daemons(self) -> None:
+        collector = self.directory / "ap/log/.collector_address"
+        collector.unlink(missing_ok=True)
         self._start_master("ap")
-        self.wait_for(
-            (self.directory / "ap/log/.collector_address").exists, "the collector", _READY_SECONDS
-        )
+        self.wait_for(collector.exists, "the collector", _READY_SECONDS)
         for ep in EXECUTION_POINTS:
             self._start_master(ep)
         expected = {"Scheduler", "Negotiator", *(self.ep_host(ep) for ep in EXECUTION_POINTS)}
@@ -185,12 +213,6 @@ class Instance:
             f"{', '.join(sorted(expected))} in the collector (see {self.directory}/*/log)",
             _READY_SECONDS,
         )
-        identity = f"{self.job_user}@{facts.domain}"
-        mint = ["condor_token_create", "-identity", identity]
-        token = self.run(mint, as_root=True).stdout
-        write_client_files(self.directory, self.schedd_name, facts, token)
-        state["version"] = self.run(["condor_version"]).stdout.split()[1]
-        self._save(state)
 
     def _advertised(self) -> set[str]:
         listed = self.run(["condor_status", "-any", "-af", "MyType", "Machine"], check=False).stdout
