@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from htlease.errors import BadConfig
 
 NAME = "htlease-ep.pyz"
 _VERSION_SECONDS = 20.0
+_INSTALLED = Path(sys.prefix) / "share" / "htlease" / NAME
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def find_pyz(named: Path | None) -> Path:
@@ -23,17 +26,24 @@ def find_pyz(named: Path | None) -> Path:
         if not named.is_file():
             raise BadConfig(f"--pyz {named}: there is no such file; build one with `make ep`")
         return named.resolve()
-    installed = Path(sys.prefix) / "share" / "htlease" / NAME
-    if installed.is_file():
-        return installed
-    checkout = Path(__file__).resolve().parents[2]
-    built = checkout / "dist" / NAME
+    if _INSTALLED.is_file():
+        return _INSTALLED
+    built = _CHECKOUT / "dist" / NAME
     if not built.is_file():
-        _build(checkout / "wrappers" / "build_pyz.py", built)
+        _build(built)
     return built
 
 
-def _build(builder: Path, target: Path) -> None:
+def put_pyz(target: Path) -> None:
+    """Put the wrapper of this very htlease there; raises BadConfig."""
+    if _INSTALLED.is_file():
+        shutil.copyfile(_INSTALLED, target)
+    else:
+        _build(target)
+
+
+def _build(target: Path) -> None:
+    builder = _CHECKOUT / "wrappers" / "build_pyz.py"
     if not builder.is_file():
         raise BadConfig(f"{NAME} is not installed; name yours with --pyz")
     done = subprocess.run(

@@ -1,29 +1,57 @@
-"""The scenarios of the staging notes on a real pool: the same code that `htlease scenario` plays."""
+"""The scenarios on a real pool: the same code that `htlease scenario` plays."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from htlease_admin.scenarios import plays
+from htlease_admin.scenarios.runner import Scenario
 from htlease_admin.scenarios.stage import Stage
+from htlease_admin.scenarios.table import SCENARIOS
+from htlease_admin.scenarios.workflow import Workflow
 
 #: A wait in a play is bounded by itself; this is for a machine that is very busy.
 pytestmark = pytest.mark.timeout(400)
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "dagman/examples/staging"
+ONE_LONG, SHORT_ONES, NO_JOB = "job", "chain", "defer"
+
+#: Both patterns of the notes play all of A to E; by no job at all those that differ.
+STAGING = [
+    *[(name, ONE_LONG, "globus" if name in "AD" else "command") for name in "ABCD"],
+    *[(name, SHORT_ONES, "globus" if name in "BC" else "command") for name in "ABCD"],
+    *[(name, NO_JOB, "command") for name in "AD"],
+    ("B", NO_JOB, "globus"),
+    ("E", ONE_LONG, "globus"),
+    ("lost-reply", ONE_LONG, "command"),
+    ("maintenance", ONE_LONG, "command"),
+]
+PLAYS = [
+    pytest.param(play, watcher, backend, id=f"{play.name}-{watcher}-{backend}")
+    for name, watcher, backend in STAGING
+    for play in SCENARIOS[name]
+]
+PLAYS += [
+    pytest.param(play, SHORT_ONES, "command", id=f"{play.name}-{SHORT_ONES}-command")
+    for play in SCENARIOS["E"]
+    if play.name in ("E-running", "E-failed")
+]
 
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """A pool of the scenarios' own, since `condor_rm -all` is part of them."""
 
-    def say(text: str) -> None:
+    def tell(text: str, colour: str | None) -> None:
         print(time.strftime("%H:%M:%S"), text)
 
     # Test sessions that run at the same time get one pool each.
-    stage = Stage(f"staging{os.getpid()}", None, say, say)
+    stage = Stage(f"staging{os.getpid()}", None, tell)
     try:
         stage.up()
         yield stage
@@ -31,47 +59,65 @@ def stage() -> Iterator[Stage]:
         stage.down()
 
 
-@pytest.mark.parametrize(
-    ("watcher", "backend"), [("job", "globus"), ("chain", "command"), ("defer", "command")]
-)
-def test_a_pausing_transfer_just_waits(stage: Stage, watcher: str, backend: str) -> None:
-    assert plays.pausing(stage, watcher, backend).wrong == []
-
-
-@pytest.mark.parametrize(("watcher", "backend"), [("job", "command"), ("defer", "globus")])
-def test_a_failed_stage_in_is_cleaned_up_once_and_nothing_else_runs(
-    stage: Stage, watcher: str, backend: str
+@pytest.mark.parametrize(("scenario", "watcher", "backend"), PLAYS)
+def test_order_and_counts_are_what_the_notes_say(
+    stage: Stage, scenario: Scenario, watcher: str, backend: str
 ) -> None:
-    assert plays.failing(stage, watcher, backend).wrong == []
+    assert scenario.play(stage, watcher, backend).wrong == []
 
 
-@pytest.mark.parametrize(("watcher", "backend"), [("job", "command"), ("chain", "globus")])
-def test_an_expired_credential_waits_tells_once_and_resumes(
-    stage: Stage, watcher: str, backend: str
-) -> None:
-    assert plays.expiring(stage, watcher, backend).wrong == []
+@pytest.mark.parametrize("scenario", SCENARIOS["walltime"], ids=lambda scenario: scenario.name)
+def test_a_job_that_has_had_its_time_goes_by_its_plan(stage: Stage, scenario: Scenario) -> None:
+    assert scenario.play(stage, ONE_LONG, "command").wrong == []
 
 
-@pytest.mark.parametrize(("watcher", "backend"), [("job", "globus"), ("defer", "command")])
-def test_a_lost_queue_and_server_cost_no_second_transfer(
-    stage: Stage, watcher: str, backend: str
-) -> None:
-    assert plays.orphaning(stage, watcher, backend).wrong == []
+def test_the_example_runs_as_it_stands(stage: Stage) -> None:
+    workflow = Workflow(stage, "example")
+    files = [path for path in EXAMPLE.rglob("*") if path.is_file()]
+    workflow.write({str(path.relative_to(EXAMPLE)): path.read_text() for path in files})
+    workflow.init()
+    workflow.submit()
+    assert workflow.wait_end() == 0
+    assert (workflow.directory / "archive/sum.txt").read_text() == "55\n"
+    assert workflow.order() == ["stage-in", "compute", "stage-out"]
 
 
-def test_an_orphan_is_found_although_nobody_ever_heard_its_id(stage: Stage) -> None:
-    assert plays.losing_the_reply(stage, "job", "command").wrong == []
+def test_htcondors_own_file_transfer_carries_tasks_out_once(stage: Stage) -> None:
+    workflow = Workflow(stage, "condor-transfer")
+    workflow.write_all(ONE_LONG, "condor")
+    workflow.init()
+    workflow.submit()
+    task = workflow.wait_task()
+    assert workflow.wait_end() == 0
+    assert workflow.result() == "SOME INPUT\n"
+    asked = ["condor_history", "-constraint", "HTLeaseTransferKey =!= undefined", "-json"]
+    jobs = json.loads(stage.pool.run([*asked, "-attributes", "GlobalJobId"]).stdout)
+    assert len(jobs) == 2
+    assert task in [job["GlobalJobId"] for job in jobs]
 
 
-@pytest.mark.parametrize(
-    "play", plays.SCENARIOS["E"], ids=("running", "finished", "failed", "unknown")
-)
-def test_a_transfer_from_elsewhere_is_grafted_on(stage: Stage, play: plays.Play) -> None:
-    assert play(stage, "job", "globus").wrong == []
+def test_watchers_run_where_the_file_says(stage: Stage) -> None:
+    workflow = Workflow(stage, "placed")
+    workflow.write_all(ONE_LONG, "command")
+    text = workflow.file.read_text()
+    place = f"requirements = 'Machine == \"{stage.pool.ep_host('ep2')}\"'"
+    workflow.write({"staging.toml": text.replace("[watch]", f"[watch]\n{place}")})
+    stage.service.repair()
+    workflow.init()
+    workflow.submit()
+    assert workflow.wait_end() == 0
+    hosts = [
+        stage.pool.job_ad(event.job)["LastRemoteHost"].partition("@")[2]
+        for event in workflow.job_events()
+        if event.event == "execute" and event.node != "compute"
+    ]
+    assert hosts == [stage.pool.ep_host("ep2")] * 2
+    assert workflow.result() == "SOME INPUT\n"
 
 
 def test_no_credential_is_in_any_file_of_the_workflows(stage: Stage) -> None:
-    played = plays.pausing(stage, "job", "globus")
+    (pausing,) = SCENARIOS["A"]
+    played = pausing.play(stage, ONE_LONG, "globus")
     secrets = {
         stage.secret: {stage.credential},
         played.workflow.file.with_suffix(".token").read_text().strip(): {

@@ -1,303 +1,206 @@
-"""The scenarios: what is done, what is to be seen, and what was seen.
-
-Each play does to a workflow what its notes say and compares order and counts of what happened.
-`htlease scenario` prints that; the pool tests assert it.
-"""
+"""The scenarios of the staging notes: what is done to a workflow, and what then is to be seen."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-from htlease_admin.scenarios.stage import Stage
-from htlease_admin.scenarios.workflow import Workflow
+from htlease_admin.scenarios.runner import Play
 
-NODES = ("stage-in", "compute", "stage-out", "clean-up")
+#: What a service says of a task that it was told to end.
+_REASON = "PERMISSION_DENIED"
+_NO_TASK = "00000000-0000-4000-8000-000000000000"
 
 
-@dataclass
-class Played:
-    """What one play has shown."""
-
-    workflow: Workflow
-    #: (what, wanted, seen)
-    facts: list[tuple[str, Any, Any]] = field(default_factory=list)
-
-    def fact(self, what: str, wanted: Any, seen: Any) -> None:
-        """Note what was to be seen and what was."""
-        self.facts.append((what, wanted, seen))
-        mark = "as it should be" if wanted == seen else f"SHOULD BE {wanted!r}"
-        self.workflow.stage.say(f"  {what}: {seen!r}  {mark}")
-
-    @property
-    def wrong(self) -> list[tuple[str, Any, Any]]:
-        """Return what was not as it should be."""
-        return [fact for fact in self.facts if fact[1] != fact[2]]
-
-
-Play = Callable[[Stage, str, str], Played]
-
-
-def begin(stage: Stage, name: str, watcher: str, backend: str) -> Workflow:
-    """Make a workflow for a service that is in order but for being paused."""
-    if backend == "globus":
-        stage.add_globus()
-    stage.service.control(
-        paused=True, away=False, credential="ok", lose_replies=0, leave_after_loss=False, fail=None
-    )
-    stage.number += 1
-    stage.say(f"--- scenario {name}: watcher {watcher}, back-end {backend}")
-    return Workflow(stage, f"{name}-{stage.number}", watcher, backend)
-
-
-def pausing(stage: Stage, watcher: str, backend: str) -> Played:
+def pausing(play: Play) -> None:
     """A: the transfer pauses, everything waits, then the workflow ends well."""
-    workflow = begin(stage, "A", watcher, backend)
-    before = workflow.tally()
-    workflow.init()
-    workflow.submit()
+    workflow = play.workflow
+    play.begin()
     workflow.wait_task()
     workflow.wait_looks(5)
-    stage.say("the transfer stands still; looked at five times")
-    played = Played(workflow)
-    played.fact("jobs while it stands still", set(), workflow.started() - {"stage-in"})
-    stage.service.control(paused=False)
-    played.fact("exit code of the DAG", 0, workflow.wait_end())
-    _ends_well(played, watcher)
-    played.fact("tasks accepted by the service", 2, workflow.tally(before)["accepted"])
-    return played
+    play.say("the transfer stands still; looked at five times")
+    play.fact("jobs besides, while it stands still", set(), workflow.started() - {"stage-in"})
+    play.stage.service.control(paused=False)
+    ends_well(play, tasks=2)
 
 
-def failing(stage: Stage, watcher: str, backend: str) -> Played:
+def failing(play: Play) -> None:
     """B: the stage-in fails; the clean-up runs once, compute and stage-out never."""
-    workflow = begin(stage, "B", watcher, backend)
-    before = workflow.tally()
-    workflow.init()
-    workflow.submit()
-    workflow.wait_task()
-    stage.say("the task is ended by its service")
-    stage.service.control(fail="fatal")
-    played = Played(workflow)
-    played.fact("exit code of the DAG", 1, workflow.wait_end())
-    _ends_cleaned_up(played, watcher, "PERMISSION_DENIED")
-    played.fact("tasks accepted by the service", 1, workflow.tally(before)["accepted"])
-    return played
+    play.begin()
+    play.workflow.wait_task()
+    play.say("the task is ended by its service")
+    play.stage.service.control(fail="fatal")
+    ends_cleaned_up(play, _REASON, submissions=1)
 
 
-def expiring(stage: Stage, watcher: str, backend: str) -> Played:
+def expiring(play: Play) -> None:
     """C: the credential expires; the workflow waits, tells once, and goes on by itself."""
-    workflow = begin(stage, "C", watcher, backend)
-    before = workflow.tally()
-    workflow.init()
-    workflow.submit()
+    workflow, service = play.workflow, play.stage.service
+    play.begin()
     workflow.wait_task()
-    stage.say("the credential expires")
-    stage.service.control(credential="token")
-    played = Played(workflow)
+    play.say("the credential expires")
+    service.control(credential="token")
     action = workflow.wait_for(lambda: workflow.record("stage-in").get("action"), "the action")
-    stage.say(f"needs-action: {action}")
-    played.fact("the action names the credential", True, str(stage.credential) in action)
+    play.say(f"needs-action: {action}")
+    play.fact("the action names the credential", True, str(play.stage.credential) in action)
     workflow.wait_turned_away(3)
-    if watcher == "job":
-        stage.say("SIGKILL of the watcher while it waits")
+    if play.watcher == "job":
+        play.say("SIGKILL of the watcher while it waits")
         workflow.kill_watcher()
     workflow.wait_turned_away(5)
-    played.fact("state", "needs-action", workflow.record("stage-in")["state"])
-    played.fact("notices", 1, workflow.notice_count())
-    stage.say("the person logs in again")
-    stage.service.control(credential="ok", paused=False)
-    played.fact("exit code of the DAG", 0, workflow.wait_end())
-    _ends_well(played, watcher)
-    played.fact("notices in the end", 1, workflow.notice_count())
-    played.fact("tasks accepted by the service", 2, workflow.tally(before)["accepted"])
-    return played
+    play.fact("state", "needs-action", workflow.record("stage-in")["state"])
+    play.fact("jobs besides, while it waits", set(), workflow.started() - {"stage-in"})
+    play.fact("notices", 1, workflow.notice_count())
+    play.say("the person logs in again")
+    service.control(credential="ok", paused=False)
+    ends_well(play, tasks=2)
+    play.fact("notices in the end", 1, workflow.notice_count())
 
 
-def orphaning(stage: Stage, watcher: str, backend: str) -> Played:
+def orphaning(play: Play) -> None:
     """D: the queue and the lease server are lost; resubmitted, the workflow finds its transfer."""
-    workflow = begin(stage, "D", watcher, backend)
-    before = workflow.tally()
-    workflow.init()
-    workflow.submit()
+    workflow = play.workflow
+    play.begin()
     task = workflow.wait_task()
-    played = Played(workflow)
-    _lose_everything(workflow)
+    _lose_everything(play)
     workflow.submit()
-    _wait_taken_over(workflow)
-    played.fact("task of the stage-in", task, workflow.record("stage-in")["external_id"])
-    _resumed(played, watcher, before)
-    return played
+    _wait_taken_over(play)
+    play.fact("task of the stage-in", task, workflow.record("stage-in")["external_id"])
+    _goes_on(play)
+    play.say("the DAG is submitted once more")
+    workflow.submit("-f")
+    play.fact("exit code of the DAG", 0, workflow.wait_end())
+    # DAGMan's log has begun anew with -f.
+    play.fact("starts of compute in that", 0, workflow.executions("compute"))
+    play.fact("submissions in all", 2, play.tally()["submit"])
 
 
-def losing_the_reply(stage: Stage, watcher: str, backend: str) -> Played:
+def losing_the_reply(play: Play) -> None:
     """As D, and the reply to the submission was lost too: nobody knows the task's ID."""
-    workflow = begin(stage, "lost-reply", watcher, backend)
-    before = workflow.tally()
-    stage.service.control(lose_replies=1, leave_after_loss=True)
-    workflow.init()
-    workflow.submit()
-    workflow.wait_for(lambda: workflow.tally(before)["accepted"] == 1, "the submission")
-    stage.say("the submission was accepted, its reply is lost, the service does not answer")
-    played = Played(workflow)
+    workflow, service = play.workflow, play.stage.service
+    service.control(lose_replies=1, leave_after_loss=True)
+    play.begin()
+    workflow.wait_for(lambda: play.tally()["accepted"] == 1, "the submission")
+    play.say("the submission was accepted, its reply is lost, the service does not answer")
     record = workflow.wait_for(lambda: workflow.record("stage-in"), "the intent")
-    played.fact("task on record", None, record.get("external_id"))
-    _lose_everything(workflow)
-    stage.service.control(away=False)
+    play.fact("task on record", None, record.get("external_id"))
+    _lose_everything(play)
+    service.control(away=False)
     workflow.submit()
     task = workflow.wait_task()
-    tasks = [task_id for task_id in stage.service.control()["tasks"] if task_id == task]
-    played.fact("the task found is the service's", [task], tasks)
-    _resumed(played, watcher, before)
-    return played
+    tasks = [known for known in service.control()["tasks"] if known == task]
+    play.fact("the task found is the service's", [task], tasks)
+    _goes_on(play)
 
 
-def adopting_running(stage: Stage, watcher: str, backend: str) -> Played:
+def adopting_running(play: Play) -> None:
     """E, running: a transfer started by hand is grafted on, watched, and not started again."""
-    workflow, task = _by_hand(stage, "E-running", watcher, backend)
-    before = workflow.tally()
-    stage.say(workflow.init("--adopt", task))
-    workflow.submit()
-    played = Played(workflow)
-    played.fact("task of the stage-in", task, workflow.wait_task())
-    workflow.wait_looks(3)
-    stage.service.control(paused=False)
-    played.fact("exit code of the DAG", 0, workflow.wait_end())
-    _ends_well(played, watcher)
-    _only_stage_out(played, before)
-    return played
+    task = _by_hand(play)
+    play.begin("--adopt", task)
+    play.fact("task of the stage-in", task, play.workflow.wait_task())
+    play.workflow.wait_looks(3)
+    play.stage.service.control(paused=False)
+    ends_well(play, tasks=1)
 
 
-def adopting_finished(stage: Stage, watcher: str, backend: str) -> Played:
+def adopting_finished(play: Play) -> None:
     """E, finished: the stage-in is complete at once."""
-    workflow, task = _by_hand(stage, "E-finished", watcher, backend)
-    before = workflow.tally()
-    stage.service.control(paused=False)
-    workflow.wait_for(
-        lambda: stage.service.control()["tasks"][task] == "SUCCEEDED", "the end of the task"
+    task, service = _by_hand(play), play.stage.service
+    service.control(paused=False)
+    play.workflow.wait_for(
+        lambda: service.control()["tasks"][task] == "SUCCEEDED", "the end of the task"
     )
-    stage.say(workflow.init("--adopt", task))
-    workflow.submit()
-    played = Played(workflow)
-    played.fact("exit code of the DAG", 0, workflow.wait_end())
-    _ends_well(played, watcher)
-    _only_stage_out(played, before)
-    return played
+    play.begin("--adopt", task)
+    ends_well(play, tasks=1)
 
 
-def adopting_failed(stage: Stage, watcher: str, backend: str) -> Played:
+def adopting_failed(play: Play) -> None:
     """E, failed: the stage-in fails with the task's reason; nothing is submitted in its place."""
-    workflow, task = _by_hand(stage, "E-failed", watcher, backend)
-    before = workflow.tally()
-    stage.service.control(fail="fatal")
-    workflow.wait_for(
-        lambda: stage.service.control()["tasks"][task] == "FAILED", "the end of the task"
+    task, service = _by_hand(play), play.stage.service
+    service.control(fail="fatal")
+    play.workflow.wait_for(
+        lambda: service.control()["tasks"][task] == "FAILED", "the end of the task"
     )
-    stage.say(workflow.init("--adopt", task))
-    workflow.submit()
-    played = Played(workflow)
-    played.fact("exit code of the DAG", 1, workflow.wait_end())
-    _ends_cleaned_up(played, watcher, "PERMISSION_DENIED")
-    played.fact("submissions", 0, workflow.tally(before)["submit"])
-    return played
+    play.begin("--adopt", task)
+    ends_cleaned_up(play, _REASON, submissions=0)
 
 
-def adopting_unknown(stage: Stage, watcher: str, backend: str) -> Played:
+def adopting_unknown(play: Play) -> None:
     """E, unknown: refused at once; unchecked, the stage-in fails and says which ID is wrong."""
-    workflow = begin(stage, "E-unknown", watcher, backend)
-    before = workflow.tally()
-    played = Played(workflow)
-    task = "00000000-0000-4000-8000-000000000000"
-    refused = workflow.refusal("stage", "init", workflow.file.name, "--adopt", task)
-    stage.say(refused)
-    played.fact("refused, with the ID", True, f"knows no task {task}" in refused)
-    played.fact("a DAG was made", False, workflow.dag.exists())
-    stage.say(workflow.init("--adopt", task, "--no-check"))
-    workflow.submit()
-    played.fact("exit code of the DAG", 1, workflow.wait_end())
-    _ends_cleaned_up(played, watcher, f"knows no task {task}")
-    played.fact("submissions", 0, workflow.tally(before)["submit"])
-    return played
-
-
-#: Name -> the plays that make the scenario up.
-SCENARIOS: dict[str, tuple[Play, ...]] = {
-    "A": (pausing,),
-    "B": (failing,),
-    "C": (expiring,),
-    "D": (orphaning,),
-    "E": (adopting_running, adopting_finished, adopting_failed, adopting_unknown),
-    "lost-reply": (losing_the_reply,),
-}
+    workflow = play.workflow
+    refused = workflow.refusal("stage", "init", workflow.file.name, "--adopt", _NO_TASK)
+    play.say(refused)
+    play.fact("refused, with the ID", True, f"knows no task {_NO_TASK}" in refused)
+    play.fact("a DAG was made", False, workflow.dag.exists())
+    play.begin("--adopt", _NO_TASK, "--no-check")
+    ends_cleaned_up(play, f"knows no task {_NO_TASK}", submissions=0)
 
 
 # ------------------------------------------------------------ what several have in common
 
 
-def _ends_well(played: Played, watcher: str) -> None:
-    workflow = played.workflow
-    order = ["compute"] if watcher == "defer" else ["stage-in", "compute", "stage-out"]
-    played.fact("order in which jobs ran", order, workflow.order())
-    played.fact("starts of compute", 1, workflow.executions("compute"))
-    played.fact("starts of the clean-up", 0, workflow.executions("clean-up"))
-    for node in ("stage-in", "stage-out"):
+def ends_well(play: Play, tasks: int) -> None:
+    """Wait for the good end of a workflow for which the service made so many tasks."""
+    workflow = play.workflow
+    play.fact("exit code of the DAG", 0, workflow.wait_end())
+    order = ["compute"] if play.watcher == "defer" else ["stage-in", "compute", "stage-out"]
+    play.fact("order in which jobs ran", order, workflow.order())
+    play.fact("starts of compute", 1, workflow.executions("compute"))
+    play.fact("starts of the clean-up", 0, workflow.executions("clean-up"))
+    for node in ("stage-in", "compute", "stage-out"):
         document = workflow.subjob(node) or {}
-        played.fact(f"outcome of {node}", "complete", document.get("outcome"))
-    played.fact("what has arrived", "SOME INPUT\n", workflow.result())
+        play.fact(f"outcome of {node}", "complete", document.get("outcome"))
+    play.fact("what has arrived", "SOME INPUT\n", workflow.result())
+    tally = play.tally()
+    play.fact("tasks accepted by the service", tasks, tally["accepted"])
+    play.fact("tasks cancelled", 0, tally["cancel"])
 
 
-def _ends_cleaned_up(played: Played, watcher: str, reason: str) -> None:
-    workflow = played.workflow
-    order = ["clean-up"] if watcher == "defer" else ["stage-in", "clean-up"]
-    played.fact("order in which jobs ran", order, workflow.order())
-    played.fact("starts of the clean-up", 1, workflow.executions("clean-up"))
+def ends_cleaned_up(play: Play, reason: str, submissions: int) -> None:
+    """Wait for the end of a workflow whose stage-in has failed."""
+    workflow = play.workflow
+    play.fact("exit code of the DAG", 1, workflow.wait_end())
+    order = ["clean-up"] if play.watcher == "defer" else ["stage-in", "clean-up"]
+    play.fact("order in which jobs ran", order, workflow.order())
+    play.fact("starts of the clean-up", 1, workflow.executions("clean-up"))
     document = workflow.subjob("stage-in") or {}
-    played.fact("outcome of stage-in", "failed", document.get("outcome"))
+    play.fact("outcome of stage-in", "failed", document.get("outcome"))
     text = workflow.record("stage-in")["text"]
-    workflow.stage.say(f"reason: {text}")
-    played.fact(f"the reason says {reason}", True, reason in text)
+    play.say(f"reason: {text}")
+    play.fact(f"the reason says {reason}", True, reason in text)
+    play.fact("submissions", submissions, play.tally()["submit"])
 
 
-def _by_hand(stage: Stage, name: str, watcher: str, backend: str) -> tuple[Workflow, str]:
-    workflow = begin(stage, name, watcher, backend)
-    ends = (workflow.directory / "archive/input.dat", workflow.directory / "scratch/input.dat")
-    task = stage.service.submit([(str(ends[0]), str(ends[1]))])
-    stage.say(f"transfer {task} was started by hand")
-    return workflow, task
+def _by_hand(play: Play) -> str:
+    """Start a transfer without the workflow, and count from then on."""
+    folder = play.workflow.directory
+    ends = (folder / "archive/input.dat", folder / "scratch/input.dat")
+    task = play.stage.service.submit([(str(ends[0]), str(ends[1]))])
+    play.count()
+    play.say(f"transfer {task} was started by hand")
+    return task
 
 
-def _only_stage_out(played: Played, before: dict[str, int]) -> None:
-    tally = played.workflow.tally(before)
-    played.fact("tasks accepted after the adopted one", 1, tally["accepted"])
-    played.fact("tasks cancelled", 0, tally["cancel"])
-
-
-def _lose_everything(workflow: Workflow) -> None:
-    stage = workflow.stage
-    stage.say("SIGKILL of the lease server, then condor_rm -all")
+def _lose_everything(play: Play) -> None:
+    stage = play.stage
+    play.say("SIGKILL of the lease server, then condor_rm -all")
     stage.lease_server.stop(signal.SIGKILL)
     stage.pool.run(["condor_rm", "-all"])
-    workflow.wait_for(lambda: not stage.pool.jobs(), "an empty queue")
-    stage.say("the queue is empty; the lease server starts again")
+    play.workflow.wait_for(lambda: not stage.pool.jobs(), "an empty queue")
+    play.say("the queue is empty; the lease server starts again")
     stage.lease_server.start()
 
 
-def _wait_taken_over(workflow: Workflow) -> None:
+def _wait_taken_over(play: Play) -> None:
+    workflow = play.workflow
     fence = (workflow.subjob("stage-in") or {})["fence"]
     workflow.wait_for(
         lambda: (workflow.subjob("stage-in") or {})["fence"] > fence, "a watcher to take over"
     )
 
 
-def _resumed(played: Played, watcher: str, before: dict[str, int]) -> None:
+def _goes_on(play: Play) -> None:
     """Let a resubmitted workflow end, and compare."""
-    workflow = played.workflow
-    played.fact("submissions so far", 1, workflow.tally(before)["submit"])
-    workflow.stage.service.control(paused=False)
-    played.fact("exit code of the DAG", 0, workflow.wait_end())
-    _ends_well(played, watcher)
-    tally = workflow.tally(before)
-    played.fact("submissions, stage-out's included", 2, tally["submit"])
-    played.fact("tasks accepted by the service", 2, tally["accepted"])
-    played.fact("tasks cancelled", 0, tally["cancel"])
+    play.fact("submissions so far", 1, play.tally()["submit"])
+    play.stage.service.control(paused=False)
+    ends_well(play, tasks=2)
+    play.fact("submissions, stage-out's included", 2, play.tally()["submit"])

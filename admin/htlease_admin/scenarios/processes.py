@@ -81,6 +81,18 @@ class TransferService(ServerOfScenario):
         """Set faults; return the counts of calls and the tasks with their status."""
         return self.call("/control", faults)
 
+    def repair(self, **faults: Any) -> None:
+        """Put the service in order, but for some faults."""
+        in_order: dict[str, Any] = {
+            "paused": False,
+            "away": False,
+            "credential": "ok",
+            "lose_replies": 0,
+            "leave_after_loss": False,
+            "fail": None,
+        }
+        self.control(**{**in_order, **faults})
+
     def counts(self) -> dict[str, int]:
         """Return how often each call was made; `accepted` counts the tasks that came of it."""
         counts: dict[str, int] = self.control()["counts"]

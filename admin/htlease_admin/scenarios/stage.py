@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import htlease
 import htlease_admin
 import htlease_dagman
 from htlease_admin.lease_server import LeaseServer
+from htlease_admin.pyz import put_pyz
+from htlease_admin.scenarios import tool
 from htlease_admin.scenarios.processes import ServerOfScenario, TransferService
 from htlease_admin.settings import find_connection
 from htlease_minipool import Pool
@@ -27,6 +28,8 @@ _OURS = (htlease, htlease_dagman, htlease_admin)
 SECRET = "transfer-secret-"
 #: What the watchers need beside the standard library, and what `globus-sdk` needs.
 _PACKAGES = ("tenacity",)
+#: What the command needs besides.
+_COMMAND_PACKAGES = ("click",)
 _GLOBUS_PACKAGES = (
     *("globus-sdk", "requests", "urllib3", "idna", "certifi", "charset-normalizer"),
     *("PyJWT", "typing_extensions"),
@@ -40,16 +43,28 @@ class Stage:
         self,
         name: str,
         suite: str | None,
-        say: Callable[[str], None],
-        report: Callable[[str], None],
+        tell: Callable[[str, str | None], None],
     ) -> None:
-        self.say = say
+        """Prepare; `tell` prints a line, in a colour if it is given one."""
+        self._tell = tell
         roots = [Path(str(module.__file__)).parents[1] for module in _OURS]
-        self.pool = Pool(name, suite, shared=roots, report=report)
+        self.pool = Pool(name, suite, shared=roots, report=self.say)
         self._roots = roots
         self._has_globus = False
         #: Workflows made so far.
         self.number = 0
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._tell(text, None)
+
+    def head(self, text: str) -> None:
+        """Begin a play."""
+        self._tell(text, "blue")
+
+    def mark(self, text: str, is_right: bool) -> None:
+        """Print what was seen, and whether it is as it should be."""
+        self._tell(f"  {'ok' if is_right else 'WRONG'}  {text}", "green" if is_right else "red")
 
     def up(self) -> None:
         """Start everything from nothing."""
@@ -104,26 +119,27 @@ class Stage:
             os.chown(path, JOB_USER_ID, JOB_USER_ID)
 
     def run_htlease(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Run the `htlease` command; what it writes then belongs to the pool's user."""
+        """Run the `htlease` command on the access point as its user."""
         admin_token = (self.site / "lease-server/admin.token").read_text().strip()
-        done = subprocess.run(
-            [sys.executable, "-m", "htlease_admin.cli", *arguments],
+        return self.pool.run(
+            ["python3", "-m", "htlease_admin.cli", *arguments],
             cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=60,
+            check=False,
             env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": ":".join(map(str, self._roots)),
+                "PYTHONPATH": ":".join(map(str, [*self._roots, self.site / "lib"])),
                 "HTLEASE_URL": self.lease_server.url_for_tokens,
                 "BEARER_TOKEN": admin_token,
-                "HOME": str(self.pool.work_dir),
                 "XDG_STATE_HOME": str(self.pool.work_dir),
             },
         )
-        for path in cwd.iterdir():
-            self.give(path)
-        return done
+
+    def wrapper(self) -> Path:
+        """Return the wrapper file, where the access point's user finds it."""
+        pyz = self.site / "htlease-ep.pyz"
+        if not pyz.exists():
+            put_pyz(pyz)
+            pyz.chmod(0o755)
+        return pyz
 
     def add_globus(self) -> None:
         """Let the watchers find `globus-sdk`."""
@@ -132,12 +148,16 @@ class Stage:
             self._has_globus = True
 
     def _write_program(self) -> None:
-        self._add_packages(_PACKAGES)
+        self._add_packages((*_PACKAGES, *_COMMAND_PACKAGES))
+        library = self.site / "lib"
+        for module in (htlease, htlease_dagman):
+            package = Path(str(module.__file__)).parent
+            shutil.copytree(package, library / package.name)
+        self.tool = shutil.copyfile(str(tool.__file__), self.site / "tool.py")
         self.program = self.site / "htlease-dag"
-        places = ":".join(map(str, [*self._roots, self.site / "lib"]))
         self.program.write_text(
             "#!/bin/sh\n"
-            f'export PYTHONPATH="{places}" PYTHONDONTWRITEBYTECODE=1\n'
+            f'export PYTHONPATH="{library}" PYTHONDONTWRITEBYTECODE=1\n'
             'exec python3 -m htlease_dagman.cli "$@"\n'
         )
         self.program.chmod(0o755)

@@ -12,7 +12,6 @@ from typing import Any
 
 from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError
-from htlease_admin.scenarios import tool
 from htlease_admin.scenarios.stage import Stage
 
 DATA = "some input\n"
@@ -55,13 +54,17 @@ class JobEvent:
 class Workflow:
     """One staging workflow in a directory of its own."""
 
-    def __init__(self, stage: Stage, name: str, watcher: str, backend: str) -> None:
+    def __init__(self, stage: Stage, name: str) -> None:
+        """Make the directory."""
         self.stage, self.pool = stage, stage.pool
         self.directory = stage.pool.job_directory(name)
         self.file = self.directory / "staging.toml"
         self.dag = self.directory / "staging.dag"
         self.notices = self.directory / "notices.txt"
         self.cluster = 0
+
+    def write_all(self, watcher: str, backend: str) -> None:
+        """Write what the scenarios need."""
         self.write(
             {
                 "staging.toml": self._staging_text(watcher, backend),
@@ -84,7 +87,8 @@ class Workflow:
             self.stage.give(path)
 
     def _staging_text(self, watcher: str, backend: str) -> str:
-        service = self._globus_text() if backend == "globus" else self._command_text()
+        texts = {"globus": self._globus_text, "command": self._command_text}
+        service = texts[backend]() if backend in texts else f'[service]\nbackend = "{backend}"\n'
         return f"""\
 {service}
 [places.archive]
@@ -117,7 +121,7 @@ ttl_seconds = {TTL_SECONDS}
 
     def _command_text(self) -> str:
         program = [
-            *("/usr/bin/env", "python3", str(tool.__file__), self.stage.service.url),
+            *("/usr/bin/env", "python3", str(self.stage.tool), self.stage.service.url),
             str(self.stage.credential),
         ]
         verbs = {
@@ -177,14 +181,15 @@ ttl_seconds = {TTL_SECONDS}
         for process in self.pool.family(starter)[1:]:
             process.send(signal.SIGKILL)
 
-    def submit(self) -> None:
+    def submit(self, *options: str) -> None:
         """Submit the DAG, by the rescue DAG if there is one."""
-        done = self.pool.run(["condor_submit_dag", self.dag.name], cwd=self.directory)
+        done = self.pool.run(["condor_submit_dag", *options, self.dag.name], cwd=self.directory)
         found = _SUBMITTED.search(done.stdout + done.stderr)
         if found is None:
             raise HTLeaseError(f"condor_submit_dag said: {done.stdout} {done.stderr}")
         self.cluster = int(found[1])
-        self.stage.say(f"condor_submit_dag {self.dag.name}: job {self.cluster}.0")
+        words = " ".join(["condor_submit_dag", *options, self.dag.name])
+        self.stage.say(f"  {words}: job {self.cluster}.0")
 
     # ------------------------------------------------------------ what is seen of it
 
@@ -204,6 +209,14 @@ ttl_seconds = {TTL_SECONDS}
         except HTLeaseError:
             return None
 
+    def history(self, node: str) -> list[dict[str, Any]]:
+        """Return all that happened to a node, oldest first; nothing if it is not known."""
+        try:
+            found: list[dict[str, Any]] = self.stage.server().history(self.key(node))["events"]
+        except HTLeaseError:
+            return []
+        return found
+
     def record(self, node: str) -> dict[str, Any]:
         """Return the saved record of a transfer; empty when there is none."""
         document = self.subjob(node)
@@ -219,7 +232,7 @@ ttl_seconds = {TTL_SECONDS}
         task: str = self.wait_for(
             lambda: self.record(node).get("external_id"), f"the task of {node}"
         )
-        self.stage.say(f"{node}: task {task} is on record")
+        self.stage.say(f"  {node}: task {task} is on record")
         return task
 
     def wait_looks(self, count: int) -> None:
@@ -244,9 +257,7 @@ ttl_seconds = {TTL_SECONDS}
         self.wait_for(
             lambda: self.pool.job_ad(job)["JobStatus"] in (3, 4), f"DAG {job}", timeout_seconds
         )
-        code = int(self.pool.job_ad(job).get("ExitCode", -1))
-        self.stage.say(f"the DAG has ended with {code}")
-        return code
+        return int(self.pool.job_ad(job).get("ExitCode", -1))
 
     def job_events(self) -> list[JobEvent]:
         """Return the events of all nodes' jobs, of all submissions of the DAG."""
