@@ -72,6 +72,11 @@ def commit(server: LeaseServer, key: SubjobKey, reason: str | None) -> None:
 @pass_server
 def settle(server: LeaseServer, key: SubjobKey, outcome: str, reason: str | None) -> None:
     """Close a subjob with the outcome that you have found to be true."""
+    settle_as(server, key, outcome, reason)
+
+
+def settle_as(server: LeaseServer, key: SubjobKey, outcome: str, reason: str | None) -> None:
+    """Settle a subjob that nobody holds, and say what changed; raises Refused."""
     before = server.subjob(key)
     _close(
         server, key, before, outcome, lambda fence, nonce: m.Settle(fence, nonce, outcome, reason)

@@ -90,6 +90,12 @@ def include_text(dag: Dag, instruments: Instruments) -> str:
     return "\n".join(_lines(dag, instruments)) + "\n"
 
 
+def include_text_of(node: Node, instruments: Instruments) -> str:
+    """Return the text of an included file for one node alone, which has no scripts of its own."""
+    lines = [*_lines_for(node.name, instruments), *_variables(node, instruments)]
+    return "\n".join(lines) + "\n"
+
+
 def _lines(dag: Dag, instruments: Instruments) -> Iterator[str]:
     names = instruments.names
     yield f"# Made by `htlease dag instrument` for {names.dag.name}; it is made anew each time."

@@ -37,7 +37,12 @@ from htlease_dagman.transfers.settings import (
     read_settings,
     settings_path,
 )
-from htlease_dagman.transfers.staging_file import STAGE_IN, StagingFile, read_staging_file
+from htlease_dagman.transfers.staging_file import (
+    STAGE_IN,
+    STAGE_OUT,
+    StagingFile,
+    read_staging_file,
+)
 from htlease_dagman.transfers.watcher import FAILED, LATER, Stop, Watcher
 
 NOT_NEEDED = 9
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = read_settings(settings_path(options.file))
         if options.clean_up is not None:
             return clean_up_needed(settings, options.clean_up)
-        file = read_staging_file(options.file)
+        file = read_staging_file(options.file, with_jobs=False)
         return watch(file, settings, options.node, is_short=options.short, is_once=options.once)
     except HTLeaseError as error:
         say(str(error))
@@ -71,9 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def watch(
-    file: StagingFile, settings: WorkflowSettings, node: str, *, is_short: bool, is_once: bool
+    file: StagingFile,
+    settings: WorkflowSettings,
+    node: str,
+    *,
+    is_short: bool = False,
+    is_once: bool = False,
+    is_asked: bool = False,
 ) -> int:
-    """Watch the transfer of a node; raises BadConfig, or Refused for a token that is no good."""
+    """Watch the transfer of a node; raises BadConfig, or Refused for a token that is no good.
+
+    `is_asked`: a person wants to know how it stands, so that it is looked at once.
+    """
     is_told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: is_told.set())
 
@@ -83,21 +97,22 @@ def watch(
 
     watching = file.watching
     subjob = SubjobKey(settings.workflow, node)
-    patience_seconds = watching.short_seconds if is_short else 0.0 if is_once else None
+    looks_once = is_once or is_asked
+    kind = "pre" if looks_once else "job"
+    patience_seconds = watching.short_seconds if is_short else 0.0 if looks_once else None
     clock = Clock()
     engine = Engine(subjob, file.transfer(node), open_backend(file), watching.tasks_max)
     watcher = Watcher(
         connect=lambda: LeaseClient(_transport(settings), subjob, clock),
         engine=engine,
-        command=acquire_command(
-            os.environ, clock.new_id(), watching.ttl_seconds, is_script=is_once
-        ),
+        command=acquire_command(os.environ, clock.new_id(), watching.ttl_seconds, kind),
         adopted=settings.adopted.get(node),
         notice=file.notice,
         poll_seconds=watching.poll_seconds,
         patience_seconds=patience_seconds,
         say=say,
         pause=pause,
+        leaves_alone=file.is_left_alone and node == STAGE_OUT and not is_asked,
         clock=clock,
     )
     return watcher.run()

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,6 @@ from htlease_admin.scenarios.workflow import Workflow
 #: A wait in a play is bounded by itself; this is for a machine that is very busy.
 pytestmark = pytest.mark.timeout(400)
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "dagman/examples/staging"
 ONE_LONG, SHORT_ONES, NO_JOB = "job", "chain", "defer"
 
 #: Both patterns of the notes play all of A to E; by no job at all those that differ.
@@ -69,17 +67,6 @@ def test_order_and_counts_are_what_the_notes_say(
 @pytest.mark.parametrize("scenario", SCENARIOS["walltime"], ids=lambda scenario: scenario.name)
 def test_a_job_that_has_had_its_time_goes_by_its_plan(stage: Stage, scenario: Scenario) -> None:
     assert scenario.play(stage, ONE_LONG, "command").wrong == []
-
-
-def test_the_example_runs_as_it_stands(stage: Stage) -> None:
-    workflow = Workflow(stage, "example")
-    files = [path for path in EXAMPLE.rglob("*") if path.is_file()]
-    workflow.write({str(path.relative_to(EXAMPLE)): path.read_text() for path in files})
-    workflow.init()
-    workflow.submit()
-    assert workflow.wait_end() == 0
-    assert (workflow.directory / "archive/sum.txt").read_text() == "55\n"
-    assert workflow.order() == ["stage-in", "compute", "stage-out"]
 
 
 def test_htcondors_own_file_transfer_carries_tasks_out_once(stage: Stage) -> None:

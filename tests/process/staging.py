@@ -132,8 +132,10 @@ ttl_seconds = 10
         settings = json.loads((self.folder / "staging.htlease.json").read_text())
         return f"{settings['workflow']}/stage-in"
 
-    def watch(self, *options: str, starts: int | None = 0) -> subprocess.Popen[str]:
-        """Start a watcher of the stage-in; `starts` is its job's `NumJobStarts`."""
+    def watch(
+        self, *options: str, starts: int | None = 0, node: str = "stage-in"
+    ) -> subprocess.Popen[str]:
+        """Start a watcher; `starts` is its job's `NumJobStarts`."""
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
         if starts is not None:
             ad = self.folder / f"job-{len(self.watchers)}.ad"
@@ -145,7 +147,7 @@ ttl_seconds = 10
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "htlease_dagman.watch", "staging.toml"),
-                *("stage-in", *options),
+                *(node, *options),
             ],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

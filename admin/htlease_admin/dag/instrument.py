@@ -16,6 +16,7 @@ from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
 from htlease_admin.dag.keeping import kept_files, kept_name
 from htlease_admin.dag.submit_files import read_jobs
+from htlease_admin.staging.dag_text import MARK
 from htlease_dagman.call import DEFER, SKIP
 from htlease_dagman.dag import Dag, Node, read_dag
 from htlease_dagman.dag_file import BadDag
@@ -71,6 +72,11 @@ def instrumented(wanted: Wanted) -> Instrumented:
     """Work out everything; raises BadConfig, where it can with file and line."""
     names = Names(wanted.dag.absolute())
     text = read_dag_file(wanted.dag)
+    if text.startswith(MARK.encode()):
+        raise BadConfig(
+            f"{wanted.dag}, line 1: was written by `htlease stage init`, which has put in what its "
+            "nodes need; watchers would not get on with more scripts"
+        )
     for path in (names.dag, program := wanted.program or _find_program()):
         if re.search(r"\s", str(path)):
             raise BadConfig(f"{path}: SCRIPT commands of a DAG cannot name a path with blanks")

@@ -1,22 +1,33 @@
-"""`htlease stage init|adopt`."""
+"""`htlease stage init|adopt|check|waive`."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from htlease.errors import BadConfig
+from htlease.attempt import SubjobKey
+from htlease.errors import BadConfig, HTLeaseError
 from htlease_admin.lease_server import LeaseServer
+from htlease_admin.operating import settle_as
 from htlease_admin.parameters import DURATION
 from htlease_admin.session import pass_server
 from htlease_admin.staging.making import find_program, make
 from htlease_dagman.transfers.engine import Adopted
 from htlease_dagman.transfers.service import open_backend
 from htlease_dagman.transfers.settings import read_settings, settings_path, write_settings
-from htlease_dagman.transfers.staging_file import STAGE_IN, STAGES, StagingFile, read_staging_file
+from htlease_dagman.transfers.staging_file import (
+    STAGE_IN,
+    STAGE_OUT,
+    STAGES,
+    StagingFile,
+    read_staging_file,
+)
 from htlease_dagman.transfers.task import Sight, State, TransferError
+from htlease_dagman.transfers.watcher import DONE, LATER
+from htlease_dagman.watch import watch
 
 _FILE = click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -93,6 +104,40 @@ def adopt(
     write_settings(settings_path(path), replace(settings, adopted={**settings.adopted, node: said}))
     what = f"task {task}" if task else f"no task under {unused_key}"
     click.echo(f"{settings.workflow}/{node} goes on with {what}.")
+
+
+_node = click.option("--node", type=click.Choice(STAGES), default=STAGE_OUT, show_default=True)
+
+
+@stage.command()
+@_FILE
+@_node
+def check(path: Path, node: str) -> None:
+    """Look how a transfer stands that nobody waits for; it is complete once this has seen its end.
+
+    Exit code 0 when it is done, 75 when it goes on, 1 when it has failed.
+    """
+    file = read_staging_file(path)
+    settings = read_settings(settings_path(path))
+    status = watch(file, settings, node, is_asked=True)
+    key = SubjobKey(settings.workflow, node)
+    if status == LATER:
+        click.echo(f"{key} goes on; look again later.")
+        sys.exit(LATER)
+    if status != DONE:
+        raise HTLeaseError(f"{key} has failed; `htlease show {key}` says why")
+    click.echo(f"{key} is complete.")
+
+
+@stage.command()
+@_FILE
+@_node
+@click.option("--reason", required=True, metavar="TEXT", help="Kept in the history.")
+@pass_server
+def waive(server: LeaseServer, path: Path, node: str, reason: str) -> None:
+    """Call a transfer that nobody waits for complete, whatever becomes of it."""
+    settings = read_settings(settings_path(path))
+    settle_as(server, SubjobKey(settings.workflow, node), "complete", f"waived: {reason}")
 
 
 def _look(file: StagingFile, task: str) -> Sight:

@@ -13,6 +13,7 @@ from pathlib import Path
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
 from htlease_admin.lease_server import LeaseServer
+from htlease_admin.staging.computing import compute_files, structure
 from htlease_admin.staging.dag_text import MARK, Layout, dag_text, watcher_submit_text
 from htlease_dagman.transfers.engine import Adopted
 from htlease_dagman.transfers.service import open_backend
@@ -63,22 +64,32 @@ def make(
     stem = _NOT_IN_NAMES.sub("-", file.path.stem)
     workflow = file.workflow or (before.workflow if before else f"{stem}-{secrets.token_hex(4)}")
     layout = Layout(file, workflow, program)
-    texts = {layout.dag: dag_text(layout)}
+    token_file = file.path.with_suffix(".token")
+    text = dag_text(layout)
+    texts = compute_files(layout, server.url, token_file, text)
+    texts[layout.dag] = text
     for node in file.transfers:
         SubjobKey(workflow, node)
         texts[layout.watcher_submit_file(node)] = watcher_submit_text(layout, node)
     for other in texts:
-        if other.exists() and not other.read_text(errors="replace").startswith(MARK):
+        is_ours = other == layout.names.settings
+        if not is_ours and other.exists() and not _begins_with_mark(other):
             raise BadConfig(f"{other} is not one that this command wrote; move it away first")
-    token_file = file.path.with_suffix(".token")
+    server.put_workflow(
+        workflow, {"labels": {"dag": layout.dag.name}, "structure": structure(layout, text)}
+    )
     token = server.mint_token(workflow, None, token_ttl_seconds)["token"]
     _write_secret(token_file, token)
-    settings = before or WorkflowSettings(workflow, server.url, token_file.absolute())
+    settings = before or WorkflowSettings(workflow, server.url, token_file)
     settings = replace(settings, server=server.url, adopted={**settings.adopted, **adopted})
     write_settings(path, settings)
-    for text_path, text in texts.items():
-        text_path.write_text(text, encoding="utf-8")
+    for text_path, content in texts.items():
+        text_path.write_text(content, encoding="utf-8")
     return Made(workflow, layout.dag, before is None)
+
+
+def _begins_with_mark(path: Path) -> bool:
+    return path.read_text(errors="replace").startswith(MARK)
 
 
 def check_places(file: StagingFile) -> None:

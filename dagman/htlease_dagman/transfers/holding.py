@@ -15,9 +15,9 @@ _LINE = re.compile(r'(\w+)\s*=\s*(?:"([^"\\]*)"|(\d+))\s*')
 
 
 def acquire_command(
-    environ: Mapping[str, str], nonce: str, ttl_seconds: float, *, is_script: bool
+    environ: Mapping[str, str], nonce: str, ttl_seconds: float, kind: str
 ) -> m.Acquire:
-    """Return the request for the lease of a watcher.
+    """Return the request for the lease of a watcher; `kind` is one of `messages.KINDS`.
 
     A job's ad counts its own starts; the ad that a script finds is DAGMan's, and counts DAGMan's
     starts. Both are snapshots from before the start was counted. With no ad, as when a person runs
@@ -33,7 +33,7 @@ def acquire_command(
     )
     return m.Acquire(
         nonce,
-        "pre" if is_script else "job",
+        kind,
         evidence,
         global_job_id=attributes.get("GlobalJobId"),
         host=socket.gethostname(),

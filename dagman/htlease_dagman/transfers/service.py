@@ -1,4 +1,4 @@
-"""Makes the back-end that a staging file names; a third one is a class with the same methods."""
+"""Makes the back-end that a staging file names; another one is a class with the same methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from htlease_dagman.transfers.staging_file import StagingFile, pattern, seconds,
 from htlease_dagman.transfers.task import Backend
 
 _TABLE = "service"
-_BACKENDS = "run, command, globus"
+_BACKENDS = "run, command, condor, globus"
 _KEYS = (
     *("backend", "submit", "poll", "cancel", "find", "check", "id", "words", "exits", "action"),
     *("submits_once", "call_seconds"),
@@ -35,6 +35,11 @@ def open_backend(file: StagingFile) -> Backend:
         return globus_backend(file)
     if name == "run":
         return RunBackend(*_run_rules(file))
+    if name == "condor":
+        from htlease_dagman.transfers.condor import CondorBackend
+
+        _check_keys(file, ("backend", "commands"))
+        return CondorBackend(_meanings(file, "commands"))
     raise file.toml.wrong(_TABLE, "backend", f"{name!r} is not known; known are {_BACKENDS}")
 
 

@@ -42,7 +42,11 @@ def read_settings(path: Path) -> WorkflowSettings:
             for node, task in document.get("adopted", {}).items()
         }
         return WorkflowSettings(
-            document["workflow"], document["server"], Path(document["token_file"]), adopted
+            document["workflow"],
+            document["server"],
+            # Beside the settings, wherever a watcher finds them.
+            path.parent / document["token_file"],
+            adopted,
         )
     except OSError as error:
         raise BadConfig(
@@ -59,7 +63,7 @@ def write_settings(path: Path, settings: WorkflowSettings) -> None:
     document = {
         "workflow": settings.workflow,
         "server": settings.server,
-        "token_file": str(settings.token_file),
+        "token_file": os.path.relpath(settings.token_file, path.parent),
         "adopted": {
             node: {
                 "task": task.external_id,

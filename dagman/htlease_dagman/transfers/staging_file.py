@@ -24,8 +24,10 @@ STAGE_IN, STAGE_OUT = STAGES = ("stage-in", "stage-out")
 WATCHERS = ("job", "chain", "defer")
 
 _TOP_KEYS = ("workflow", "watch", "service", "places", *STAGES, "compute", "clean-up", "notice")
-_WATCH_KEYS = {
+_WATCH_KEYS: dict[str, Any] = {
     "watcher": "job",
+    "requirements": None,
+    "accounting_group": None,
     "poll_seconds": 30,
     "short_seconds": 300,
     "ttl_seconds": TTL_DEFAULT_SECONDS,
@@ -55,6 +57,10 @@ class Watching:
     ttl_seconds: float
     #: Tasks for one transfer, the first included, while their failures look temporary.
     tasks_max: int
+    #: Where watchers run, as in a submit file; None: in local universe, on the access point.
+    requirements: str | None = None
+    #: To whom HTCondor accounts them.
+    accounting_group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class StagingFile:
     watching: Watching
     service: Mapping[str, Any]
     transfers: Mapping[str, Transfer]
+    #: Nobody waits for the stage-out: its node is done once the service has it.
+    is_left_alone: bool
     compute: Path
     clean_up: Path | None
     notice: Notice
@@ -82,8 +90,11 @@ class StagingFile:
         return self.transfers[node]
 
 
-def read_staging_file(path: Path) -> StagingFile:
-    """Read and check a staging file; raises BadConfig."""
+def read_staging_file(path: Path, *, with_jobs: bool = True) -> StagingFile:
+    """Read and check a staging file; raises BadConfig.
+
+    Without its jobs where their submit files need not be, as on an execution point.
+    """
     toml = TomlFile(path)
     document = toml.document
     _check_keys(toml, "", document, _TOP_KEYS)
@@ -97,7 +108,7 @@ def read_staging_file(path: Path) -> StagingFile:
     transfers = {stage: _transfer(toml, stage, places) for stage in STAGES if stage in document}
     if not transfers:
         raise BadConfig(f"{path}:1: neither [stage-in] nor [stage-out] is there: nothing to do")
-    compute = _submit_file(toml, "compute")
+    compute = _submit_file(toml, "compute", with_jobs)
     if compute is None:
         raise BadConfig(f'{path}:1: [compute] is missing; name its submit file: submit = "my.sub"')
     service = _table(toml, "service")
@@ -109,8 +120,9 @@ def read_staging_file(path: Path) -> StagingFile:
         _watching(toml),
         service,
         transfers,
+        _is_left_alone(toml),
         compute,
-        _submit_file(toml, "clean-up"),
+        _submit_file(toml, "clean-up", with_jobs),
         _notice(toml),
     )
 
@@ -179,7 +191,20 @@ def _watching(toml: TomlFile) -> Watching:
         seconds(toml, "watch", "short_seconds", table["short_seconds"]),
         ttl_seconds,
         tasks_max,
+        _submit_value(toml, table, "requirements"),
+        _submit_value(toml, table, "accounting_group"),
     )
+
+
+def _submit_value(toml: TomlFile, table: Mapping[str, Any], key: str) -> str | None:
+    value = table[key]
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or "\n" in value:
+        raise toml.wrong("watch", key, f"{value!r} is no single line of a submit file")
+    if table["watcher"] == "defer":
+        raise toml.wrong("watch", key, "is of no use: a deferred watcher is no job")
+    return value.strip()
 
 
 def _places(toml: TomlFile) -> dict[str, Place]:
@@ -199,7 +224,8 @@ def _places(toml: TomlFile) -> dict[str, Place]:
 
 
 def _transfer(toml: TomlFile, stage: str, places: Mapping[str, Place]) -> Transfer:
-    table = _table(toml, stage, ("from", "to", "files"))
+    known = ("from", "to", "files", *(("wait",) if stage == STAGE_OUT else ()))
+    table = _table(toml, stage, known)
     ends = []
     for key in ("from", "to"):
         name = str(table.get(key))
@@ -211,6 +237,13 @@ def _transfer(toml: TomlFile, stage: str, places: Mapping[str, Place]) -> Transf
     if not isinstance(files, list) or not files:
         raise toml.wrong(stage, "files", 'name at least one file: files = ["input.dat", "dir/"]')
     return Transfer(ends[0], ends[1], tuple(_item(toml, stage, value) for value in files))
+
+
+def _is_left_alone(toml: TomlFile) -> bool:
+    wait = _table(toml, STAGE_OUT).get("wait", True)
+    if not isinstance(wait, bool):
+        raise toml.wrong(STAGE_OUT, "wait", f"{wait!r} is neither true nor false")
+    return not wait
 
 
 def _item(toml: TomlFile, stage: str, value: Any) -> Item:
@@ -230,7 +263,7 @@ def _item(toml: TomlFile, stage: str, value: Any) -> Item:
     return Item(value["from"], value["to"])
 
 
-def _submit_file(toml: TomlFile, name: str) -> Path | None:
+def _submit_file(toml: TomlFile, name: str, has_to_exist: bool) -> Path | None:
     table = _table(toml, name, ("submit",))
     if not table and name not in toml.document:
         return None
@@ -238,7 +271,7 @@ def _submit_file(toml: TomlFile, name: str) -> Path | None:
     if not isinstance(submit, str) or not submit:
         raise toml.wrong(name, "submit", 'names no submit file; write submit = "my.sub"')
     path = toml.path.parent / submit
-    if not path.is_file():
+    if has_to_exist and not path.is_file():
         raise toml.wrong(name, "submit", f"there is no file {path}")
     return path
 

@@ -56,6 +56,8 @@ class Watcher:
     say: Callable[[str], None]
     #: Sleeps that long; raises Stop as soon as the watcher is to end.
     pause: Callable[[float], None]
+    #: Who has submitted the task leaves it alone: the node is done, the subjob is not.
+    leaves_alone: bool = False
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -173,6 +175,10 @@ class Watcher:
                 return self._close(self._failure())
             if verdict is Verdict.GO_ON:
                 continue
+            if self.leaves_alone and self._record.state == "submitted":
+                self._flush()
+                self._give_up("submitted; it is complete once it was checked or waived")
+                return DONE
             if self.clock.monotonic() + self.poll_seconds > self._until:
                 self._flush()
                 self._give_up("not yet; the next watcher goes on")

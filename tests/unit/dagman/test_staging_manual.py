@@ -28,4 +28,4 @@ def test_a_file_of_the_manual_is_accepted(text: str, tmp_path: Path) -> None:
 
 
 def test_there_are_files_in_the_manual() -> None:
-    assert len(FILES) == 3
+    assert len(FILES) == 4

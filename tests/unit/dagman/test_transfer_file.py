@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
+from htlease_admin.dag.instrument import Wanted, instrumented
+from htlease_admin.staging.computing import compute_files, structure
 from htlease_admin.staging.dag_text import Layout, dag_text, watcher_submit_text
 from htlease_dagman.transfers.command import SEARCHED
 from htlease_dagman.transfers.engine import Adopted
@@ -90,7 +92,7 @@ def test_what_is_left_out_has_a_working_default(tmp_path: Path) -> None:
         ('backend = "command"', "backend = ", 4, "Invalid value"),
         ('workflow = "run7"', 'workflow = "a b"', 1, "contains ' '"),
         ('workflow = "run7"', 'workflo = "run7"', 1, "not known"),
-        ('backend = "command"', 'backend = "ftp"', 4, "known are run, command, globus"),
+        ('backend = "command"', 'backend = "ftp"', 4, "known are run, command, condor, globus"),
         ('backend = "command"\n', "", 3, "has no backend"),
         ('submit = ["tx"', 'submitt = ["tx"', 5, "not known"),
         ('poll = ["tx", "poll", "{id}"]\n', "", 3, "has no poll command"),
@@ -111,6 +113,9 @@ def test_what_is_left_out_has_a_working_default(tmp_path: Path) -> None:
         ("poll_seconds = 30", "poll_seconds = 0", 30, "no number of seconds"),
         ("poll_seconds = 30", "tasks_max = 0", 30, "no number of tasks"),
         ("poll_seconds = 30", "ttl_seconds = 0.1", 30, "outside"),
+        ("poll_seconds = 30", "requirements = 3", 30, "no single line"),
+        ("poll_seconds = 30", 'accounting_group = """a\nqueue"""', 30, "no single line"),
+        ('files = ["input.dat"]', 'files = ["a"]\nwait = false', 21, "not known"),
         ('[compute]\nsubmit = "compute.sub"\n', "", 1, "[compute] is missing"),
     ],
 )
@@ -158,6 +163,73 @@ def test_the_dag_waits_in_three_ways(tmp_path: Path, watcher: str) -> None:
     assert (len(retries), len(deferred)) == ((0, 1) if watcher == "defer" else (1, 0))
     assert all("UNLESS-EXIT 1" in line for line in retries)
     assert ("--short" in watcher_submit_text(layout, "stage-in")) == (watcher == "chain")
+
+
+def test_a_deferred_watcher_is_placed_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="requirements: is of no use"):
+        good(tmp_path, 'watcher = "job"', 'watcher = "defer"\nrequirements = "true"')
+
+
+def test_a_stage_out_is_left_alone_only_where_the_file_says_so(tmp_path: Path) -> None:
+    stage_out = '[stage-out]\nfrom = "scratch"\nto = "archive"\nfiles = ["a"]\n'
+    assert not good(tmp_path, "[compute]", f"{stage_out}[compute]").is_left_alone
+    assert good(tmp_path, "[compute]", f"{stage_out}wait = false\n[compute]").is_left_alone
+    with pytest.raises(BadConfig, match=r"wait: 'no' is neither true nor false"):
+        good(tmp_path, "[compute]", f'{stage_out}wait = "no"\n[compute]')
+
+
+def test_a_watcher_waits_on_the_access_point_unless_it_is_placed(tmp_path: Path) -> None:
+    text = watcher_submit_text(Layout(good(tmp_path), "run7", Path("/opt/htlease-dag")), "stage-in")
+    assert "universe = local\n" in text
+    assert 'My.HTLeaseRole = "staging"\n' in text
+    own = 'requirements = \'Machine == "dtn1"\'\naccounting_group = "staging"\n'
+    file = good(tmp_path, 'watcher = "job"\n', f'watcher = "job"\n{own}')
+    text = watcher_submit_text(Layout(file, "run7", Path("/opt/htlease-dag")), "stage-in")
+    assert "universe = vanilla\n" in text
+    assert 'requirements = Machine == "dtn1"\n' in text
+    assert "accounting_group = staging\n" in text
+    inputs = "staging.toml, staging.htlease.json, staging.token"
+    assert f"transfer_input_files = {inputs}\n" in text
+
+
+def test_where_jobs_do_not_run_their_submit_files_need_not_be(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    for name in ("compute.sub", "clean-up.sub"):
+        (tmp_path / name).unlink()
+    assert read_staging_file(path, with_jobs=False).transfer("stage-in").pairs()
+
+
+def test_the_compute_node_alone_has_scripts(tmp_path: Path) -> None:
+    file = good(tmp_path)
+    (tmp_path / "compute.sub").write_text("executable = x\ntransfer_input_files = in\nqueue 3\n")
+    layout = Layout(file, "run7", Path("/opt/htlease-dag"))
+    text = dag_text(layout)
+    assert f"INCLUDE {layout.names.include}" in text.splitlines()
+    files = compute_files(layout, "http://ap:1", tmp_path / "staging.token", text)
+    included = files[layout.names.include]
+    scripts = [line for line in included.splitlines() if line.startswith("SCRIPT")]
+    assert [" compute /opt/htlease-dag " in line for line in scripts] == [True] * 3
+    assert "ALL_NODES" not in included
+    settings = json.loads(files[layout.names.settings])
+    assert settings["nodes"] == {"compute": {"jobs": 3}}
+    assert (settings["workflow"], settings["token_file"]) == ("run7", "staging.token")
+
+
+def test_the_server_is_told_which_node_follows_which(tmp_path: Path) -> None:
+    layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
+    document = structure(layout, dag_text(layout))
+    assert document["nodes"] == {"stage-in": "job", "compute": "job", "clean-up": "final"}
+    assert document["dependencies"] == [{"parents": ["stage-in"], "children": ["compute"]}]
+
+
+def test_a_dag_that_init_has_made_is_not_instrumented_once_more(tmp_path: Path) -> None:
+    layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
+    layout.dag.write_text(dag_text(layout))
+    wanted = Wanted(
+        layout.dag, "http://ap:1", tmp_path, False, "run7", 60, False, False, layout.program
+    )
+    with pytest.raises(BadConfig, match="was written by `htlease stage init`"):
+        instrumented(wanted)
 
 
 @pytest.mark.parametrize("name", ["my staging.toml", "a$b.toml"])
