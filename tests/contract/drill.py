@@ -7,6 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from tests.contract.stores import StoreKind
 
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
+from htlease.plan import PhaseSpec, Plan
 from htlease.protocol import body_of, call_of
 from htlease.subjob import SubjobState
 from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
@@ -28,6 +30,7 @@ from htlease_server.workflow import PutWorkflow
 
 KEY = SubjobKey("run7", "sample-1")
 START = 1_795_225_431.0
+PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("compute", "resume"), PhaseSpec("push", "once")))
 
 
 class Drill:
@@ -168,3 +171,15 @@ def acquire(number: int = 1, **changes: Any) -> m.Acquire:
         **changes,
     }
     return m.Acquire(**fields)
+
+
+def refused(answer: object) -> str:
+    """Return the code of an answer that has to be a refusal."""
+    assert isinstance(answer, m.Rejection), answer
+    return answer.code
+
+
+def comparable(state: SubjobState) -> SubjobState:
+    """Leave out what the history does not keep: renewed deadlines and the text of details."""
+    phases = {name: replace(record, details=None) for name, record in state.phases.items()}
+    return replace(state, deadline_at=0.0, details=None, phases=phases)

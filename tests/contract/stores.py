@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
+import pytest
 from tests.postgres import shared_cluster
 
 from htlease_server.exclusive import ExclusiveKeeper
@@ -121,3 +122,5 @@ class PostgresKind:
 STORES: dict[str, StoreKind] = {"sqlite": SqliteKind(), "postgresql": PostgresKind()}
 EXCLUSIVE = {name: kind for name, kind in STORES.items() if isinstance(kind, SqliteKind)}
 SHARED = {name: kind for name, kind in STORES.items() if isinstance(kind, PostgresKind)}
+only_exclusive = pytest.mark.parametrize("kind", EXCLUSIVE.values(), ids=EXCLUSIVE)
+only_shared = pytest.mark.parametrize("kind", SHARED.values(), ids=SHARED)

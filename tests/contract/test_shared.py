@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.drill import KEY, START, Drill, acquire, nonce
+from tests.contract.drill import KEY, START, Drill, acquire, comparable, nonce, refused
 from tests.contract.stores import SHARED, PostgresKind
-from tests.contract.test_store import comparable, refused
 from tests.postgres import shared_cluster
 
 from htlease import messages as m

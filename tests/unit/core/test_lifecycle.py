@@ -1,4 +1,4 @@
-"""The lease rules one by one, each test a row of the manual's table."""
+"""Who holds the lease: the rules one by one, each test a row of the table in `lifecycle`."""
 
 import dataclasses
 
@@ -9,17 +9,11 @@ from htlease.attempt import Evidence, Place
 from htlease.errors import InvalidField
 from htlease.lifecycle import replayed_reply
 from htlease.plan import PhaseSpec, Plan
-from htlease.profiles import plan_of
-from htlease.subjob import CLOSED, GRANTS_KEPT, REFUSALS_KEPT, Status, after_downtime
+from htlease.subjob import Status, after_downtime
 from tests.unit.core.world import GJID, STAGED, World, nonce
 
 SLOT = Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1700000000")
 OTHER_SLOT = Place("ep1", "slot1_2@ep1", "<10.0.0.1:9618>#1700000000")
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
 
 
 def test_the_first_attempt_is_granted_fence_one(world: World) -> None:
@@ -257,172 +251,6 @@ def test_enrolling_a_known_submission_again_records_its_links(world: World) -> N
     assert event.links == {"source": "19.0"}
 
 
-# ---------------------------------------------------------------- rule 6: writes
-
-WRITES = [
-    (m.Renew, ()),
-    (m.Renew, ("details",)),
-    (m.Enter, ("compute",)),
-    (m.Complete, ("stage-in",)),
-    (m.Fail, ("stage-in", "disk full", 1)),
-    (m.Exited, (0,)),
-    (m.Abandon, ("evicted",)),
-    (m.Commit, ()),
-    (m.Settle, ("failed",)),
-]
-
-
-@pytest.mark.parametrize(("kind", "args"), WRITES, ids=lambda part: getattr(part, "__name__", ""))
-def test_a_superseded_attempt_can_write_nothing(
-    world: World, kind: type, args: tuple[object, ...]
-) -> None:
-    world.grant("first", 1)
-    world.write("first", m.Enter, "stage-in")
-    world.now += 121
-    world.grant("second", 2)
-    before = world.state
-    assert world.refusal(world.write("first", kind, *args)) == "superseded-attempt"
-    assert dataclasses.replace(world.state, refusals=before.refusals) == before
-
-
-@pytest.mark.parametrize(("kind", "args"), WRITES, ids=lambda part: getattr(part, "__name__", ""))
-def test_a_pair_that_never_was_granted_can_write_nothing(
-    world: World, kind: type, args: tuple[object, ...]
-) -> None:
-    world.grant("first", 1)
-    before = world.state
-    for fence, name in ((1, "thief"), (2, "first"), (0, "first")):
-        decision = world.send(kind(fence, nonce(name), *args))
-        assert world.refusal(decision) == "stale-fence"
-    assert dataclasses.replace(world.state, refusals=before.refusals) == before
-
-
-def test_nothing_can_be_written_after_giving_the_lease_up(world: World) -> None:
-    world.grant("first", 1)
-    world.write("first", m.Abandon)
-    for kind, args in ((m.Renew, ()), (m.Enter, ("stage-in",)), (m.Exited, (0,)), (m.Commit, ())):
-        assert world.refusal(world.write("first", kind, *args)) == "superseded-attempt"
-
-
-def test_a_fence_older_than_all_that_are_remembered_is_superseded(world: World) -> None:
-    world.grant("start 1", 1)
-    for start in range(2, GRANTS_KEPT + 3):
-        world.write(f"start {start - 1}", m.Abandon)
-        world.grant(f"start {start}", start)
-    assert world.refusal(world.write("start 1", m.Renew)) == "superseded-attempt"
-    assert len(world.state.grants) == GRANTS_KEPT
-
-
-def test_refusals_are_recorded_once_for_each_reason_and_bounded(world: World) -> None:
-    world.grant("first", 1)
-    for _ in range(5):
-        world.acquire("second", 2)
-    refused = [event for event in world.history if isinstance(event, m.AttemptRefused)]
-    assert len(refused) == 1
-    for number in range(2 * REFUSALS_KEPT):
-        world.acquire(f"twin {number}", 1)
-    assert len(world.state.refusals) == REFUSALS_KEPT
-
-
-# ---------------------------------------------------------------- rule 7: closed
-
-
-def close(world: World, outcome: str) -> None:
-    world.grant("first", 1)
-    if outcome == "complete":
-        world.run("first", "stage-in", "compute", "stage-out")
-    elif outcome == "failed":
-        world.write("first", m.Settle, "failed", "no input")
-    else:
-        world.send(m.Cancel("by request"))
-    assert world.state.outcome == outcome
-
-
-@pytest.mark.parametrize("outcome", [status.value for status in CLOSED])
-def test_a_closed_subjob_grants_nothing_to_its_own_submission(world: World, outcome: str) -> None:
-    close(world, outcome)
-    decision = world.acquire("second", 2)
-    assert world.refusal(decision) == "subjob-closed"
-    assert isinstance(decision, m.Rejection)
-    assert decision.outcome == outcome
-
-
-@pytest.mark.parametrize("outcome", [status.value for status in CLOSED])
-def test_a_late_renewal_of_a_closed_subjob_is_a_no_op_that_says_so(
-    world: World, outcome: str
-) -> None:
-    close(world, outcome)
-    renewal = world.write("first", m.Renew)
-    assert isinstance(renewal, m.Accepted)
-    assert renewal.events == ()
-    assert renewal.reply == m.Renewal(0, "cancel" if outcome == "cancelled" else "stop", outcome)
-
-
-def test_completing_twice_under_one_fence_succeeds_even_after_the_close(world: World) -> None:
-    close(world, "complete")
-    again = world.write("first", m.Complete, "stage-out")
-    assert isinstance(again, m.Accepted)
-    assert again.events == ()
-
-
-def test_the_payloads_exit_is_recorded_after_its_last_phase_closed_the_subjob(world: World) -> None:
-    close(world, "complete")
-    assert isinstance(world.write("first", m.Exited, 0), m.Accepted)
-    assert world.state.status is Status.COMPLETE
-    assert world.state.exit_code == 0
-
-
-def test_a_new_submission_reopens_what_failed_and_skips_what_was_done_once(world: World) -> None:
-    world.plan = Plan((PhaseSpec("fetch", "once"), PhaseSpec("compute")))
-    world.grant("first", 1)
-    world.run("first", "fetch")
-    world.write("first", m.Settle, "failed")
-    grant = world.grant("resubmitted", 1, gjid="ap1#43.0#1")
-    assert (grant.epoch, grant.fence, grant.phase) == (2, 2, "compute")
-
-
-@pytest.mark.parametrize("outcome", ["complete", "cancelled"])
-def test_a_new_submission_reopens_the_rest_only_when_forced(world: World, outcome: str) -> None:
-    close(world, outcome)
-    assert world.refusal(world.acquire("resubmitted", 1, gjid="ap1#43.0#1")) == "subjob-closed"
-    assert world.refusal(world.send(m.Enroll("ap1#43.0#1"))) == "subjob-closed"
-    assert isinstance(world.send(m.Enroll("ap1#43.0#1", force=True)), m.Accepted)
-    grant = world.grant("resubmitted", 1, gjid="ap1#43.0#1")
-    assert (grant.fence, grant.phase) == (2, "stage-in")
-    assert world.refusal(world.write("first", m.Renew)) == "superseded-attempt"
-
-
-def test_a_failed_attempt_closes_nothing(world: World) -> None:
-    world.grant("first", 1)
-    world.write("first", m.Enter, "stage-in")
-    world.write("first", m.Fail, "stage-in", "no such file", 2)
-    world.write("first", m.Exited, 2)
-    assert world.state.outcome is None
-    assert world.grant("second", 2).phase == "stage-in"
-
-
-def test_commit_closes_an_exited_subjob_only_when_its_phases_are_complete(world: World) -> None:
-    world.plan = Plan.single()
-    world.grant("first", 1)
-    world.write("first", m.Enter, "run")
-    assert world.refusal(world.write("first", m.Commit)) == "phase-order"
-    world.write("first", m.Complete, "run")
-    world.write("first", m.Exited, 0)
-    assert world.state.status is Status.EXITED
-    assert isinstance(world.write("first", m.Commit), m.Accepted)
-    assert world.state.outcome == "complete"
-
-
-def test_a_restart_between_exited_and_committed_is_an_ordinary_reclaim(world: World) -> None:
-    world.plan = Plan.single()
-    world.grant("first", 1)
-    world.run("first", "run")
-    world.write("first", m.Exited, 0)
-    grant = world.grant("second", 2)
-    assert (grant.fence, grant.phase) == (2, "run"), "its outputs never came back"
-    assert world.refusal(world.write("first", m.Commit)) == "superseded-attempt"
-
-
 # ---------------------------------------------------------------- rule 8: clock
 
 
@@ -450,93 +278,6 @@ def test_a_lease_that_had_lapsed_before_the_crash_stays_lapsed(world: World) -> 
     deadline_at = world.state.deadline_at
     world.state = after_downtime(world.state, deadline_at + 1, deadline_at + 100)
     assert world.state.deadline_at == deadline_at
-
-
-# ---------------------------------------------------------------- phases
-
-
-def test_phases_are_entered_in_order(world: World) -> None:
-    world.grant("first", 1)
-    decision = world.write("first", m.Enter, "compute")
-    assert world.refusal(decision) == "phase-order"
-    assert isinstance(decision, m.Rejection)
-    assert "stage-in comes first" in decision.detail
-    assert world.refusal(world.write("first", m.Complete, "stage-in")) == "phase-order"
-    assert world.refusal(world.write("first", m.Enter, "no-such-phase")) == "phase-order"
-
-
-def test_entering_twice_is_one_entry_and_entering_after_a_failure_another(world: World) -> None:
-    world.grant("first", 1)
-    world.write("first", m.Enter, "stage-in")
-    world.write("first", m.Enter, "stage-in")
-    assert world.state.phases["stage-in"].entries == 1
-    world.write("first", m.Fail, "stage-in", "try again")
-    world.write("first", m.Enter, "stage-in")
-    assert world.state.phases["stage-in"].entries == 2
-    assert world.state.phases["stage-in"].failed_fence is None
-
-
-def test_a_restart_redoes_what_was_local_and_resumes_with_the_saved_details(world: World) -> None:
-    world.grant("first", 1)
-    world.run("first", "stage-in")
-    world.write("first", m.Enter, "compute")
-    world.write("first", m.Renew, "step 41 of 100")
-    world.now += 121
-    grant = world.grant("second", 2)
-    assert grant.phase == "stage-in", "its files were in a sandbox that is gone"
-    assert (grant.details, grant.details_phase) == ("step 41 of 100", "compute")
-    world.run("second", "stage-in")
-    entered = world.write("second", m.Enter, "compute")
-    assert isinstance(entered, m.Accepted)
-    assert isinstance(entered.reply, m.PhaseRecord)
-    assert entered.reply.details == "step 41 of 100"
-
-
-def test_a_plan_whose_phases_are_all_done_once_closes_instead_of_running(world: World) -> None:
-    world.plan = Plan((PhaseSpec("fetch", "once"), PhaseSpec("compute")))
-    world.grant("first", 1)
-    world.run("first", "fetch")
-    world.write("first", m.Abandon)
-    decision = world.acquire("second", 2, plan=Plan((PhaseSpec("fetch", "once"),)))
-    assert isinstance(decision, m.Rejection)
-    assert (decision.code, decision.outcome) == ("subjob-closed", "complete")
-    assert world.state.outcome == "complete"
-
-
-# ---------------------------------------------------------------- profiles
-
-
-def test_cts_executor_restarted_after_job_submitting_goes_on(world: World) -> None:
-    """The upstream service refuses the second start's `job_submitting`; that is why we are here."""
-    world.plan = plan_of("cts:kbase_htcondor_subjob")
-    world.grant("first", 1)
-    assert isinstance(world.write("first", m.Enter, "job_submitting"), m.Accepted)
-    assert isinstance(world.write("first", m.Enter, "job_submitted"), m.Accepted)
-    world.write("first", m.Abandon, "evicted")
-    world.grant("second", 2)
-    for state in ("job_submitting", "job_submitted", "upload_submitting", "upload_submitted"):
-        assert isinstance(world.write("second", m.Enter, state), m.Accepted), state
-    assert isinstance(world.write("second", m.Enter, "complete"), m.Accepted)
-    assert world.state.outcome == "complete"
-
-
-def test_without_attempts_the_second_start_is_refused_as_upstream_does(world: World) -> None:
-    world.plan = plan_of("cts:kbase_htcondor_subjob")
-    world.grant("first", 1)
-    world.write("first", m.Enter, "job_submitting")
-    world.write("first", m.Enter, "job_submitted")
-    # The second start writes as if it were the first: no attempt of its own, no new fence.
-    decision = world.write("first", m.Enter, "job_submitting")
-    assert world.refusal(decision) == "phase-order"
-
-
-def test_a_zombie_cannot_report_an_error_over_its_successor(world: World) -> None:
-    world.plan = plan_of("cts:kbase_htcondor_subjob")
-    world.grant("first", 1)
-    world.now += 121
-    world.grant("second", 2)
-    assert world.refusal(world.write("first", m.Enter, "error")) == "superseded-attempt"
-    assert world.state.outcome is None
 
 
 # ---------------------------------------------------------------- what cannot be asked

@@ -1,0 +1,158 @@
+"""What a server promises while its store refuses, and what it keeps in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract.drill import PLAN, Drill, acquire, nonce, refused
+from tests.contract.stores import StoreKind, only_exclusive
+
+from htlease import lifecycle
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.subjob import SubjobState
+from htlease_server import deciding
+from htlease_server.lanes import Lanes
+from htlease_server.store import Batch, StoreFailed
+from htlease_server.turn import Crashed, QueueFull
+
+# ------------------------------------------------------------ memory
+
+
+def test_subjobs_that_fell_out_of_memory_come_back_as_they_were(drill: Drill) -> None:
+    drill.restart(after_seconds=0, entries_max=3)
+    keys = [SubjobKey("many", f"s-{number}") for number in range(20)]
+    for key in keys:
+        drill.acquire(key)
+    drill.now += 100
+    for key in keys:  # not on the disk yet when the next one pushes it out of memory
+        drill.ask(m.Renew(1, nonce(1)), key)
+    drill.now += 100
+    for key in keys:
+        assert drill.ask(m.Enter(1, nonce(1), "run"), key).entries == 1
+        assert refused(drill.ask(acquire(2), key)) == "lease-still-live"
+        assert len(drill.keeper.cache) <= 3
+
+
+def test_waiting_commands_share_a_commit_and_are_decided_in_order(drill: Drill) -> None:
+    drill.acquire(plan=PLAN)
+    before = drill.ledger.commits.seconds.count
+    commands: list[m.Command] = []
+    for phase in ("fetch", "compute", "push"):
+        commands += [m.Enter(1, nonce(1), phase), m.Complete(1, nonce(1), phase)]
+    others = [drill.waiting(acquire(), SubjobKey("other", f"s-{n}")) for n in range(300)]
+    answers = drill.ask_all(*(drill.waiting(command) for command in commands), *others)
+    assert [answer.completed_fence for answer in answers[1:6:2]] == [1, 1, 1]
+    assert all(isinstance(answer, m.Grant) for answer in answers[6:])
+    assert drill.ledger.commits.seconds.count - before < 20
+
+
+def test_a_full_queue_refuses_at_once(kind: StoreKind, tmp_path: Path) -> None:
+    drill = Drill(kind, tmp_path)
+    drill.restart(after_seconds=0, lanes=Lanes(writes_max=0))
+    with pytest.raises(QueueFull):
+        drill.ledger.submit(drill.waiting(acquire()))
+    drill.close()
+
+
+# ------------------------------------------------------------ a store that refuses
+
+
+class RefusingStore:
+    """A real store whose writes fail while `is_full`."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.is_full = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def write(self, batch: Batch, *how: Any) -> None:
+        if self.is_full:
+            raise StoreFailed("store x: database or disk is full")
+        self._store.write(batch, *how)
+
+
+@pytest.fixture
+def refusing(kind: StoreKind, tmp_path: Path) -> Iterator[Drill]:
+    drill = Drill(kind, tmp_path, RefusingStore)
+    yield drill
+    drill.store.is_full = False
+    drill.close()
+
+
+def set_full(drill: Drill, is_full: bool) -> None:
+    drill.store.is_full = is_full
+
+
+def test_a_refused_batch_changes_nothing_and_says_when_to_come_again(refusing: Drill) -> None:
+    refusing.acquire()
+    before = refusing.history()
+    set_full(refusing, True)
+    for command in (m.Enter(1, nonce(1), "run"), m.Exited(1, nonce(1), 0)):
+        answer = refusing.ask(command, request_id="r-1")
+        assert refused(answer) == "overloaded"
+        assert isinstance(answer, m.Rejection) and "disk is full" in answer.detail
+        assert answer.retry_after_seconds
+    assert refused(refusing.ask(acquire(), SubjobKey("new", "s"))) == "overloaded"
+    assert refusing.ledger.failure
+    set_full(refusing, False)
+    assert refusing.history() == before
+    # Nothing of the refused ones is remembered: the same request ID is free, and fences go on.
+    assert refusing.ask(m.Enter(1, nonce(1), "run"), request_id="r-1").entries == 1
+    assert refusing.acquire(SubjobKey("new", "s")).fence == 1
+    assert refusing.ledger.failure is None
+
+
+@only_exclusive
+def test_a_holder_can_renew_while_the_store_refuses(refusing: Drill) -> None:
+    refusing.acquire()
+    set_full(refusing, True)
+    for _ in range(5):
+        refusing.now += 100
+        assert refusing.ask(m.Renew(1, nonce(1))) == m.Renewal(120.0, "continue")
+        assert refused(refusing.ask(m.Enter(1, nonce(1), "run"))) == "overloaded"
+    set_full(refusing, False)
+    refusing.now += 100
+    assert refused(refusing.ask(acquire(2))) == "lease-still-live"
+
+
+def test_a_renewal_behind_a_refused_write_is_refused_with_it(refusing: Drill) -> None:
+    set_full(refusing, True)
+    answers = refusing.ask_all(refusing.waiting(acquire()), refusing.waiting(m.Renew(1, nonce(1))))
+    # In one turn the renewal saw the grant that was taken back; in two there was no subjob.
+    assert refused(answers[0]) == "overloaded"
+    assert refused(answers[1]) in ("overloaded", "unknown-subjob")
+
+
+def test_a_mistake_while_writing_ends_neither_the_writer_nor_the_server(
+    refusing: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(refusing.keeper.cache, "resize", lambda *_: 1 / 0)
+        assert refused(refusing.ask(m.Enter(1, nonce(1), "run"))) == "overloaded"
+    assert refusing.ask(m.Enter(1, nonce(1), "run")).entries == 1
+
+
+def test_a_mistake_while_deciding_hurts_only_its_own_request(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drill.acquire()
+    before = drill.history()
+
+    def decide(state: SubjobState, command: m.Command, now: float) -> m.Decision:
+        if isinstance(command, m.Exited):
+            raise AssertionError("a rule that contradicts itself")
+        return lifecycle.decide(state, command, now)
+
+    monkeypatch.setattr(deciding, "decide", decide)
+    crashed, entered = drill.ask_all(
+        drill.waiting(m.Exited(1, nonce(1))), drill.waiting(m.Enter(1, nonce(1), "run"))
+    )
+    assert crashed == Crashed() and entered.entries == 1
+    assert len(drill.history()) == len(before) + 1
