@@ -11,9 +11,16 @@ from tests.serving import ServerProcess
 
 
 def htlease(
-    server: ServerProcess, *arguments: str | Path, cwd: Path | None = None, status: int = 0
+    server: ServerProcess,
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    status: int = 0,
+    stdout: Path | None = None,
 ) -> str:
-    """Run the command, which has to end with `status`; return what it printed, errors last."""
+    """Run the command, which has to end with `status`; return what it printed, errors last.
+
+    With `stdout`, what it prints goes to that file while it runs.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HTLEASE")}
     done = subprocess.run(
         [sys.executable, "-m", "htlease_admin.cli", *map(str, arguments)],
@@ -26,9 +33,10 @@ def htlease(
             "CONDOR_CONFIG": "/dev/null",
         },
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE if stdout is None else stdout.open("w"),
+        stderr=subprocess.PIPE,
         text=True,
         timeout=60,
     )
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    return done.stdout + done.stderr
+    return (done.stdout or "") + done.stderr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 from tests.process.command import htlease
 from tests.process.dag_node import DagNode
+from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
 from htlease_admin.dag.status import NEEDS_A_PERSON, UNDER_WAY
@@ -59,6 +61,25 @@ def test_a_dag_is_shown_with_what_its_nodes_wait_for(server: ServerProcess, tmp_
     assert document["counts"] == {"done": 1, "waiting": 2, "held": 1}
     inner = document["sub_dags"][0]
     assert (inner["node"], inner["counts"]) == ("inner", {"not ready": 1})
+
+
+def test_who_follows_a_dag_sees_it_change_and_end(server: ServerProcess, tmp_path: Path) -> None:
+    put(server, "status-followed", structure={"nodes": {"A": "job"}})
+    node = DagNode(tmp_path / "dag", server, "status-followed")
+    node.run("pre")
+    node.do_job()
+    shown = tmp_path / "shown"
+
+    def settle() -> None:
+        wait_for(lambda: shown.exists() and "0/1" in shown.read_text(), "the first look")
+        node.run("post")
+
+    thread = threading.Thread(target=settle)
+    thread.start()
+    htlease(server, "dag", "status", "status-followed", "--follow", stdout=shown)
+    thread.join()
+    looks = [line.split()[1:3] for line in shown.read_text().splitlines() if "/1" in line]
+    assert looks == [["waiting", "0/1"], ["complete", "1/1"]]
 
 
 def test_a_dag_file_stands_for_its_workflow_and_a_wrong_name_is_told(

@@ -110,10 +110,9 @@ def _standing(
     transfer = _transfer(subjob)
     if transfer.get("state") == "needs-action":
         return Standing.HELD, f"needs a person: {transfer.get('action') or 'see its log'}"
-    flag = _flag(subjob, down)
-    if flag is not None and (not is_live or kind == "job"):
-        reason = f": {down[flag]}" if down[flag] else ""
-        return Standing.WAITING, f"needs {flag}, which is down{reason}"
+    blocked = _blocked(subjob, down)
+    if blocked is not None and (not is_live or kind == "job"):
+        return Standing.WAITING, blocked
     if is_live and kind != "job":
         return Standing.WAITING, f"{_KIND_OF_SCRIPT.get(kind, kind)} is at work"
     if status == "recalled":
@@ -169,8 +168,8 @@ def _holder_kind(subjob: Document) -> str:
     return kind
 
 
-def _flag(subjob: Document, down: Mapping[str, str | None]) -> str | None:
-    """Return the flag that keeps the next phase from being entered, as the server would see it."""
+def _blocked(subjob: Document, down: Mapping[str, str | None]) -> str | None:
+    """Say which flag keeps the next phase from being entered, as the server would; or None."""
     if not down:
         return None
     phases = {phase["name"]: phase for phase in subjob.get("phases", ())}
@@ -186,7 +185,11 @@ def _flag(subjob: Document, down: Mapping[str, str | None]) -> str | None:
         if is_next:
             if is_live and phase["entered_fence"] == fence:
                 return None
-            return next((name for name in spec["needs"] if name in down), None)
+            for name in spec["needs"]:
+                if name in down:
+                    reason = f": {down[name]}" if down[name] else ""
+                    return f"{spec['name']} needs {name}, which is down{reason}"
+            return None
     return None
 
 
@@ -207,9 +210,9 @@ def row_of(node: Node) -> tuple[str, ...]:
     name = f"{node.name} (sub-DAG)" if node.kind == "subdag" else node.name
     number = "" if node.attempt_number is None else str(node.attempt_number)
     tried = "" if node.tried is None else str(node.tried)
-    return (
-        name, node.standing.value, node.phase or "", tried, number, node.host or "", lease, node.why
-    )  # fmt: skip
+    # The domain is mostly everybody's, and 80 columns are few; --json has it.
+    host = (node.host or "").partition(".")[0]
+    return (name, node.standing.value, node.phase or "", tried, number, host, lease, node.why)
 
 
 COLUMNS = ("NODE", "IS", "PHASE", "TRY", "ATTEMPT", "HOST", "LEASE", "WHY")

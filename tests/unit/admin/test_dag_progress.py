@@ -76,7 +76,7 @@ def subjob(**changes: Any) -> dict[str, Any]:
         "outcome": None,
         "phase": "compute",
         "attempt_number": 1,
-        "host": "ep1",
+        "host": "ep1.example.org",
         "fence": 4,
         "expires_in_seconds": 87.0,
         "recalled_by": None,
@@ -206,9 +206,12 @@ def test_the_queue_knows_holds_better_than_the_last_report() -> None:
 def test_a_flag_is_named_where_the_next_phase_waits_for_it() -> None:
     down = {"hpss": "tape robot", "lustre": None}
     assert stands(down=down)[0] == "running", "compute was entered before"
-    assert stands(down=down, **ABANDONED) == ("waiting", "needs hpss, which is down: tape robot")
+    assert stands(down=down, **ABANDONED) == (
+        "waiting",
+        "fetch needs hpss, which is down: tape robot",
+    )
     between = [phase("fetch", 4, 4), phase("compute", None, None)]
-    assert stands(down=down, phases=between) == ("waiting", "needs lustre, which is down")
+    assert stands(down=down, phases=between) == ("waiting", "compute needs lustre, which is down")
 
 
 def overview(*standings: Standing) -> Overview:
