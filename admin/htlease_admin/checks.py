@@ -67,7 +67,7 @@ def address_check(url: str, host: str) -> Check:
 
 
 def token_check(source: str | None, refusal: str | None, workflow: str | None) -> Check:
-    """Judge the credential; `workflow` is what a job token is limited to."""
+    """Judge the credential; `workflow` is what it is limited to."""
     if refusal is not None:
         found = f"the token in {source} is refused" if source else "no token was found"
         return Check(
@@ -80,10 +80,14 @@ def token_check(source: str | None, refusal: str | None, workflow: str | None) -
         return Check(
             "token",
             WARNING,
-            f"{source} holds a job token for {workflow}",
-            "to submit and to mint tokens, use the admin token (--admin-token-file)",
+            f"{source} holds a token for {workflow} only",
+            "where it does not reach, use a submitter's or the admin token (--admin-token-file)",
         )
-    return Check("token", OK, f"admin token in {source}" if source else "the server asks for none")
+    return Check(
+        "token",
+        OK,
+        f"the token in {source} reaches every workflow" if source else "the server asks for none",
+    )
 
 
 def wrapper_check(path: str, theirs: str | None, ours: str | None) -> Check:

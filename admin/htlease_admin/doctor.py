@@ -111,14 +111,14 @@ def _token_checks(connection: Connection, server: LeaseServer) -> Iterator[Check
     source = connection.credential.source if connection.credential else None
     try:
         asked_at = time.time()
-        minted = server.mint_token(_NOBODY, None, _PROBE_TTL_SECONDS)
+        minted = server.mint_token(_NOBODY, _NOBODY, _PROBE_TTL_SECONDS)
     except Refused as refused:
         is_job_token = refused.code == "forbidden"
         is_open = refused.code == "invalid"  # a server without authentication mints none
         yield token_check(
             source,
             None if is_job_token or is_open else refused.detail,
-            "one workflow" if is_job_token else None,
+            "some workflows" if is_job_token else None,
         )
         return
     except ServerUnavailable as error:

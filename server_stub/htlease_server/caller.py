@@ -90,7 +90,8 @@ class Caller:
         """Tell whether a workflow (subjob None) or a subjob is within reach by its name."""
         if self.workflows is EVERYWHERE:
             return True
-        return is_within(self.workflows, workflow) and self.subjob in (None, subjob)
+        is_near = workflow in self.workflows or is_within(self.workflows, workflow)
+        return is_near and self.subjob in (None, subjob)
 
     @property
     def may_own(self) -> bool:

@@ -29,6 +29,9 @@ class Role(str, enum.Enum):
     #: Looks.
     READER = "reader"
 
+    # Each request looks roles up; Enum's own is written in Python.
+    __hash__ = str.__hash__
+
 
 _LOOKING = frozenset(Role)
 _LOOKING_AT_ALL = _LOOKING - {Role.JOB}

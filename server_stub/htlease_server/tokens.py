@@ -116,12 +116,13 @@ class OwnTokens:
         none that renews itself. The fresh one lets its holder do the same, and no more.
         """
         slip = caller.slip
-        if caller.role is not Role.JOB or slip is None:
+        if slip is None or caller.subjob is None:
             return None
-        now = self._clock()
-        ttl_seconds = caller.expires_at - slip.issued_at
-        left_seconds = caller.expires_at - now
-        if left_seconds > max(ttl_seconds / 2, lease_seconds) or slip.ends_at <= caller.expires_at:
+        now, ends_at = self._clock(), caller.expires_at
+        ttl_seconds, left_seconds = ends_at - slip.issued_at, ends_at - now
+        if left_seconds > lease_seconds and left_seconds > ttl_seconds / 2:
+            return None
+        if slip.ends_at <= ends_at:
             return None
         claims: dict[str, Any] = {
             "owner": caller.owner,

@@ -43,8 +43,9 @@ body = {
 }
 if len(sys.argv) > 3:
     body["plan"] = {"phases": [{"name": name} for name in sys.argv[3:]]}
+url = text["HTLeaseURL"].replace("http+insecure:", "http:")
 request = urllib.request.Request(
-    f"{text['HTLeaseURL']}/v1/workflows/{workflow}/subjobs/{subjob}/acquire",
+    f"{url}/v1/workflows/{workflow}/subjobs/{subjob}/acquire",
     data=json.dumps(body).encode(),
     headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
 )

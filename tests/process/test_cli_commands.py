@@ -399,7 +399,7 @@ def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_pa
     assert checks(1, "--admin-token-file", wrong)["token"]["verdict"] == "problem"
     minted = lab.ok("token", "mint", "--workflow", "w").strip()
     job_token = checks(0, more={"BEARER_TOKEN": minted, "XDG_STATE_HOME": str(tmp_path)})
-    assert "job token" in job_token["token"]["finding"]
+    assert "a token for some workflows only" in job_token["token"]["finding"]
     broken = tmp_path / "htlease-ep.pyz"
     broken.write_text("raise SystemExit(1)\n")
     assert checks(1, "--pyz", broken)["wrapper"]["verdict"] == "problem"
