@@ -37,7 +37,7 @@ EXIT_CONFIGURATION = 78
 #: What to do about a refusal whose own text does not say it.
 _NEXT_STEP = {
     "unauthorized": "give a valid token: --admin-token-file, or see `htlease doctor`",
-    "forbidden": "use one that is (`htlease token mint` makes them) or the admin token: --admin-token-file",
+    "forbidden": "use one that is, see `htlease token mint --help`, or the admin token",
     "unknown-subjob": "`htlease list` shows the workflows, `htlease list WORKFLOW` their subjobs",
 }
 _CONFIGURATION_CODES = ("unauthorized", "forbidden")
