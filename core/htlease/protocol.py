@@ -8,6 +8,7 @@ as mere data, `client_at`. Replies are their fields. Instants are RFC 3339 UTC, 
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -121,6 +122,7 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
     )
 
 
+@functools.lru_cache(maxsize=1000)
 def rfc3339(at: float) -> str:
     """Return an instant (seconds since 1970) as RFC 3339 UTC with milliseconds."""
     moment = datetime.datetime.fromtimestamp(at, datetime.timezone.utc)

@@ -96,6 +96,7 @@ class BodyReader:
         path_field = "phase" if call in PHASE_CALLS else None
         fields = _fields_of(command, without=path_field)
         self._names = tuple(field[0] for field in fields)
+        self._parts = [(name, part) for name, part in _PARTS.items() if name in self._names]
         self.struct = msgspec.defstruct(
             f"{command.__name__}Body",
             [*fields, ("request_id", RequestId), ("client_at", ClientAt | None, None)],
@@ -113,16 +114,19 @@ class BodyReader:
             # None only stands for what is absent: every other default is None itself.
             if (value := getattr(sent, name)) is not None
         }
-        for name, part in _PARTS.items():
+        for name, part in self._parts:
             if name in values:
                 values[name] = part(values[name])
         if phase is not None:
             values["phase"] = check_name("phase", phase)
+        command = self._command(**values)
+        if self._command is m.Renew and "details" not in values:
+            return Sent(command, sent.request_id, sent.client_at, b"")  # looked at by nobody
         client_at, sent.client_at = sent.client_at, None
         digest = hashlib.blake2b(self._salt, digest_size=16)
         digest.update((phase or "").encode())
         digest.update(_msgpack.encode(sent))
-        return Sent(self._command(**values), sent.request_id, client_at, digest.digest())
+        return Sent(command, sent.request_id, client_at, digest.digest())
 
 
 def _read_plan(body: msgspec.Struct) -> Plan:

@@ -6,6 +6,7 @@ This is what the server spends its time on, so it is plain calls: no task, no fu
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from time import perf_counter
 
@@ -31,6 +32,8 @@ from htlease_server.workflow import PutWorkflow
 
 INTERNAL = m.Rejection("internal", "the server made a mistake; its log says more")
 VIA_MAX_CHARS = 200
+#: Names that need not be read and checked again.
+KEYS_KEPT = 20_000
 
 
 class Exchange:
@@ -147,7 +150,12 @@ class Commands:
 
 def key_of(parts: tuple[bytes, ...]) -> SubjobKey:
     """Return the subjob that a path names; raises InvalidField."""
-    return SubjobKey(routes.decoded("workflow", parts[0]), routes.decoded("subjob", parts[1]))
+    return _key(parts[0], parts[1])
+
+
+@functools.lru_cache(maxsize=KEYS_KEPT)
+def _key(workflow: bytes, subjob: bytes) -> SubjobKey:
+    return SubjobKey(routes.decoded("workflow", workflow), routes.decoded("subjob", subjob))
 
 
 def note_minted(minted: Minted, by: Caller, what: str) -> None:

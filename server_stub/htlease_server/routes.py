@@ -83,13 +83,40 @@ def _tree() -> _Node:
 
 
 _TREE = _tree()
+_WORKFLOWS = [b"", b"v1", b"workflows"]
+
+
+def _methods_at(template: str) -> Mapping[bytes, Route]:
+    return {route.method.encode(): route for route in ROUTES if route.template == template}
+
+
+#: The last part of the path of a subjob's calls -> what `find` gives for them.
+_SUBJOB_CALLS = {call.encode(): _methods_at(f"{_SUBJOB}/{call}") for call in SUBJOB_CALLS}
+_PHASE_CALLS = {
+    call.encode(): _methods_at(f"{_SUBJOB}/phases/{{phase}}/{call}") for call in PHASE_CALLS
+}
 
 
 def find(raw_path: bytes) -> Found | None:
     """Return the calls at a path, or None when there are none."""
+    parts = raw_path.split(b"/")
+    # What nearly every request is for, without a walk through the tree.
+    if len(parts) > 6 and parts[:3] == _WORKFLOWS and parts[4] == b"subjobs":
+        if len(parts) == 7:
+            methods = _SUBJOB_CALLS.get(parts[6])
+            if methods is not None:
+                return Found(methods, (parts[3], parts[5]))
+        elif len(parts) == 9 and parts[6] == b"phases":
+            methods = _PHASE_CALLS.get(parts[8])
+            if methods is not None:
+                return Found(methods, (parts[3], parts[5], parts[7]))
+    return _walk(parts)
+
+
+def _walk(path: list[bytes]) -> Found | None:
     node: _Node | None = _TREE
     parts = []
-    for part in raw_path.split(b"/")[1:]:
+    for part in path[1:]:
         assert node is not None
         following = node.get(part)
         if following is None:
