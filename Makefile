@@ -37,6 +37,10 @@ ep: $(VENV) ## Build dist/htlease-ep.pyz, the one file for execution points
 bench: $(VENV) ## Measure; prints all and writes bench/results.json
 	$(PY) -m bench
 
+bench-peers: $(VENV) ## Install etcd and PostgreSQL (Debian, as root), and measure against them
+	apt-get install -qy --no-install-recommends etcd-server etcd-client postgresql
+	$(PY) -m bench --only echo --only peers
+
 diagrams: $(VENV) ## Draw the diagrams in docs/ again from the tables in the code
 	.venv/bin/htlease graph --write docs/lifecycle.md
 
@@ -46,4 +50,4 @@ docs: $(VENV) ## Build the manual into docs/_build/html
 clean: ## Remove what was built (not the pool; see `htlease pool down`)
 	rm -rf dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo test test-unit test-process test-pool lint ep bench diagrams docs clean
+.PHONY: help venv demo test test-unit test-process test-pool lint ep bench bench-peers diagrams docs clean

@@ -16,95 +16,25 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.comparing import measure_compared
 from bench.dag import measure_dag
 from bench.hooks import measure_hooks
+from bench.jobs import CONNECTIONS, Workflows, checked, full_load, htlease, prepared
 from bench.load import Outcome, closed_loop, open_loop, post
-from bench.machine import Running, fdatasyncs_per_second, server
+from bench.machine import fdatasyncs_per_second, memory_mib, processor, server
+from bench.million import measure_million
 
-CONNECTIONS = 64
-MEASURED = ("echo", "writes", "leases", "wrapper", "hooks")
+MEASURED = ("echo", "writes", "leases", "peers", "million", "wrapper", "hooks")
+#: Asked for by name: a part of `peers`, and what needs HTCondor and is long.
+BY_NAME = ("postgres", "dag")
+LEASES = 1_000_000
 ROUNDS = 5
 WRAPPER_RUNS = 15
 PROJECT = Path(__file__).resolve().parents[1]
-NONCE = "bench-nonce-0123456789"
-PHASES = ("stage-in", "compute", "stage-out")
-PLAN = [{"name": "stage-in"}, {"name": "compute", "restart": "resume"}, {"name": "stage-out"}]
-
-
-class Workflows:
-    """Prepared requests on behalf of many jobs, with a job token for each workflow."""
-
-    def __init__(self, running: Running, name: str, count: int = CONNECTIONS) -> None:
-        self._ids = itertools.count()
-        self.names = [f"{name}-{number}" for number in range(count)]
-        self._tokens = {workflow: _mint(running, workflow) for workflow in self.names}
-
-    def _request(self, workflow: str, subjob: int, call: str, **body: Any) -> bytes:
-        body = {"request_id": f"bench-{next(self._ids):012d}", "nonce": NONCE, **body}
-        path = f"/v1/workflows/{workflow}/subjobs/s-{subjob:06d}/{call}"
-        return post(path, self._tokens[workflow], json.dumps(body).encode())
-
-    def acquire(self, workflow: str, subjob: int) -> bytes:
-        """Return the request of a first attempt, with all that a wrapper sends."""
-        return self._request(
-            workflow,
-            subjob,
-            "acquire",
-            global_job_id=f"ap1.example.org#{subjob}.0#1795225431",
-            evidence={"job_starts": 1, "shadow_starts": 1, "shadow_birthdate": 1795225431},
-            place={"machine": "ep1", "slot": "slot1_1@ep1", "startd": "<10.0.0.1:9618>#17952"},
-            host="ep1.example.org",
-            plan={"phases": PLAN},
-            ttl_seconds=3600,
-        )
-
-    def lives(self, workflow: str, subjobs: range) -> Iterator[bytes]:
-        """Yield the durable writes of whole jobs, one job after the other."""
-        for subjob in subjobs:
-            yield self.acquire(workflow, subjob)
-            for phase in PHASES:
-                yield self._request(workflow, subjob, f"phases/{phase}/enter", fence=1)
-                yield self._request(workflow, subjob, f"phases/{phase}/complete", fence=1)
-            yield self._request(workflow, subjob, "exited", fence=1, exit_code=0)
-
-    def each(
-        self, make: Callable[[str, int], bytes], subjobs: Iterable[int]
-    ) -> list[Iterator[bytes]]:
-        """Return one iterator of requests for each workflow."""
-        wanted = list(subjobs)
-
-        def requests(workflow: str) -> Iterator[bytes]:
-            return (make(workflow, subjob) for subjob in wanted)
-
-        return [requests(workflow) for workflow in self.names]
-
-    def all_lives(self, subjobs: range) -> list[Iterator[bytes]]:
-        """Return one iterator of whole jobs for each workflow."""
-        return [self.lives(workflow, subjobs) for workflow in self.names]
-
-    def renew(self, workflow: str, subjob: int) -> bytes:
-        """Return a renewal."""
-        return self._request(workflow, subjob, "renew", fence=1)
-
-
-def _mint(running: Running, workflow: str) -> str:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{running.port}/v1/tokens",
-        json.dumps({"workflow": workflow, "ttl_seconds": 86400}).encode(),
-        {"Authorization": f"Bearer {running.admin_token}"},
-    )
-    with urllib.request.urlopen(request) as answer:
-        return str(json.load(answer)["token"])
-
-
-def _prepared(iterators: Sequence[Iterator[bytes]]) -> list[Iterator[bytes]]:
-    """Make all requests beforehand, so that making them costs the server nothing."""
-    return [iter(list(iterator)) for iterator in iterators]
 
 
 def _interleaved(iterators: Sequence[Iterator[bytes]]) -> Iterator[bytes]:
@@ -116,14 +46,8 @@ def _spread(subjobs: range) -> Iterator[int]:
     return (subjobs[number * 37 % len(subjobs)] for number in itertools.count())
 
 
-def _checked(outcome: Outcome) -> Outcome:
-    if outcome.refusals:
-        raise SystemExit(f"the load was refused: {outcome.refusals}")
-    return outcome
-
-
 def _ms(outcome: Outcome) -> dict[str, float]:
-    _checked(outcome)
+    checked(outcome)
     return {
         "p50_ms": round(outcome.percentile_ms(50), 2),
         "p99_ms": round(outcome.percentile_ms(99), 2),
@@ -137,7 +61,7 @@ def measure_echo(directory: Path) -> dict[str, Any]:
         request = post("/v1/workflows/w/subjobs/s/phases/p/enter", "x" * 300, b"x" * 90)
         outcome = closed_loop(running.port, [itertools.repeat(request)] * CONNECTIONS, seconds=4)
         return {
-            "per_second": round(_checked(outcome).per_second),
+            "per_second": round(checked(outcome).per_second),
             "server_cpu_us_each": round(
                 running.cpu_seconds() / len(outcome.latencies_seconds) * 1e6
             ),
@@ -146,15 +70,15 @@ def measure_echo(directory: Path) -> dict[str, Any]:
 
 def measure_writes(directory: Path) -> dict[str, Any]:
     """Whole jobs, every write durable before its answer; then the same at 1,000 a second."""
-    with _htlease(directory) as running:
+    with htlease(directory) as running:
         workflows = Workflows(running, "warm")
-        closed_loop(running.port, _prepared(workflows.all_lives(range(10))))
-        rounds = [_full_load(running, f"full{number}") for number in range(ROUNDS)]
+        closed_loop(running.port, prepared(workflows.all_lives(range(10))))
+        rounds = [full_load(running, f"full{number}") for number in range(ROUNDS)]
         workflows = Workflows(running, "calm")
         calm = open_loop(
             running.port, _interleaved(workflows.all_lives(range(20))), per_second=1000, seconds=10
         )
-        rates = sorted(round(_checked(outcome).per_second) for outcome, _ in rounds)
+        rates = sorted(round(checked(outcome).per_second) for outcome, _ in rounds)
         return {
             "per_second": statistics.median_low(rates),
             "per_second_of_each_round": rates,
@@ -164,31 +88,21 @@ def measure_writes(directory: Path) -> dict[str, Any]:
         }
 
 
-def _full_load(running: Running, prefix: str) -> tuple[Outcome, int]:
-    """Return one round of whole jobs as fast as they go, and the server's µs for each request."""
-    workflows = Workflows(running, prefix)
-    requests = _prepared(workflows.all_lives(range(40)))
-    before = running.cpu_seconds()
-    outcome = closed_loop(running.port, requests)
-    cpu_seconds = running.cpu_seconds() - before
-    return outcome, round(cpu_seconds / len(outcome.latencies_seconds) * 1e6)
-
-
 def measure_leases(directory: Path, leases: int) -> dict[str, Any]:
     """Renewals and durable writes spread over a number of live leases, and the memory."""
-    with _htlease(directory) as running:
+    with htlease(directory) as running:
         names = min(CONNECTIONS, leases)
         each = range(leases // names)
         workflows = Workflows(running, "live", names)
-        _checked(closed_loop(running.port, _prepared(workflows.each(workflows.acquire, each))))
+        checked(closed_loop(running.port, prepared(workflows.each(workflows.acquire, each))))
         rounds = max(1, 60_000 // (names * len(each)))
         renewals = workflows.each(workflows.renew, [*each] * rounds)
-        renewed = closed_loop(running.port, _prepared(renewals))
-        calm = _prepared(workflows.each(workflows.renew, itertools.islice(_spread(each), 125)))
+        renewed = closed_loop(running.port, prepared(renewals))
+        calm = prepared(workflows.each(workflows.renew, itertools.islice(_spread(each), 125)))
         spread = open_loop(running.port, _interleaved(calm), per_second=1000, seconds=names / 8)
         return {
             "leases": names * len(each),
-            "renewals_per_second": round(_checked(renewed).per_second),
+            "renewals_per_second": round(checked(renewed).per_second),
             "renewals_at_1000_per_second": _ms(spread),
             "server_rss_mib": round(running.rss_mib()),
         }
@@ -206,7 +120,7 @@ def _hooks(directory: Path) -> dict[str, Any]:
     place.mkdir()
     pyz, state = _built(place), place / "state"
     state.mkdir()
-    with _htlease(state) as running:
+    with htlease(state) as running:
         return measure_hooks(place, pyz, f"http://127.0.0.1:{running.port}", running.admin_token)
 
 
@@ -219,7 +133,7 @@ def measure_wrapper(directory: Path) -> dict[str, Any]:
     state.mkdir()
     commands = {"bare_ms": bare, "start_and_imports_ms": [python, str(pyz), "run", "--help"]}
     spent: dict[str, list[float]] = {name: [] for name in (*commands, "wrapped_ms")}
-    with _htlease(state) as running:
+    with htlease(state) as running:
         environment = {
             "PATH": os.environ["PATH"],
             "HTLEASE_URL": f"http://127.0.0.1:{running.port}",
@@ -235,22 +149,13 @@ def measure_wrapper(directory: Path) -> dict[str, Any]:
     return {**medians, "extra_ms": round(medians["wrapped_ms"] - medians["bare_ms"], 1)}
 
 
-def _htlease(directory: Path) -> Any:
-    for path in directory.glob("*"):
-        path.unlink()
-    return server(
-        directory,
-        "htlease_server",
-        *("--listen", "127.0.0.1:0", "--state-dir", str(directory), "--log-level", "warning"),
-    )
-
-
 def main() -> int:
     """Run what was asked for and write the results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", choices=(*MEASURED, "dag"), action="append")
+    parser.add_argument("--only", choices=(*MEASURED, *BY_NAME), action="append")
     parser.add_argument("--directory", type=Path, help="where the stores lie; default: a new one")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results.json")
+    parser.add_argument("--leases", type=int, default=LEASES, help="live ones, for million")
     parser.add_argument("--dag-nodes", type=int, default=2000)
     parser.add_argument("--dag-universe", choices=("vanilla", "local"), default="vanilla")
     given = parser.parse_args()
@@ -260,8 +165,11 @@ def main() -> int:
         "cpus": os.cpu_count(),
         "connections": CONNECTIONS,
     }
+    results["processor"], results["memory_mib"] = processor(), memory_mib()
     with tempfile.TemporaryDirectory(dir=given.directory or Path(__file__).parent) as name:
         directory = Path(name)
+        for part in ("peers", "postgres", "million"):
+            (directory / part).mkdir()
         results["fdatasync_per_second"] = round(fdatasyncs_per_second(directory))
         if "echo" in wanted:
             results["echo"] = measure_echo(directory)
@@ -269,6 +177,11 @@ def main() -> int:
             results["durable_writes"] = measure_writes(directory)
         if "leases" in wanted:
             results["live_leases"] = [measure_leases(directory, n) for n in (100, 100_000)]
+        for name in ("peers", "postgres"):
+            if name in wanted:
+                results[name] = measure_compared(directory / name, name == "postgres")
+        if "million" in wanted:
+            results["million"] = measure_million(directory / "million", given.leases)
         if "wrapper" in wanted:
             results["wrapper"] = measure_wrapper(directory)
         if "hooks" in wanted:

@@ -7,8 +7,9 @@ length of an answer.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -90,11 +91,15 @@ def post(path: str, token: str, body: bytes, method: str = "POST") -> bytes:
     ).encode() + body
 
 
-def closed_loop(port: int, requests: list[Iterator[bytes]], seconds: float = 1e9) -> Outcome:
+def closed_loop(
+    port: int | Sequence[int], requests: list[Iterator[bytes]], seconds: float = 1e9
+) -> Outcome:
     """Send from one connection for each iterator, each as fast as it is answered.
 
-    Ends when the iterators are used up, or after a time.
+    Ends when the iterators are used up, or after a time. Of several ports the connections take
+    turns.
     """
+    ports = itertools.cycle([port] if isinstance(port, int) else port)
 
     async def run() -> Outcome:
         loop, outcome = asyncio.get_running_loop(), Outcome()
@@ -115,7 +120,7 @@ def closed_loop(port: int, requests: list[Iterator[bytes]], seconds: float = 1e9
 
         for iterator in requests:
             _, connection = await loop.create_connection(
-                lambda: _Connection(outcome, on_answer), "127.0.0.1", port
+                lambda: _Connection(outcome, on_answer), "127.0.0.1", next(ports)
             )
             source[connection] = iterator
         connections = list(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,17 @@ def server(directory: Path, *command: str) -> Iterator[Running]:
 @contextlib.contextmanager
 def _nothing() -> Iterator[None]:
     yield
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else "unknown"
+
+
+def memory_mib() -> int:
+    """Return how much memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
 def fdatasyncs_per_second(directory: Path, seconds: float = 2.0, size_bytes: int = 4096) -> float:
