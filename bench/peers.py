@@ -90,27 +90,36 @@ class Etcd:
 
     def round(self) -> float:
         """Return puts per second over one round."""
-        with self._check("perf") as process:
+        with self._check() as process:
             time.sleep(1)
             before, started_at = self._puts(), time.monotonic()
             time.sleep(SECONDS)
             puts, seconds = self._puts() - before, time.monotonic() - started_at
+            assert process.poll() is None, "etcdctl check perf ended early"
             process.send_signal(signal.SIGKILL)
         return puts / seconds
 
     def whole_check(self) -> str:
         """Return what a whole `check perf` says, in one line; takes a minute."""
-        with self._check("perf") as process:
+        with self._check() as process:
             assert process.stdout is not None
             lines = process.stdout.read().splitlines()
         return "; ".join(line for line in lines if re.match("PASS:|FAIL:|Slowest|Throughput", line))
 
     @contextlib.contextmanager
-    def _check(self, what: str) -> Iterator[subprocess.Popen[str]]:
-        command = ["etcdctl", f"--endpoints={self._url}", "check", what, "--load=xl"]
+    def _check(self) -> Iterator[subprocess.Popen[str]]:
+        etcdctl = ["etcdctl", f"--endpoints={self._url}"]
+        environment = {**os.environ, "ETCDCTL_API": "3"}
+        # It does not start while there are keys of an earlier check.
+        subprocess.run(
+            [*etcdctl, "del", "--prefix", "/etcdctl-check-perf/", "--command-timeout=60s"],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         with subprocess.Popen(
-            command,
-            env={**os.environ, "ETCDCTL_API": "3"},
+            [*etcdctl, "check", "perf", "--load=xl"],
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
