@@ -49,6 +49,7 @@ class RelayProcess:
         self.state = self.directory / "relay-state"
         self.token = self.directory / "admin.token"
         self._options = options
+        self._operator_token = lab.server.operator_token()
         self._process: subprocess.Popen[bytes] | None = None
 
     def beside(self, name: str) -> RelayProcess:
@@ -69,7 +70,7 @@ class RelayProcess:
             if not (library / place.name).exists():
                 (library / place.name).symlink_to(place)
         self.token.touch(mode=0o600)
-        self.token.write_text(self.lab.server.operator_token())
+        self.token.write_text(self._operator_token)
         command = self.lab.pool.command(
             [
                 *("python3", "-m", "htlease_admin.cli", "relay", "--socket", str(self.socket)),

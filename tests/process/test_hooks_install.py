@@ -136,6 +136,15 @@ def test_uninstalling_leaves_every_byte_as_it_was_before(machine: Machine, role:
     assert machine.snapshot() == before
 
 
+@pytest.mark.parametrize("macro", ["HTLEASE_URL", "HTLEASE_JOB_URL"])
+def test_a_url_that_no_job_would_give_its_token_is_refused(machine: Machine, macro: str) -> None:
+    before = machine.snapshot()
+    said = machine.refused(machine.install("ap", "--set", f"{macro}=http://lease.example.org"))
+    assert "http+insecure://lease.example.org" in said
+    assert machine.snapshot() == before
+    machine.ok(machine.install("ap", "--set", f"{macro}=http+insecure://lease.example.org"))
+
+
 def test_a_dry_run_shows_the_file_as_a_diff_and_writes_nothing(machine: Machine) -> None:
     before = machine.snapshot()
     shown = machine.ok(machine.install("ep", "--url", _URL, "--dry-run"))

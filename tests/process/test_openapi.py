@@ -24,6 +24,9 @@ CALLERS: dict[str, Callable[[ServerProcess], str]] = {
     "admin": lambda server: server.admin_token,
     "workflow": lambda server: server.token("0"),
     "job": lambda server: server.token("0", subjob="0"),
+    "submitter": lambda server: server.ask(
+        "POST", "tokens", {"role": "submitter", "name": "alice"}
+    )["token"],
     "nobody": lambda server: "no.such.token",
 }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from htlease.errors import BadConfig
+from htlease.journal import CHIRP_URL
+from htlease.transport import HttpTransport
 from htlease_admin import installed_version
 from htlease_admin.checks import OK, PROBLEM, WARNING, Check
 from htlease_admin.hooks.condor_config import CondorConfig, find_config
@@ -53,6 +55,10 @@ def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise click.BadParameter(f"{text!r} is not an absolute path")
     return text
+
+
+#: Macros that name the server, for hooks and for jobs.
+_URLS = ("HTLEASE_URL", "HTLEASE_JOB_URL")
 
 
 @click.group()
@@ -114,6 +120,8 @@ def install_command(
         **dict(map(_setting, more)),
     }
     settings = chosen_settings(previous, given)
+    for name in _URLS:
+        _check_url(settings.get(name))
     text = new_text(part, installed_version() or "unknown", settings)
     content = find_pyz(pyz).read_bytes()
     _say_which(config)
@@ -131,6 +139,12 @@ def install_command(
         if check.verdict != OK:
             click.echo(f"{check.verdict + ':':14} {check.finding}; {check.remedy}")
     _reconfigure(config, reconfig)
+
+
+def _check_url(url: str | None) -> None:
+    """Raise BadConfig for a URL to which no job would give its token."""
+    if url and url != CHIRP_URL and "$(" not in url:
+        HttpTransport(url, "any-token")
 
 
 @hooks.command("uninstall")
