@@ -105,6 +105,11 @@ class LeaseServer:
             body["reason"] = reason
         return self._send("PUT", f"/{protocol.VERSION}/flags/{quote(name, safe='')}", "name", body)
 
+    def trim(self, older_than_seconds: float, after: int, dry_run: bool) -> Document:
+        """Take one step of a trim, or say what it would take: {"workflows", "next"}."""
+        body = {"older_than_seconds": older_than_seconds, "after": after, "dry_run": dry_run}
+        return self._send("POST", f"/{protocol.VERSION}/trim", "workflows", body)
+
     def mint_token(
         self, workflow: str, subjob: str | None, ttl_seconds: float, **more: object
     ) -> Document:

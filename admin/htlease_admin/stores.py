@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from htlease.errors import BadConfig, HTLeaseError
+from htlease_admin.lease_server import LeaseServer
+from htlease_admin.parameters import DURATION
+from htlease_admin.session import pass_server
 from htlease_admin.settings import state_directory
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _SHOWN_MAX = 50
+#: Between two steps of a trim: the server has four fifths of the time for others.
+_PAUSE_PARTS = 4
+_PAUSE_SECONDS = 0.02
+_AGE_MIN_SECONDS = 86400.0
 
 
 class CheckFailed(HTLeaseError):
@@ -185,3 +192,41 @@ def import_command(file: Path, url: str | None) -> None:
     click.echo(
         f"{_url(url)}: {tail.workflows} workflows, {tail.subjobs} subjobs, {tail.events} events"
     )
+
+
+@store.command()
+@click.option(
+    "--older",
+    "older_than_seconds",
+    required=True,
+    type=DURATION,
+    help="How long nothing has changed in a workflow, e.g. 30d; a day at least.",
+)
+@click.option("--dry-run", is_flag=True, help="Delete nothing; list what would go.")
+@pass_server
+def trim(server: LeaseServer, older_than_seconds: float, dry_run: bool) -> None:
+    """Delete the subjobs of workflows that have been closed for long, with their histories.
+
+    The running server does it, in steps of some ten milliseconds with pauses between. Workflows
+    with an open subjob are left as they are; of the others name, owner, plan and labels stay. Can
+    be stopped and begun again at any time.
+    """
+    if older_than_seconds < _AGE_MIN_SECONDS:
+        raise click.BadParameter("a day (1d) is the least", param_hint="--older")
+    workflows: dict[str, int] = {}
+    after: int | None = 0
+    while after is not None:
+        started = time.monotonic()
+        step = server.trim(older_than_seconds, after, dry_run)
+        for found in step["workflows"]:
+            name = found["workflow"]
+            workflows[name] = workflows.get(name, 0) + found["subjobs"]
+        after = step["next"]
+        if not dry_run and after is not None:
+            time.sleep(max(_PAUSE_SECONDS, _PAUSE_PARTS * (time.monotonic() - started)))
+    if dry_run:
+        for name, subjobs in workflows.items():
+            click.echo(f"{name}: {subjobs} subjobs")
+    subjobs = sum(workflows.values())
+    gone = "would be deleted" if dry_run else "were deleted"
+    click.echo(f"{subjobs} subjobs of {len(workflows)} workflows {gone}.")

@@ -6,21 +6,30 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from htlease import messages as m
-from htlease.errors import BadConfig
+from htlease.errors import BadConfig, InvalidField
 from htlease.protocol import rfc3339
 from htlease_server.auth import Gate
-from htlease_server.bodies import REVOKE_DECODER, ROTATE_DECODER, TOKEN_DECODER, decode
+from htlease_server.bodies import (
+    REVOKE_DECODER,
+    ROTATE_DECODER,
+    TOKEN_DECODER,
+    TRIM_DECODER,
+    decode,
+)
 from htlease_server.call import Call
 from htlease_server.caller import Caller
 from htlease_server.commands import Commands, note_minted
 from htlease_server.deeds import MINT, REVOKE, ROTATE, Deed
 from htlease_server.keys import KeyFiles
 from htlease_server.logs import note
-from htlease_server.reading import Reading
+from htlease_server.reading import LIMIT_MAX, Reading
 from htlease_server.roles import Role
 from htlease_server.store import DeedRow
 from htlease_server.tokens import Wanted, why_not_mint
+from htlease_server.trimming import AGE_MIN_SECONDS, Trim, Trimmed
 from htlease_server.wire import Answer, Refusal, document, problem
+
+_AGE_MAX_SECONDS = 3660 * 86400.0
 
 
 class Administration:
@@ -40,6 +49,7 @@ class Administration:
             "keys": self._keys,
             "rotate-key": self._rotate,
             "audit": self._audit,
+            "trim": self._trim,
         }
 
     async def _mint(self, call: Call) -> Answer:
@@ -100,6 +110,32 @@ class Administration:
             reason=body.reason,
         )
         return document({"revoked_at": rfc3339(outcome.at)})
+
+    async def _trim(self, call: Call) -> Answer:
+        body = decode(TRIM_DECODER, call.request.body)
+        if not AGE_MIN_SECONDS <= body.older_than_seconds <= _AGE_MAX_SECONDS:
+            raise InvalidField(
+                "older_than_seconds", f"is not {AGE_MIN_SECONDS:g} to {_AGE_MAX_SECONDS:g}"
+            )
+        before = self._gate.now() - body.older_than_seconds
+        limit = LIMIT_MAX if body.dry_run else 1
+        found = await self._reading.closed_workflows(before, body.after, limit)
+        last = found[-1][0] if found else None
+        if body.dry_run or not found:
+            listed = [{"workflow": name, "subjobs": count} for _, name, count in found]
+            return document({"workflows": listed, "next": last if len(found) == limit else None})
+        workflow_id, name, _ = found[0]
+        trim = Trim(workflow_id, name, before)
+        outcome = await self._commands.put(trim, call.caller, call.via)
+        if isinstance(outcome, m.Rejection):
+            return problem(outcome)
+        assert isinstance(outcome, Trimmed)
+        return document(
+            {
+                "workflows": [{"workflow": name, "subjobs": outcome.subjobs}],
+                "next": workflow_id if outcome.is_done else workflow_id - 1,
+            }
+        )
 
     async def _tokens(self, call: Call) -> Answer:
         found = await self._reading.deeds(MINT, call.number("after", 0), call.limit)

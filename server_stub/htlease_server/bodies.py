@@ -300,5 +300,18 @@ FLAG_DECODER = msgspec.json.Decoder(FlagBody)
 MAINTENANCE_DECODER = msgspec.json.Decoder(MaintenanceBody)
 WORKFLOW_DECODER = msgspec.json.Decoder(WorkflowBody)
 TOKEN_DECODER = msgspec.json.Decoder(TokenBody)
+
+
+class TrimBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A step of letting workflows go that have been closed for so long."""
+
+    older_than_seconds: float
+    #: Where to go on: `next` of the step before.
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    #: Delete nothing, and tell of a page of workflows.
+    dry_run: bool = False
+
+
+TRIM_DECODER = msgspec.json.Decoder(TrimBody)
 REVOKE_DECODER = msgspec.json.Decoder(RevokeBody)
 ROTATE_DECODER = msgspec.json.Decoder(RotateBody)

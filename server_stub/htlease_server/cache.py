@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from htlease.attempt import SubjobKey
-from htlease.subjob import SubjobState
+from htlease.subjob import CLOSED, SubjobState
 from htlease_server.history import snapshot_of
 from htlease_server.store import SubjobRow
 
@@ -77,6 +77,13 @@ class SubjobCache:
         """Keep an entry."""
         self._entries[key] = entry
         self._size_bytes += entry.size_bytes
+
+    def is_open(self, workflow: str) -> bool:
+        """Tell whether any of a workflow's subjobs that are in memory is not closed."""
+        return any(
+            key.workflow == workflow and entry.state.status not in CLOSED
+            for key, entry in self._entries.items()
+        )
 
     def forget(self, key: SubjobKey) -> None:
         """Drop an entry."""

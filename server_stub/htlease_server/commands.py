@@ -25,6 +25,7 @@ from htlease_server.maintenance import PutMaintenance
 from htlease_server.store import DeedRow, FlagRow, MaintenanceRow, WorkflowRow
 from htlease_server.tally import RequestTally
 from htlease_server.tokens import Minted, OwnTokens
+from htlease_server.trimming import Trim, Trimmed
 from htlease_server.turn import Answer, Crashed, QueueFull, Waiting
 from htlease_server.wire import Answer as HttpAnswer
 from htlease_server.wire import Refusal, Replier, Request, document, problem
@@ -119,7 +120,7 @@ class Commands:
             note_command(call, waiting, outcome, seconds)
         if isinstance(outcome, m.Rejection):
             return problem(outcome, waiting.key)
-        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow, DeedRow))
+        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow, DeedRow, Trimmed))
         reply = reply_document(outcome)
         if isinstance(outcome, m.Renewal) and outcome.order == "continue":
             # A holder gets a token in place of one that will not last much longer.
@@ -131,7 +132,7 @@ class Commands:
 
     async def put(
         self,
-        put: PutWorkflow | PutMaintenance | PutFlag | Deed,
+        put: PutWorkflow | PutMaintenance | PutFlag | Deed | Trim,
         caller: Caller,
         via: bytes | None,
         is_own_only: bool = False,

@@ -15,15 +15,22 @@ from htlease.lifecycle import decide, replayed_reply
 from htlease.subjob import HELD, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
-from htlease_server.deeds import PUT_FLAG, PUT_MAINTENANCE, PUT_WORKFLOW, Deed
+from htlease_server.deeds import PUT_FLAG, PUT_MAINTENANCE, PUT_WORKFLOW, TRIM, Deed
 from htlease_server.flags import PutFlag, down_for
 from htlease_server.history import EVENT_NAMES, data_of, ids_in
 from htlease_server.keeper import Keeper
 from htlease_server.logs import note
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.store import DeedRow, HistoryRow, WorkflowRow
+from htlease_server.trimming import Trim
 from htlease_server.turn import Crashed, Turn, Waiting
 from htlease_server.workflow import PutWorkflow, plan_in
+
+_GOING = m.Rejection(
+    "overloaded",
+    "this subjob has been closed for long and is being trimmed; come again",
+    retry_after_seconds=1.0,
+)
 
 
 def is_bare_renewal(waiting: Waiting) -> bool:
@@ -45,6 +52,8 @@ def take(turn: Turn, keeper: Keeper, waiting: Waiting) -> None:
             _put_maintenance(turn, keeper, waiting, waiting.sent)
         elif isinstance(waiting.sent, PutFlag):
             _put_flag(turn, keeper, waiting, waiting.sent)
+        elif isinstance(waiting.sent, Trim):
+            _trim(turn, keeper, waiting, waiting.sent)
         elif isinstance(waiting.sent, Deed):
             row = _note_deed(turn, waiting, waiting.sent)
             turn.answer(waiting, row, is_late=True)
@@ -61,6 +70,9 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
     others = _others(keeper, waiting, key.workflow)
     if others is not None:
         turn.answer(waiting, others, is_late=False)
+        return
+    if keeper.going and key in keeper.going:
+        turn.answer(waiting, _GOING, is_late=False)
         return
     entry = keeper.entry(key, turn.now)
     known = None
@@ -197,6 +209,14 @@ def _put_flag(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutFlag) -> Non
     data = {"flag": put.name, "is_up": put.is_up, "reason": put.reason}
     _note_deed(turn, waiting, Deed(PUT_FLAG, data=data))
     turn.answer(waiting, row, is_late=True)
+
+
+def _trim(turn: Turn, keeper: Keeper, waiting: Waiting, trim: Trim) -> None:
+    trimmed = keeper.trim(turn, trim)
+    if trimmed.subjobs:
+        data = {"subjobs": trimmed.subjobs, "events": trimmed.events}
+        _note_deed(turn, waiting, Deed(TRIM, trim.workflow, data=data))
+    turn.answer(waiting, trimmed, is_late=True)
 
 
 def _note_deed(turn: Turn, waiting: Waiting, deed: Deed) -> DeedRow:

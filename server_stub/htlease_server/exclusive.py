@@ -16,6 +16,7 @@ from htlease_server.cache import ENTRIES_MAX, Entry, SubjobCache
 from htlease_server.history import state_from
 from htlease_server.keeper import Vantage
 from htlease_server.store import FlagRow, Reader, Run, Store
+from htlease_server.trimming import SUBJOBS_MAX, Trim, Trimmed, chosen
 from htlease_server.turn import Turn
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import WorkflowBook
@@ -43,6 +44,7 @@ class ExclusiveKeeper:
         self.flags: Mapping[str, FlagRow] = {row.name: row for row in store.flags()}
         self.cache = SubjobCache(entries_max)
         self.fence_floor = store.fence_floor()
+        self.going: set[SubjobKey] = set()
         self._next_workflow_id, self._next_subjob_id = store.next_ids()
         self.book = WorkflowBook(self._reader.workflow, self._new_workflow_id)
         #: Row ID -> (deadline, ttl) of leases renewed since the last flush began, cached or not.
@@ -96,6 +98,28 @@ class ExclusiveKeeper:
         assert state.holder is not None
         self._unflushed[entry.id] = (state.deadline_at, state.holder.ttl_seconds)
 
+    def trim(self, turn: Turn, trim: Trim) -> Trimmed:
+        eligible = self._reader.closed_workflows(trim.before, trim.workflow_id - 1, 1)
+        if not eligible or eligible[0][0] != trim.workflow_id or self.cache.is_open(trim.workflow):
+            return Trimmed(0, 0, is_done=True)
+        rows = self._reader.closed_subjobs(trim.workflow_id, SUBJOBS_MAX)
+        batch, subjobs, events = turn.batch, 0, 0
+        for row, gone in chosen(self._reader, trim.workflow_id, rows):
+            key = SubjobKey(trim.workflow, row.name)
+            entry = self.cache.get(key)
+            if key in self.going or (entry is not None and entry.unwritten):
+                continue  # what the disk says of it is not the last word
+            if entry is not None:
+                self.cache.forget(key)
+            self.going.add(key)
+            turn.going.add(key)
+            batch.gone.append(gone)
+            batch.gone_counts[trim.workflow_id, row.status] -= 1
+            batch.fence_floor = max(batch.fence_floor, row.fence)
+            subjobs, events = subjobs + 1, events + gone.events
+        self.fence_floor = max(self.fence_floor, batch.fence_floor)
+        return Trimmed(subjobs, events, is_done=subjobs == eligible[0][2])
+
     def is_flush_due(self) -> bool:
         """Tell whether renewals in memory, or a sign of life, are to be written."""
         now = self._clock()
@@ -130,11 +154,13 @@ class ExclusiveKeeper:
             self._alive_at = turn.batch.alive.alive_at
             self._flushing = {}
         turn.release()
+        self.going -= turn.going
         turn.forget_old_requests()
 
     def undo(self, turn: Turn) -> None:
         """Go back to what was before a turn; a later turn has been undone before."""
         turn.release()
+        self.going -= turn.going
         self._flushed_at = turn.now
         if turn.batch.alive:
             self._unflushed = {**self._flushing, **self._unflushed}

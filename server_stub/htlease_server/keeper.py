@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from htlease.attempt import SubjobKey
 from htlease_server.cache import Entry, SubjobCache
 from htlease_server.store import FlagRow, Reader
+from htlease_server.trimming import Trim, Trimmed
 from htlease_server.turn import Turn, Waiting
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import WorkflowBook
@@ -39,6 +40,8 @@ class Keeper(Protocol):
     uptime: Uptime
     #: Every grant to a subjob whose earlier fences are not known here is above it.
     fence_floor: int
+    #: Subjobs whose deletion is not on the disk yet.
+    going: set[SubjobKey]
     #: By name; replaced as a whole.
     flags: Mapping[str, FlagRow]
 
@@ -64,6 +67,9 @@ class Keeper(Protocol):
 
     def renewed(self, entry: Entry) -> None:
         """Take note of a live lease of which nothing but the deadline has moved."""
+
+    def trim(self, turn: Turn, trim: Trim) -> Trimmed:
+        """Delete some subjobs of a workflow with this turn, if all of them are closed."""
 
     def reader(self) -> Reader:
         """Return a new connection for look-ups that sees what has been committed."""

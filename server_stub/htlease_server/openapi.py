@@ -18,6 +18,7 @@ from htlease_server.bodies import (
     RevokeBody,
     RotateBody,
     TokenBody,
+    TrimBody,
     WorkflowBody,
 )
 from htlease_server.limits import NAME, QUERY, state_limits
@@ -64,6 +65,7 @@ _BODIES: dict[str, type] = {
     "rotate-key": RotateBody,
     "put-maintenance": MaintenanceBody,
     "put-flag": FlagBody,
+    "trim": TrimBody,
 }
 _QUERIES = {
     "workflows": ("cursor", "limit"),

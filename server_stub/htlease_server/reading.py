@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -144,6 +144,12 @@ class Reading:
             }
 
         return await self._run(look_up)
+
+    async def closed_workflows(
+        self, before: float, after: int, limit: int
+    ) -> Sequence[tuple[int, str, int]]:
+        """Return (row ID, name, subjobs) of workflows that have been closed since an instant."""
+        return await self._run(lambda reader, at: reader.closed_workflows(before, after, limit))
 
     async def known_as(self, id_text: str) -> list[Document]:
         """Return the subjobs that were ever known by an ID."""

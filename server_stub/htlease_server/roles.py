@@ -51,7 +51,7 @@ MAY: Mapping[str, frozenset[Role]] = {
     "mint": _ON_ACCESS_POINT,
     **dict.fromkeys(("put-workflow", "cancel"), _SUBMITTING),
     **dict.fromkeys(("put-maintenance", "put-flag", "audit"), _OPERATING),
-    **dict.fromkeys(("tokens", "revoke", "keys", "rotate-key"), ADMINISTERING),
+    **dict.fromkeys(("tokens", "revoke", "keys", "rotate-key", "trim"), ADMINISTERING),
 }
 #: Calls for monitors and people, without any token.
 OPEN_TO_ALL = ("healthz", "readyz", "metrics", "openapi", "home")

@@ -49,6 +49,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/maintenance", "maintenance", "The times in which no lease runs out."),
     Route("PUT", "/v1/maintenance", "put-maintenance", "Start, change or end such a time."),
     Route("GET", "/v1/flags", "flags", "Flags that were ever changed, or those of a workflow."),
+    Route("POST", "/v1/trim", "trim", "Delete some of what has been closed for long."),
     Route("PUT", "/v1/flags/{flag}", "put-flag", "Raise or lower a flag."),
     Route("GET", "/healthz", "healthz", "The process answers."),
     Route("GET", "/readyz", "readyz", "The store takes writes."),

@@ -19,8 +19,10 @@ from htlease.errors import BadConfig
 from htlease_server.sqlite_insert import Insert, upsert
 from htlease_server.store import (
     Batch,
+    Closed,
     DeedRow,
     FlagRow,
+    Gone,
     HistoryRow,
     ListedRow,
     MaintenanceRow,
@@ -131,6 +133,26 @@ class SqliteReader:
     def totals(self) -> dict[str, int]:
         rows = self._db.execute("SELECT status, sum(subjobs) FROM subjob_count GROUP BY status")
         return dict(rows)
+
+    def closed_workflows(
+        self, before: float, after: int, limit: int
+    ) -> Sequence[tuple[int, str, int]]:
+        return self._db.execute(
+            "SELECT workflow_id, workflow.name, sum(subjobs) FROM subjob_count"
+            " JOIN workflow ON workflow.id = workflow_id WHERE workflow_id > ?"
+            " GROUP BY workflow_id, workflow.name HAVING sum(subjobs) > 0 AND max(changed_at) < ?"
+            " AND sum(CASE WHEN status IN ('complete', 'failed', 'cancelled') THEN 0"
+            " ELSE subjobs END) = 0 ORDER BY workflow_id LIMIT ?",
+            (after, before, limit),
+        ).fetchall()
+
+    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[Closed]:
+        rows = self._db.execute(
+            "SELECT id, name, status, fence FROM subjob WHERE workflow_id = ?"
+            " AND status IN ('complete', 'failed', 'cancelled') LIMIT ?",
+            (workflow_id, limit),
+        )
+        return [Closed(*row) for row in rows]
 
     def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
         return self._db.execute(
@@ -314,7 +336,7 @@ class SqliteStore(SqliteReader):
             _PUT_WORKFLOWS.run(db, batch.workflows)
             _PUT_SUBJOBS.run(db, [row[:-2] for row in batch.subjobs])
             _PUT_LEASES.run(db, batch.leases)
-            db.executemany(_COUNT, [(*of, count, batch.at) for of, count in batch.counts.items()])
+            db.executemany(_COUNT, batch.count_rows())
             _ADD_HISTORY.run(db, batch.history)
             _ADD_KNOWN_IDS.run(db, batch.known_ids)
             db.executemany(_PUT_MAINTENANCE, batch.maintenance)
@@ -323,6 +345,7 @@ class SqliteStore(SqliteReader):
             db.executemany("INSERT INTO server_run VALUES (?, ?)", batch.runs)
             db.executemany(_PUT_FLAG, batch.flags)
             _ADD_DEEDS.run(db, batch.deeds)
+            self._let_go(batch.gone)
             if batch.alive:
                 db.execute(
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",
@@ -336,6 +359,22 @@ class SqliteStore(SqliteReader):
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+
+    def _let_go(self, gone: Sequence[Gone]) -> None:
+        if not gone:
+            return
+        ids = [(row.id,) for row in gone]
+        workflows = [(workflow_id,) for workflow_id in {row.workflow_id for row in gone}]
+        known = [(id_text, row.id) for row in gone for id_text in row.known_ids]
+        for statement, rows in (
+            ("INSERT INTO trimming VALUES (?)", workflows),
+            ("DELETE FROM history WHERE subjob_id = ?", ids),
+            ("DELETE FROM trimming WHERE workflow_id = ?", workflows),
+            ("DELETE FROM known_id WHERE id_text = ? AND subjob_id = ?", known),
+            ("DELETE FROM lease WHERE subjob_id = ?", ids),
+            ("DELETE FROM subjob WHERE id = ?", ids),
+        ):
+            self._db.executemany(statement, rows)
 
     def reader(self) -> SqliteReader:
         return SqliteReader(_connect(self._path, read_only=True))

@@ -142,6 +142,24 @@ class FlagRow(NamedTuple):
     changed_at: float
 
 
+class Closed(NamedTuple):
+    """A subjob that is to be deleted, of a workflow that is closed."""
+
+    id: int
+    name: str
+    status: str
+    fence: int
+
+
+class Gone(NamedTuple):
+    """A subjob that is deleted, with the IDs by which it was found."""
+
+    id: int
+    workflow_id: int
+    known_ids: Sequence[str]
+    events: int
+
+
 @dataclass
 class Batch:
     """What one transaction makes durable."""
@@ -166,13 +184,26 @@ class Batch:
     #: Flags as they are from now on; a flag is known by its name.
     flags: list[FlagRow] = field(default_factory=list)
     deeds: list[DeedRow] = field(default_factory=list)
+    gone: list[Gone] = field(default_factory=list)
+    #: As `counts`, by what is gone; that is no change of a workflow.
+    gone_counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     #: Present when `leases` holds every renewal up to this instant.
     alive: Run | None = None
+
+    def count_rows(self) -> list[tuple[int, str, int, float]]:
+        """Return (workflow's row ID, status, by how many, when that changed it)."""
+        by_how_many = self.counts.copy()
+        by_how_many.update(self.gone_counts)
+        return [
+            (*of, count, self.at if of in self.counts else 0.0)
+            for of, count in sorted(by_how_many.items())
+        ]
 
     @property
     def has_news(self) -> bool:
         """Tell whether there is more in it than deadlines and signs of life."""
-        return bool(self.subjobs or self.workflows or self.maintenance or self.flags or self.deeds)
+        rows = (self.subjobs, self.workflows, self.maintenance, self.flags, self.deeds, self.gone)
+        return any(rows)
 
 
 class Reader(Protocol):
@@ -198,6 +229,17 @@ class Reader(Protocol):
 
     def totals(self) -> dict[str, int]:
         """Return how many subjobs of the whole store have each stored status."""
+
+    def closed_workflows(
+        self, before: float, after: int, limit: int
+    ) -> Sequence[tuple[int, str, int]]:
+        """Return (row ID, name, subjobs) of workflows that have been closed since `before`.
+
+        Those with a higher row ID than `after`, in order; without those that have no subjobs.
+        """
+
+    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[Closed]:
+        """Return some closed subjobs of a workflow."""
 
     def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
         """Return (row ID, status, deadline, ttl) of held leases past their stored deadline."""

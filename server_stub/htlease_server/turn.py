@@ -17,6 +17,7 @@ from htlease_server.deeds import Deed
 from htlease_server.flags import PutFlag
 from htlease_server.maintenance import PutMaintenance
 from htlease_server.store import Batch, DeedRow, FlagRow, MaintenanceRow, WorkflowRow
+from htlease_server.trimming import Trim, Trimmed
 from htlease_server.workflow import PutWorkflow
 
 
@@ -30,7 +31,7 @@ class Crashed:
 
 
 Answer = Union[  # noqa: UP007
-    m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, FlagRow, DeedRow, Crashed
+    m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, FlagRow, DeedRow, Trimmed, Crashed
 ]
 
 
@@ -55,7 +56,7 @@ class Waiting:
     def __init__(
         self,
         key: SubjobKey | None,
-        sent: Sent | PutWorkflow | PutMaintenance | PutFlag | Deed,
+        sent: Sent | PutWorkflow | PutMaintenance | PutFlag | Deed | Trim,
         actor: str,
         future: Promise,
         via: str | None = None,
@@ -85,6 +86,8 @@ class Turn:
     batch: Batch = field(default_factory=Batch)
     #: Key -> entry, and its state and seq as they are on the disk (None: not there yet).
     changed: dict[SubjobKey, tuple[Entry, SubjobState | None, int]] = field(default_factory=dict)
+    #: Subjobs that this turn deletes.
+    going: set[SubjobKey] = field(default_factory=set)
     #: Requests accepted in this turn.
     remembered: list[tuple[dict[str, bytes], str]] = field(default_factory=list)
     #: Answers that promise nothing new of the disk, and those that wait for it.

@@ -94,6 +94,10 @@ class Drill:
         )
         return Waiting(key, sent, "admin", self._loop.create_future())
 
+    def future(self) -> asyncio.Future[Answer]:
+        """Return where an answer goes."""
+        return self._loop.create_future()
+
     def ask_all(self, *waitings: Waiting) -> list[Any]:
         """Queue requests at once and return their answers."""
         for waiting in waitings:

@@ -12,6 +12,8 @@ from tests.contract.stores import StoreKind
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.plan import PhaseSpec, Plan
+from htlease_server.trimming import Trim, Trimmed
+from htlease_server.turn import Waiting
 
 PLAN = Plan((PhaseSpec("run", "once"),))
 
@@ -69,3 +71,99 @@ def test_no_fence_is_issued_at_or_below_the_floor_and_no_holder_is_disturbed(
     assert isinstance(late, m.Rejection) and late.code == "superseded-attempt"
     drill.ask(m.Abandon(42, nonce(1)))
     assert drill.acquire(KEY, number=2).fence == 43, "from there on it goes up by one"
+
+
+# ------------------------------------------------------------ trimming
+
+DAYS = 86400.0
+
+
+def trim(drill: Drill, workflow: str, older_than_days: float = 30) -> Trimmed:
+    """Take a step of letting a workflow go."""
+    row = drill.store.workflow(workflow)
+    assert row is not None
+    wanted = Trim(row.id, workflow, drill.now - older_than_days * DAYS)
+    trimmed = drill.ask_all(Waiting(None, wanted, "admin", drill.future()))[0]
+    assert isinstance(trimmed, Trimmed), trimmed
+    return trimmed
+
+
+def closed(drill: Drill, workflow: str, *names: str) -> None:
+    """Make subjobs that are complete under fence 2."""
+    for name in names:
+        key = SubjobKey(workflow, name)
+        drill.acquire(key, plan=PLAN, global_job_id=f"ap1#{workflow}.{name}#1")
+        drill.ask(m.Abandon(1, nonce(1)), key)
+        drill.acquire(key, number=2, global_job_id=f"ap1#{workflow}.{name}#1")
+        drill.ask(m.Enter(2, nonce(2), "run"), key)
+        assert drill.ask(m.Complete(2, nonce(2), "run"), key).completed_fence == 2
+
+
+def test_what_has_been_closed_for_long_goes_with_all_that_belongs_to_it(drill: Drill) -> None:
+    closed(drill, "old", "a", "b", "c")
+    drill.now += 31 * DAYS
+    closed(drill, "new", "a")
+    assert trim(drill, "new") == Trimmed(0, 0, is_done=True)
+    trimmed = trim(drill, "old")
+    assert (trimmed.subjobs, trimmed.is_done) == (3, True) and trimmed.events >= 15
+    for key in (SubjobKey("old", "a"), SubjobKey("old", "c")):
+        assert drill.store.subjob(key) is None
+    assert drill.store.subjobs_known_as("ap1#old.a#1", 10) == []
+    assert drill.store.subjobs_known_as("a", 10) != [], "of the other workflow"
+    row = drill.store.workflow("old")
+    assert row is not None and drill.store.counts(row.id) == {}
+    assert trim(drill, "old") == Trimmed(0, 0, is_done=True)
+    # Whoever comes back is new, and above whatever was deleted.
+    late = drill.ask(m.Renew(2, nonce(2)), SubjobKey("old", "a"))
+    assert isinstance(late, m.Rejection) and late.code == "unknown-subjob"
+    assert drill.acquire(SubjobKey("old", "a")).fence == 3
+    drill.restart(after_seconds=1)
+    assert drill.acquire(SubjobKey("old", "b")).fence == 3
+    late = drill.ask(m.Renew(2, nonce(2)), SubjobKey("old", "b"))
+    assert isinstance(late, m.Rejection) and late.code in ("stale-fence", "superseded-attempt")
+
+
+def test_a_workflow_with_anything_open_or_reopened_stays_whole(drill: Drill) -> None:
+    closed(drill, "held", "a")
+    drill.acquire(SubjobKey("held", "b"))
+    closed(drill, "reopened", "a", "b")
+    drill.now += 31 * DAYS
+    drill.ask(m.Enroll("ap1#9.0#2", force=True), SubjobKey("reopened", "a"))
+    for workflow in ("held", "reopened"):
+        assert trim(drill, workflow) == Trimmed(0, 0, is_done=True)
+        assert drill.store.subjob(SubjobKey(workflow, "b")) is not None
+    drill.ask(m.Cancel("no more"), SubjobKey("reopened", "a"))
+    assert trim(drill, "reopened").subjobs == 0, "it was closed a moment ago"
+
+
+def test_what_is_reopened_in_the_same_batch_is_not_trimmed(drill: Drill) -> None:
+    closed(drill, "w", "a", "b")
+    drill.now += 31 * DAYS
+    row = drill.store.workflow("w")
+    assert row is not None
+    step = Trim(row.id, "w", drill.now - DAYS)
+    reopen = drill.waiting(m.Enroll("ap1#9.0#2", force=True), SubjobKey("w", "a"))
+    _, trimmed, granted = drill.ask_all(
+        reopen,
+        Waiting(None, step, "admin", drill.future()),
+        drill.waiting(acquire(3, global_job_id="ap1#9.0#2"), SubjobKey("w", "a")),
+    )
+    assert isinstance(trimmed, Trimmed) and isinstance(granted, m.Grant)
+    assert granted.fence == 3
+    stored = drill.store.subjob(SubjobKey("w", "a"))
+    assert stored is not None and stored.status == "active"
+    seqs = [event.seq for event in drill.history(SubjobKey("w", "a"))]
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_a_large_workflow_goes_in_steps_and_others_are_answered_between(drill: Drill) -> None:
+    names = [f"s-{number}" for number in range(450)]
+    drill.ask_all(*(drill.waiting(acquire(), SubjobKey("large", name)) for name in names))
+    drill.ask_all(*(drill.waiting(m.Cancel(), SubjobKey("large", name)) for name in names))
+    drill.now += 31 * DAYS
+    steps: list[Trimmed] = []
+    while not steps or not steps[-1].is_done:
+        steps.append(trim(drill, "large"))
+        assert drill.acquire(SubjobKey("other", f"s-{len(steps)}")).fence == 2
+    assert [step.subjobs for step in steps] == [200, 200, 50]
+    assert trim(drill, "large").subjobs == 0

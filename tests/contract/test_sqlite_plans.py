@@ -25,6 +25,8 @@ LOOK_UPS: dict[str, Callable[[Any], object]] = {
     "subjobs_known_as": lambda store: store.subjobs_known_as("s-1", 10),
     "counts": lambda store: store.counts(1),
     "totals": lambda store: store.totals(),
+    "closed_workflows": lambda store: store.closed_workflows(1e12, 0, 10),
+    "closed_subjobs": lambda store: store.closed_subjobs(1, 10),
     "overdue": lambda store: store.overdue(1, 1e12),
     "history": lambda store: store.history(1, 0, 10),
     "history_of": lambda store: store.history_of(1, ["lease-acquired"]),

@@ -32,8 +32,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "put-flag": {"is_up": True},
     "mint": {"workflow": "{w}", "subjob": "s"},
     "revoke": {"id": "nobody's"},
+    "trim": {"older_than_seconds": 86400, "dry_run": True},
 }
-WITHOUT_REQUEST_ID = ("put-maintenance", "put-flag", "mint", "revoke", "rotate-key")
+WITHOUT_REQUEST_ID = ("put-maintenance", "put-flag", "mint", "revoke", "rotate-key", "trim")
 
 
 def _send(caller: Caller, route: Route, workflow: str) -> Called:

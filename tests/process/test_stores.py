@@ -386,3 +386,42 @@ def test_json_lines_of_an_archive_say_what_they_are(
         "deeds": 0,
     }
     assert os.fspath(store_of(own_server)) == lines[0]["head"]["store"]
+
+
+# ------------------------------------------------------------ trim
+
+
+def test_trim_lists_and_deletes_what_has_been_closed_for_long(own_server: ServerProcess) -> None:
+    for key in ("old/a", "old/b", "new/a", "open/a"):
+        own_server.command(key, "acquire", nonce=NONCE, global_job_id=f"ap#{key}#1")
+        if key != "open/a":
+            own_server.command(key, "cancel", reason="not needed")
+    own_server.stop()
+    with sqlite3.connect(store_of(own_server)) as db:
+        db.execute(
+            "UPDATE subjob_count SET changed_at = 1 WHERE workflow_id IN"
+            " (SELECT id FROM workflow WHERE name IN ('old', 'open'))"
+        )
+    db.close()
+    own_server.start()
+    admin_token = ("--admin-token-file", own_server.folder / "admin.token")
+    at = ("--server", own_server.url, *admin_token)
+    listed = command("trim", "--older", "30d", "--dry-run", *at)
+    assert listed.stdout == ("old: 2 subjobs\n2 subjobs of 1 workflows would be deleted.\n"), (
+        listed.stderr
+    )
+    assert own_server.subjob("old/a")["status"] == "cancelled"
+    trimmed = command("trim", "--older", "30d", *at)
+    assert trimmed.stdout == "2 subjobs of 1 workflows were deleted.\n", trimmed.stderr
+    again = command("trim", "--older", "30d", *at)
+    assert again.stdout == "0 subjobs of 0 workflows were deleted.\n", again.stderr
+    admin = Caller(own_server.url, own_server.admin_token)
+    assert admin.get("/v1/workflows/old/subjobs/a").code == "unknown-subjob"
+    assert admin.get("/v1/subjobs?id=ap%23old%2Fa%231").document["subjobs"] == []
+    assert own_server.subjob("open/a")["status"] == "active"
+    assert own_server.subjob("new/a")["status"] == "cancelled"
+    deeds = [deed["deed"] for deed in admin.get("/v1/audit").document["deeds"]]
+    assert "trim" in deeds
+    done("check", store=store_of(own_server))
+    refusal = command("trim", "--older", "10m", *at)
+    assert refusal.returncode == 2 and "a day" in refusal.stderr

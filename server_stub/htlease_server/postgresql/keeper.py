@@ -36,6 +36,7 @@ from htlease_server.maintenance import PutMaintenance
 from htlease_server.postgresql.reader import ALIVE_MARGIN_SECONDS, PostgresReader
 from htlease_server.postgresql.store import Found, PostgresStore, Wanted
 from htlease_server.store import Conflict, FlagRow, Reader, Run, WorkflowRow
+from htlease_server.trimming import SUBJOBS_MAX, Trim, Trimmed, chosen
 from htlease_server.turn import Turn, Waiting
 from htlease_server.uptime import Uptime
 from htlease_server.workflow import PutWorkflow, WorkflowBook
@@ -98,6 +99,7 @@ class SharedKeeper:
         self._has_changed_flags = False
         self._clock_at = 0.0
         self.fence_floor = 0
+        self.going: set[SubjobKey] = set()
         #: By this server's own steady clock.
         self._alive_at = self._durable_at = time.monotonic() - DURABLE_MAX_SECONDS
 
@@ -242,6 +244,28 @@ class SharedKeeper:
 
     def renewed(self, entry: Entry) -> None:
         self._renewed[entry.id] = entry
+
+    def trim(self, turn: Turn, trim: Trim) -> Trimmed:
+        # Over the reading connection: it knows what is committed, and locks come after it.
+        eligible = self._store.closed_workflows(trim.before, trim.workflow_id - 1, 1)
+        if not eligible or eligible[0][0] != trim.workflow_id:
+            return Trimmed(0, 0, is_done=True)
+        rows = [
+            row
+            for row in self._store.closed_subjobs(trim.workflow_id, SUBJOBS_MAX)
+            if SubjobKey(trim.workflow, row.name) not in self._found
+        ]
+        closed = set(self._store.lock_closed([row.id for row in rows]))
+        rows = [row for row in rows if row.id in closed]
+        taken = list(chosen(self._store, trim.workflow_id, rows))
+        for row, _ in taken:
+            turn.batch.gone_counts[trim.workflow_id, row.status] -= 1
+        turn.batch.gone += [gone for _, gone in taken]
+        if taken:
+            self.fence_floor = max(self.fence_floor, *(row.fence for row, _ in taken))
+            self._store.let_go([gone for _, gone in taken], self.fence_floor)
+        events = sum(gone.events for _, gone in taken)
+        return Trimmed(len(taken), events, is_done=len(taken) in (0, eligible[0][2]))
 
     # ------------------------------------------------------------ the end of a turn
 

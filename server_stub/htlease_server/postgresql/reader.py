@@ -10,6 +10,7 @@ import psycopg
 from htlease.attempt import SubjobKey
 from htlease_server.postgresql.connection import Database, why_not
 from htlease_server.store import (
+    Closed,
     DeedRow,
     FlagRow,
     HistoryRow,
@@ -169,6 +170,30 @@ class PostgresReader:
     def totals(self) -> dict[str, int]:
         rows = self._rows("SELECT status, sum(subjobs)::bigint FROM subjob_count GROUP BY status")
         return dict(rows)
+
+    def closed_workflows(
+        self, before: float, after: int, limit: int
+    ) -> Sequence[tuple[int, str, int]]:
+        rows = self._rows(
+            "SELECT workflow_id, workflow.name, sum(subjobs)::bigint FROM subjob_count"
+            " JOIN workflow ON workflow.id = workflow_id WHERE workflow_id > %s"
+            " GROUP BY workflow_id, workflow.name HAVING sum(subjobs) > 0 AND max(changed_at) < %s"
+            " AND sum(CASE WHEN status IN ('complete', 'failed', 'cancelled') THEN 0"
+            " ELSE subjobs END) = 0 ORDER BY workflow_id LIMIT %s",
+            after,
+            before,
+            limit,
+        )
+        return [(workflow_id, name, subjobs) for workflow_id, name, subjobs in rows]
+
+    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[Closed]:
+        rows = self._rows(
+            "SELECT id, name, status, fence FROM subjob WHERE workflow_id = %s"
+            " AND status IN ('complete', 'failed', 'cancelled') LIMIT %s",
+            workflow_id,
+            limit,
+        )
+        return [Closed(*row) for row in rows]
 
     def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
         return [

@@ -47,6 +47,24 @@ READ_REQUESTS = (
     " WHERE subjob_id = wanted.id AND digest IS NOT NULL ORDER BY seq DESC"
     f" LIMIT {REQUESTS_KEPT}) AS accepted ORDER BY subjob_id, seq"
 )
+LOCK_FREE = (
+    "SELECT subjob_id FROM lease WHERE subjob_id = ANY ($1::bigint[])"
+    " ORDER BY subjob_id FOR UPDATE SKIP LOCKED"
+)
+STILL_CLOSED = (
+    "SELECT id FROM subjob WHERE id = ANY ($1::bigint[])"
+    " AND status IN ('complete', 'failed', 'cancelled')"
+)
+BEGIN_TRIM = "INSERT INTO trimming SELECT unnest($1::bigint[])"
+END_TRIM = "DELETE FROM trimming WHERE workflow_id = ANY ($1::bigint[])"
+DROP_HISTORY = "DELETE FROM history WHERE subjob_id = ANY ($1::bigint[])"
+DROP_KNOWN_IDS = (
+    "DELETE FROM known_id USING unnest($1::text[], $2::bigint[]) AS gone (id_text, subjob_id)"
+    " WHERE known_id.id_text = gone.id_text AND known_id.subjob_id = gone.subjob_id"
+)
+DROP_LEASES = "DELETE FROM lease WHERE subjob_id = ANY ($1::bigint[])"
+DROP_SUBJOBS = "DELETE FROM subjob WHERE id = ANY ($1::bigint[])"
+RAISE_FLOOR = "UPDATE fence_floor SET fence = greatest(fence, ($1::bigint[])[1]) WHERE id = 1"
 WORKFLOWS = f"SELECT {WORKFLOW} FROM workflow WHERE name = ANY ($1::text[])"
 LOCK_WORKFLOWS = f"{WORKFLOWS} ORDER BY name FOR NO KEY UPDATE"
 LOCK_WINDOWS = "SELECT pg_advisory_xact_lock(7597121900)"

@@ -31,6 +31,7 @@ from htlease_server.postgresql.runs import begin_run
 from htlease_server.store import (
     Batch,
     Conflict,
+    Gone,
     StoreFailed,
     SubjobRow,
     Uncertain,
@@ -241,6 +242,41 @@ class PostgresStore(PostgresReader):
             found[row_id][request_id] = digest
         return found
 
+    def lock_closed(self, ids: Sequence[int]) -> list[int]:
+        """Lock subjobs that nobody else has locked; return those that are closed still."""
+        locked = self._ids(sql.LOCK_FREE, ids)
+        # A statement of its own: it sees what was committed before the locks were had.
+        return self._ids(sql.STILL_CLOSED, locked)
+
+    def _ids(self, query: str, ids: Sequence[int]) -> list[int]:
+        assert self._writer is not None
+        try:
+            self._writer.send(query, bigints(ids))
+            return [row_id for (row_id,) in self._writer.rows(self._writer.answers()[0])]
+        except psycopg.Error as problem:
+            raise self._failed(problem) from None
+
+    def let_go(self, gone: Sequence[Gone], floor: int) -> None:
+        """Delete locked subjobs with this turn, and raise the fence floor."""
+        assert self._writer is not None
+        ids, workflow = bigints([row.id for row in gone]), bigints([gone[0].workflow_id])
+        known = [(text, row.id) for row in gone for text in row.known_ids]
+        known_texts, known_ids = (
+            texts([text for text, _ in known]),
+            bigints([row for _, row in known]),
+        )
+        try:
+            self._writer.send(sql.BEGIN_TRIM, workflow)
+            self._writer.send(sql.DROP_HISTORY, ids)
+            self._writer.send(sql.END_TRIM, workflow)
+            self._writer.send(sql.DROP_KNOWN_IDS, known_texts, known_ids)
+            self._writer.send(sql.DROP_LEASES, ids)
+            self._writer.send(sql.DROP_SUBJOBS, ids)
+            self._writer.send(sql.RAISE_FLOOR, bigints([floor]))
+            self._writer.answers()
+        except psycopg.Error as problem:
+            raise self._failed(problem) from None
+
     def write(self, batch: Batch, renew_until: float | None = None) -> None:
         """Write a batch and commit; raises StoreFailed and its kinds, with nothing left open.
 
@@ -293,8 +329,8 @@ class PostgresStore(PostgresReader):
 
     def _counts(self, batch: Batch) -> list[tuple[int, str, int, int, float]]:
         return [
-            (workflow_id, status, self._share, count, batch.at)
-            for (workflow_id, status), count in sorted(batch.counts.items())
+            (workflow_id, status, self._share, count, at)
+            for workflow_id, status, count, at in batch.count_rows()
         ]
 
     def rollback(self) -> None:

@@ -181,8 +181,8 @@ class PostgresFiller:
     def write(self, batch: Batch) -> None:
         """Write a batch; raises StoreFailed."""
         counts = [
-            (workflow_id, status, 0, count, batch.at)
-            for (workflow_id, status), count in sorted(batch.counts.items())
+            (workflow_id, status, 0, count, at)
+            for workflow_id, status, count, at in batch.count_rows()
         ]
         try:
             with self._db.transaction():
