@@ -38,6 +38,7 @@ from htlease.protocol import problem_document, reply_document
 from htlease.subjob import HELD, REQUESTS_KEPT, SubjobState, apply, replace
 from htlease_server.history import EVENT_NAMES, data_of
 from tests.checker.record import Delivery, Outage, Recording
+from tests.checker.shown import facts, facts_of, shows
 
 #: Refusals that say nothing about the subjob.
 _NOT_OF_THE_RULES = {"overloaded", "unauthorized", "forbidden", "invalid", "too-large"}
@@ -122,7 +123,7 @@ def _replayed(recording: Recording) -> tuple[list[Step], list[Finding]]:
             told = "\n  ".join(map(str, deliveries))
             text = f"{recording.key}: event {row['seq']} happened, and nobody was told:\n  {told}"
             found.append(Finding("answers", text))
-        steps.append(_timed(step, sent[row["request_id"]], steps))
+        steps.append(_timed(step, deliveries, steps))
         index += taken
     return steps, found
 
@@ -175,16 +176,17 @@ def _known(command: m.Command, request_id: str, step: Step) -> m.Command | None:
     return step.remembered.get(request_id)
 
 
-def _timed(step: Step, deliveries: Iterable[Delivery], before: Sequence[Step]) -> Step:
+def _timed(step: Step, deliveries: Sequence[Delivery], before: Sequence[Step]) -> Step:
     """Return a step with the widest time in which its request can have been done."""
-    deliveries = list(deliveries)
+    told = [one.answered_at for one in deliveries if _is_told(one, step)]
+    latest = min(told, default=math.inf)
     is_again = any(step.request_id == earlier.request_id for earlier in before)
-    answered = [delivery.answered_at for delivery in deliveries if _is_told(delivery, step)]
-    return step._replace(
-        after=min(delivery.sent_at for delivery in deliveries),
-        # Which of two rounds an answer belongs to cannot be told.
-        before=math.inf if is_again or not answered else min(answered),
-    )
+    may_repeat = step.status != 200 or any(isinstance(one.command, m.Cancel) for one in deliveries)
+    if is_again or may_repeat:
+        # Another delivery may have got the same answer before, without leaving a trace.
+        is_lost = not all(one.is_answered for one in deliveries)
+        latest = math.inf if is_again or is_lost else max(told, default=math.inf)
+    return step._replace(after=min(one.sent_at for one in deliveries), before=latest)
 
 
 def _is_told(delivery: Delivery, step: Step) -> bool:
@@ -276,7 +278,7 @@ def _explains(steps: Sequence[Step], position: int, delivery: Delivery, key: Sub
     step, command = steps[position], delivery.command
     document = _plain(delivery.document)
     if command is None:
-        return _shows(delivery.status, document, step.state, position > 0)
+        return shows(delivery.status, document, step.state, position > 0)
     if step.request_id == delivery.request_id:
         if (step.status, step.answer) == (delivery.status, document):
             return True
@@ -391,64 +393,8 @@ def _promises(deliveries: Iterable[Delivery]) -> Mapping[int, list[tuple[float, 
 
 def _wrong_end(recording: Recording, last: Step) -> list[Finding]:
     status = 404 if recording.final is None else 200
-    if _shows(status, recording.final, last.state, bool(recording.history)):
+    if shows(status, recording.final, last.state, bool(recording.history)):
         return []
-    shown = recording.final and _facts_of(recording.final)
-    text = f"{recording.key} is shown as\n  {shown}\n  and should be\n  {_facts(last.state)}"
+    shown = recording.final and facts_of(recording.final)
+    text = f"{recording.key} is shown as\n  {shown}\n  and should be\n  {facts(last.state)}"
     return [Finding("state", text)]
-
-
-def _shows(status: int | None, document: Any, state: SubjobState, exists: bool) -> bool:
-    if not exists:
-        return status == 404
-    return status == 200 and _facts_of(document) == _facts(state)
-
-
-def _facts_of(document: Mapping[str, Any]) -> Any:
-    is_lapsed = document["status"] == "lapsed"
-    names = (
-        *("fence", "outcome", "epoch", "attempt_number", "attempt_id", "phase", "recalled_by"),
-        *("exit_code", "exit_signal", "details", "details_phase"),
-    )
-    return {
-        # Whether it lapsed is a matter of time.
-        "status": ("recalled" if document["recalled_by"] else "active")
-        if is_lapsed
-        else document["status"],
-        **{name: document[name] for name in names},
-        "phases": {
-            phase["name"]: {name: phase[name] for name in _PHASE_FACTS}
-            for phase in document["phases"]
-        },
-    }
-
-
-_PHASE_FACTS = (
-    *("entries", "entered_fence", "completed_fence", "failed_fence", "reason", "exit_code"),
-    "artifacts",
-)
-
-
-def _facts(state: SubjobState) -> Any:
-    records = {
-        spec.name: state.phases.get(spec.name) or m.PhaseRecord(spec.name)
-        for spec in (state.plan.phases if state.plan else ())
-    }
-    return {
-        "status": state.status.value,
-        "fence": state.fence,
-        "outcome": state.outcome,
-        "epoch": state.epoch,
-        "attempt_number": state.attempt_number,
-        "attempt_id": state.holder.attempt_id if state.holder else None,
-        "phase": state.current_phase,
-        "recalled_by": state.recalled_by,
-        "exit_code": state.exit_code,
-        "exit_signal": state.exit_signal,
-        "details": state.details,
-        "details_phase": state.details_phase,
-        "phases": {
-            name: {fact: getattr(record, fact) for fact in _PHASE_FACTS}
-            for name, record in records.items()
-        },
-    }

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.process.command_lab import Lab, clean_environment
 from tests.process.execution import Sandbox
 from tests.process.hooking import HookedStart, Hooks
 from tests.process.wire_call import Caller
@@ -97,3 +101,23 @@ def workflow() -> str:
 @pytest.fixture
 def subjob(workflow: str) -> str:
     return f"/v1/workflows/{workflow}/subjobs/s"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A server started with `htlease serve`, as a user starts it."""
+    environment = clean_environment(tmp_path_factory.mktemp("state"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "htlease_admin.cli", "serve", "--listen", "127.0.0.1:0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", first)
+    assert found, first
+    yield Lab(found[0], environment)
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
