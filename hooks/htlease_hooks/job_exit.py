@@ -85,7 +85,7 @@ def _record(start: Start, state: SandboxState, end: JobEnd) -> None:
     phase = start.notes.phase()
     try:
         if phase is not None:
-            client.call(m.Enter(*pair, phase))
+            client.call(m.Enter(*pair, phase, is_underway=True))
             if end.exit_code == 0:
                 client.call(m.Complete(*pair, phase))
             else:

@@ -74,6 +74,8 @@ class ChirpTransport:
             return Answer(200, self._acquired(fields))
         if call == "renew" and not fields:
             return Answer(200, _RENEWED)  # the relay renews while the start runs
+        if call == "enter":
+            fields["is_underway"] = True  # it begins before any server can hold it back
         phase = unquote(words[-2]) if "phases" in words[-3:-1] else None
         self._write(call, phase, str(body.get("client_at", "")), fields)
         if call == "renew":

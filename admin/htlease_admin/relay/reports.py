@@ -81,7 +81,7 @@ class Reports:
             return True
         try:
             for phase in closing.shown_complete:
-                self._server.command(key, m.Enter(fence, nonce, phase), "name")
+                self._server.command(key, m.Enter(fence, nonce, phase, is_underway=True), "name")
                 self._server.command(key, m.Complete(fence, nonce, phase), "name")
             if closing.outcome == "complete":
                 self._server.command(key, m.Commit(fence, nonce, closing.reason))

@@ -163,3 +163,15 @@ def test_a_new_submission_of_a_failed_subjob_is_told_as_one(world: Recorder) -> 
     world.grant("b", 1, gjid="ap1#43.0#1795229999")
     assert "somebody on the access point settled it: bad input." in told(world, "1")
     assert "because it is a new submission of a subjob that had failed" in told(world, "2")
+
+
+def test_holds_and_removals_are_told_with_whose_they_are(world: Recorder) -> None:
+    world.grant("a", 1)
+    world.send(m.Observed(GJID, "held", "user", "disk full", 1, 0))
+    world.send(m.Observed(GJID, "released", "htlease", "go on"))
+    world.send(m.Observed(GJID, "removed", "dagman"))
+    world.send(m.Observed("ap1#9.0#1", "removed", "user"))
+    story = told(world, "1")
+    assert "its job was held by its user: disk full (hold code 1.0)." in story
+    assert "its job was released by htlease: go on." in story
+    assert story.count("its job was removed by") == 1 and "removed by DAGMan." in story
