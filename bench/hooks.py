@@ -19,7 +19,7 @@ _LINKS = ("prepare_job_before_transfer", "update_job_info", "job_exit")
 def measure_hooks(directory: Path, pyz: Path, server_url: str, token: str) -> dict[str, Any]:
     """Return medians in milliseconds: with the pyz as built, and with bytecode for this Python."""
     compiled = directory / "compiled.pyz"
-    subprocess.run([sys.executable, pyz, "compile", compiled], check=True)
+    subprocess.run([_python(), pyz, "compile", compiled], check=True)
     job = subprocess.Popen(["sleep", "600"])
     try:
         return {
@@ -61,13 +61,18 @@ def _hooks(
     return {f"{link}_ms": _median(times[1:]) for link, times in spent.items()}
 
 
+def _python() -> str:
+    """Return the Python that a starter's search path has; that of this program if there is none."""
+    return shutil.which("python3", path=os.defpath) or os.path.realpath(sys.executable)
+
+
 def _bare() -> float:
     return _timed(["/usr/bin/env", "python3", "-c", "pass"], "", Path.cwd())
 
 
 def _timed(command: list[str], stdin: str, scratch: Path) -> float:
     environ = {
-        "PATH": f"{sys.base_prefix}/bin:{os.defpath}",
+        "PATH": f"{Path(_python()).parent}:{os.defpath}",
         "_CONDOR_SCRATCH_DIR": str(scratch),
         "_CONDOR_JOB_AD": str(scratch / ".job.ad"),
         "_CONDOR_MACHINE_AD": str(scratch / ".machine.ad"),

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from htlease.transport import plain_url
+
 
 @dataclass
 class Running:
@@ -45,7 +47,7 @@ def server(directory: Path, *command: str) -> Iterator[Running]:
             line = process.stdout.readline()
             if not line:
                 raise RuntimeError(f"{' '.join(command)} did not start")
-            url = line.split()[-1]
+            url = plain_url(line.split()[-1])
             token = directory / "admin.token"
             with urllib.request.urlopen(f"{url}/healthz") if "echo" not in line else _nothing():
                 pass
