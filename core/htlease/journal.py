@@ -16,8 +16,6 @@ from typing import Any
 
 #: Attribute in which a start finds the lease that was taken for it, packed.
 GRANT_ATTRIBUTE = "HTLeaseGrant"
-#: A URL that means: there is no way to the server but through the job's own attributes.
-CHIRP_URL = "chirp:"
 PART_CHARS = 800
 PARTS_MAX = 64
 #: Names of the attributes that hold the parts of a journal.

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 
 EXCHANGE_SECONDS = 15.0
+#: A URL that means: there is no way to the server but through the job's own attributes.
+CHIRP_URL = "chirp:"
 #: Scheme of a URL whose author trusts the network with tokens: http, and not by oversight.
 INSECURE = "http+insecure"
 _SCHEMES = ("http", "https", INSECURE)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease.journal import CHIRP_URL, GRANT_ATTRIBUTE
+from htlease.journal import GRANT_ATTRIBUTE
+from htlease.transport import CHIRP_URL
 from htlease_hooks import answer
 from htlease_hooks.answer import Answer, quoted
 from htlease_hooks.unix_http import post

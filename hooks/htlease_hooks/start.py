@@ -18,7 +18,7 @@ from htlease.attempt import SubjobKey
 from htlease.calls import Clock
 from htlease.client import LeaseClient
 from htlease.errors import BadConfig
-from htlease.journal import CHIRP_URL
+from htlease.transport import CHIRP_URL
 from htlease_hooks.environment import Unreadable, job_environment
 from htlease_hooks.notes import Notes
 from htlease_hooks.site import Site

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from htlease_wrapper.signals import Signals
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from htlease_wrapper.signals import Signals
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: What the payload leaves running gets this long between SIGTERM and SIGKILL.
