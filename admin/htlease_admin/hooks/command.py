@@ -10,8 +10,7 @@ from pathlib import Path
 import click
 
 from htlease.errors import BadConfig
-from htlease.journal import CHIRP_URL
-from htlease.transport import HttpTransport
+from htlease.transport import CHIRP_URL, HttpTransport
 from htlease_admin import installed_version
 from htlease_admin.checks import OK, PROBLEM, WARNING, Check
 from htlease_admin.hooks.condor_config import CondorConfig, find_config
