@@ -126,7 +126,8 @@ class Caller:
             return f"{self.workflows[0]}/{self.subjob}"
         if self.role is Role.WORKFLOW:
             return f"workflow {self.workflows[0]}"
-        where = "all workflows" if "*" in self.workflows else f"{', '.join(self.workflows)}"
+        where = ", ".join(self.workflows) or "its own workflows"
+        where = "all workflows" if "*" in self.workflows else where
         return f"{'an' if self.role.value[0] in 'ao' else 'a'} {self.role.value} of {where}"
 
 

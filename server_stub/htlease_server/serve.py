@@ -69,7 +69,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
 
     Call it in the main thread. `say` gets one text, once the address takes connections.
     """
-    state_dir = options.state_dir or default_state_dir()
+    state_dir = (options.state_dir or default_state_dir()).absolute()
     token_path = options.admin_token_file or state_dir / "admin.token"
     host, port = _address(options.listen)
     if options.no_auth and not _is_loopback(host):

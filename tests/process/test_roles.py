@@ -137,6 +137,8 @@ def test_a_submitter_without_patterns_has_what_it_made_and_nothing_else(
         bob.raw("POST", "/v1/tokens", json.dumps({"workflow": f"{name}-x"}).encode()).code
         == "forbidden"
     )
+    detail = bob.get(path).document["detail"]
+    assert detail == f"this token is for a submitter of its own workflows, not for {name}"
     again = Caller(server.url, _mint(server, role="submitter", name="al"))
     assert again.post(f"{path}/subjobs/s/cancel").status == 200
 

@@ -180,6 +180,15 @@ def test_a_relative_store_path_is_taken_from_the_working_directory(tmp_path: Pat
     assert server.end()[0] == 0
 
 
+def test_a_relative_state_directory_is_taken_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = Started("--listen", "127.0.0.1:0", "--state-dir", "state", home=tmp_path)
+    assert str(tmp_path / "state" / "admin.token") in server.said
+    assert server.end()[0] == 0
+
+
 def test_a_second_server_on_the_store_is_refused_and_the_first_goes_on(
     started: Started, tmp_path: Path
 ) -> None:
