@@ -17,15 +17,17 @@ from htlease.holds import held_by, removed_by
 from htlease_admin import schedd
 from htlease_admin.dag.status import workflow_named
 from htlease_admin.lease_server import LeaseServer
+from htlease_admin.relay.endings import ATTRIBUTES, end_of
 from htlease_admin.schedd import Plain
 from htlease_admin.session import pass_server
 from htlease_admin.tables import Table, print_table
 
 HELD, REMOVED = 5, 3
-_ATTRIBUTES = (
-    *("GlobalJobId", "JobStatus", "RemoveReason"),
-    *("HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
+_ATTRIBUTES = tuple(
+    dict.fromkeys((*ATTRIBUTES, "HoldReason", "HoldReasonCode", "HoldReasonSubCode"))
 )
+#: In these somebody may still believe to have the lease.
+_MAY_HOLD = ("active", "recalled", "lapsed")
 
 
 @click.command()
@@ -35,8 +37,9 @@ _ATTRIBUTES = (
 def reconcile(server: LeaseServer, dag: str, schedd_name: str | None) -> None:
     """Record holds, releases and removals of a DAG's jobs that nobody has reported.
 
-    Of each unfinished node the newest job is looked up, else the DAGMan that announced it. Records
-    only explain: no lease ends by them, and no node is closed.
+    Of each unfinished node the newest job is looked up, else the DAGMan that announced it. The
+    attempt of a job that has left the queue is recorded as ended, if its end was seen; no node is
+    closed.
     """
     workflow = workflow_named(dag)
     rows = []
@@ -46,10 +49,15 @@ def reconcile(server: LeaseServer, dag: str, schedd_name: str | None) -> None:
         key = SubjobKey(workflow, summary["subjob"])
         document = server.subjob(key)
         for job in _newest(document):
-            observed = observation(job, document, _ad(job, schedd_name))
+            ad = _ad(job, schedd_name)
+            observed = observation(job, document, ad)
             if observed is not None:
                 server.command(key, observed)
                 rows.append((key.subjob, observed.what, observed.by or "", observed.reason or ""))
+            ended = end_to_report(key, document, ad)
+            if ended is not None:
+                server.command(key, ended)
+                rows.append((key.subjob, "ended", "", ended.reason or ""))
     if rows:
         print_table(Table(("NODE", "IS", "BY", "REASON"), rows))
     else:
@@ -99,6 +107,25 @@ def observation(
     if status is not None and hold is not None and hold["global_job_id"] == job:
         return m.Observed(job, "released")
     return None
+
+
+def end_to_report(
+    key: SubjobKey, document: Mapping[str, Any], ad: Mapping[str, Plain]
+) -> m.Ended | None:
+    """Return the end of an attempt whose job has left the queue; None when nobody saw it; pure."""
+    end = end_of({**ad, "HTLeaseKey": str(key)})
+    if end is None or end.may_be_alive or document["status"] not in _MAY_HOLD:
+        return None
+    if not str(document["attempts"][-1]["attempt_id"]).startswith(f"{end.global_job_id}@"):
+        return None
+    return m.Ended(
+        end.global_job_id,
+        end.job_starts,
+        end.shadow_starts,
+        end.exit_code,
+        end.exit_signal,
+        end.reason,
+    )
 
 
 def _count(ad: Mapping[str, Plain], name: str) -> int | None:
