@@ -16,6 +16,11 @@ _BY_CODE = {
     27: "site-policy",
 }
 
+#: HoldReasonCode of allowed_job_duration and allowed_execute_duration.
+WALL_TIME_CODES = (46, 47)
+#: How a reason begins that says that a limit on run time, whoever's, was reached.
+WALL_TIME = "walltime"
+
 _BY_REMOVAL = {
     "removed-by-user": "user",
     "removed-by-dagman": "dagman",
@@ -23,7 +28,7 @@ _BY_REMOVAL = {
     "removed-by-own-policy": "job-policy",
     "removed-by-policy": "site-policy",
     "held-too-long": "site-policy",
-    "wall-time-exceeded": "site-policy",
+    WALL_TIME: "site-policy",
     "completed-long-ago": "site-policy",
 }
 
@@ -40,4 +45,6 @@ def removed_by(reason: str) -> str:
     from htlease.removal import reason_of  # a table that most callers never need
 
     code = reason_of(reason).code
+    if code == WALL_TIME and reason.startswith("The job attribute"):
+        return "job-policy"
     return _BY_REMOVAL.get(code, "htcondor" if code != "removed" else "somebody")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from htlease.attempt import check_name
 from htlease.errors import InvalidField
+from htlease.holds import WALL_TIME
 
 TTL_DEFAULT_SECONDS = 120.0
 TTL_MIN_SECONDS = 1.0
@@ -28,8 +29,6 @@ TAKEOVERS = ("wait", "immediate")
 #: What a start that ran into a limit on its time comes to. next-attempt: the job runs again and
 #: goes on. hold: it stays held for a person. fail: the subjob is closed as failed.
 ON_WALL_TIME = ("next-attempt", "hold", "fail")
-#: How the reason of an end begins that a limit on run time, whoever's, brought about.
-WALL_TIME = "walltime"
 
 
 def seconds_from(value: object) -> float | None:

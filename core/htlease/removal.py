@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from htlease.holds import WALL_TIME
 from htlease.messages import OUTCOMES
-from htlease.plan import WALL_TIME
 
 
 class RemovalReason(NamedTuple):

@@ -12,7 +12,8 @@ import sys
 import time
 
 from htlease.errors import HTLeaseError
-from htlease.holds import held_by
+from htlease.holds import WALL_TIME, WALL_TIME_CODES, held_by
+from htlease.starts import ReadFrom, start_number
 from htlease_dagman.call import Call
 from htlease_dagman.queue_ad import number, read_ad
 from htlease_dagman.script import Script, Server
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
 FILE = "holds.jsonl"
 _HELD = 5
-_NAMES = ("GlobalJobId", "JobStatus", "HoldReason", "HoldReasonCode", "HoldReasonSubCode")
+_NAMES = (
+    *("GlobalJobId", "JobStatus", "HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
+    *("NumJobStarts", "NumShadowStarts"),
+)
 
 
 def hold(settings: Settings, call: Call) -> int:
     """Add a line to `holds.jsonl`, tell the server, run the user's script; raises OSError."""
-    held = _held(call.macros["JOBID"])
+    ad = read_ad("condor_q", call.macros["JOBID"], _NAMES)
+    held = _held(ad)
     line = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "node": call.node,
@@ -42,7 +47,7 @@ def hold(settings: Settings, call: Call) -> int:
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps(line) + "\n")
     if held:
-        _tell(settings, call, held)
+        _tell(settings, call, held, _starts(ad))
     words = settings.scripts(call.node).hold
     if not words:
         return 0
@@ -51,9 +56,8 @@ def hold(settings: Settings, call: Call) -> int:
     return chain.run(call.expand(words), lambda: False, 3600.0)
 
 
-def _held(job: str) -> dict[str, Any]:
+def _held(ad: dict[str, str | int]) -> dict[str, Any]:
     """Return why and by whom a job is held; nothing when the queue does not say that it is."""
-    ad = read_ad("condor_q", job, _NAMES)
     if ad.get("JobStatus") != _HELD or "GlobalJobId" not in ad:
         return {}
     code, subcode = number(ad, "HoldReasonCode"), number(ad, "HoldReasonSubCode")
@@ -66,7 +70,16 @@ def _held(job: str) -> dict[str, Any]:
     }
 
 
-def _tell(settings: Settings, call: Call, held: dict[str, Any]) -> None:
+def _starts(ad: dict[str, str | int]) -> dict[str, Any]:
+    """Return what names the start that the hold has ended."""
+    starts = number(ad, "NumJobStarts")
+    return {
+        "job_starts": None if starts is None else start_number(starts, ReadFrom.AFTER_THE_END),
+        "shadow_starts": number(ad, "NumShadowStarts"),
+    }
+
+
+def _tell(settings: Settings, call: Call, held: dict[str, Any], starts: dict[str, Any]) -> None:
     """Report the hold; a server that is away is not worth a failure, and DAGMan would not look."""
     subjob = call.node
     if settings.scripts(call.node).jobs > 1:
@@ -74,6 +87,10 @@ def _tell(settings: Settings, call: Call, held: dict[str, Any]) -> None:
     try:
         script = Script(settings, call, None, Server(settings), subjob)
         script.send("observed", what="held", **held)
+        if held["code"] in WALL_TIME_CODES:
+            # The job has heard a signal; that its time was over is known here alone.
+            reason = f"{WALL_TIME}: {held['reason']}"
+            script.send("ended", global_job_id=held["global_job_id"], **starts, reason=reason)
     except HTLeaseError as error:
         print(
             f"htlease hold {call.node}: the server was not told: {error}",

@@ -27,6 +27,8 @@ STAGING = [
     ("B", NO_JOB, "globus"),
     ("E", ONE_LONG, "globus"),
     ("lost-reply", ONE_LONG, "command"),
+    ("crash", ONE_LONG, "command"),
+    ("hold", ONE_LONG, "globus"),
     ("maintenance", ONE_LONG, "command"),
 ]
 PLAYS = [

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.pool.dag import Dag
 from tests.pool.lab import Lab, TestJob
 from tests.pool.relay import RelayProcess
 
@@ -29,6 +30,22 @@ def relay(lab: Lab) -> Iterator[RelayProcess]:
     relay.start()
     yield relay
     relay.stop()
+
+
+def test_a_dags_hold_script_puts_the_reason_on_record(lab: Lab) -> None:
+    """Without a relay; the next start goes on, and the node ends well."""
+    block = {"block": {"compute": [1]}, "block_seconds": 600}
+    dag = Dag(lab, "limit-dag", ["JOB A job.sub"], behaviour=block)
+    text = (dag.directory / "job.sub").read_text()
+    limit = "allowed_execute_duration = 6\nperiodic_release = HoldReasonCode == 47\n"
+    # 23.9 never ends a job by that limit that is to bring nothing back.
+    dag.write("job.sub", text.replace('transfer_output_files = ""\n', limit))
+    dag.submit()
+    assert dag.wait() == 0, dag.explain()
+    attempts = lab.server.subjob(dag.key("A"))["attempts"]
+    of_job = [attempt for attempt in attempts if attempt["kind"] == "job"]
+    assert [attempt["reason"] for attempt in of_job] == [WALL_TIME, None], dag.explain()
+    assert [attempt["attempt_number"] for attempt in of_job] == [1, 2]
 
 
 def limited(lab: Lab, name: str, policy: str, *lines: str) -> TestJob:

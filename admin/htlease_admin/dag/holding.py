@@ -11,7 +11,7 @@ from htlease.errors import Refused
 from htlease.holds import OUR_SUBCODE
 from htlease_admin import schedd
 from htlease_admin.dag.overview import dagman_of
-from htlease_admin.dag.queue import Job, jobs_below, report
+from htlease_admin.dag.queue import Job, dagman_by_jobs, jobs_below, report
 from htlease_admin.dag.status import workflow_named
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.session import pass_server
@@ -76,6 +76,9 @@ def _jobs(server: LeaseServer, dag: str, schedd_name: str | None) -> list[Job]:
         jobs = jobs_below(cluster, schedd_name)
         if any(job.global_job_id == dagman for job in jobs):
             return jobs
+    by_jobs = dagman_by_jobs(workflow, schedd_name)
+    if by_jobs is not None:
+        return jobs_below(by_jobs, schedd_name)
     raise Refused("not-found", f"{dag} has no DAGMan in this queue; submit it, or name --schedd")
 
 

@@ -82,6 +82,16 @@ def jobs_below(dagman_cluster: int, schedd_name: str | None = None) -> list[Job]
     return sorted(found.values(), key=lambda job: not job.is_dagman)
 
 
+def dagman_by_jobs(workflow: str, schedd_name: str | None = None) -> int | None:
+    """Return the cluster of the DAGMan that has submitted a workflow's jobs, while it has some.
+
+    Watchers of transfers are announced by no PRE script. Raises ScheddUnavailable.
+    """
+    is_of_it = f'substr(HTLeaseKey ?: "", 0, {len(workflow) + 1}) =?= "{workflow}/"'
+    ads = schedd.read_jobs(f"{is_of_it} && {_LIVE}", ("DAGManJobId",), schedd_name)
+    return max((int(ad["DAGManJobId"]) for ad in ads if "DAGManJobId" in ad), default=None)
+
+
 def report(
     server: LeaseServer, jobs: Iterable[Job], what: str, **fields: Any
 ) -> Iterator[tuple[Job, SubjobKey]]:

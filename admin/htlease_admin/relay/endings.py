@@ -8,7 +8,8 @@ from typing import Any
 
 from htlease.attempt import AttemptId, ReadFrom, start_number
 from htlease.errors import InvalidField
-from htlease.plan import WALL_TIME, Plan
+from htlease.holds import WALL_TIME
+from htlease.plan import Plan
 from htlease.removal import reason_of
 from htlease_admin.schedd import Plain
 

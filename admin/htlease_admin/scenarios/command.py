@@ -8,7 +8,7 @@ import click
 
 from htlease.errors import BadConfig, HTLeaseError
 
-_NAMES = ("A", "B", "C", "D", "E", "lost-reply", "maintenance", "walltime")
+_NAMES = ("A", "B", "C", "D", "E", "lost-reply", "crash", "hold", "maintenance", "walltime")
 _POOL = "scenario"
 
 
@@ -36,6 +36,7 @@ def scenario(
     A: the transfer pauses. B: the stage-in fails. C: the credential expires. D: queue and lease
     server are lost in the middle of the stage-in. E: a transfer from elsewhere is grafted on, which
     runs, is finished, failed, or unknown. lost-reply: D, and nobody ever heard the task's ID.
+    crash: schedd, DAGMan and watcher are killed. hold: `htlease dag hold` and `release`.
     maintenance: lease server and pool are off for longer than any lease. walltime: a job has had
     its time, with each policy of its plan.
 
@@ -46,7 +47,7 @@ def scenario(
             raise click.UsageError(f"there is no scenario {name}; there are {', '.join(_NAMES)}")
     try:
         from htlease_admin.scenarios.runner import Summary
-        from htlease_admin.scenarios.stage import Stage
+        from htlease_admin.scenarios.stage import PoolError, Stage
         from htlease_admin.scenarios.table import SCENARIOS
     except ImportError as error:
         raise BadConfig(f"the personal pool is not installed here ({error.name})") from None
@@ -59,6 +60,8 @@ def scenario(
                 for watcher in watchers if one.uses_watchers else watchers[:1]:
                     began_at = time.monotonic()
                     summary.add(one, one.play(stage, watcher, backend), began_at)
+    except PoolError as error:
+        raise HTLeaseError(f"{error} The play stops here") from None
     finally:
         stage.down()
     click.echo()

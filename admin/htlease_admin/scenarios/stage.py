@@ -21,8 +21,10 @@ from htlease_admin.pyz import put_pyz
 from htlease_admin.scenarios import tool
 from htlease_admin.scenarios.processes import ServerOfScenario, TransferService
 from htlease_admin.settings import find_connection
-from htlease_minipool import Pool
+from htlease_minipool import Pool, PoolError
 from htlease_minipool.files import JOB_USER_ID
+
+__all__ = ["PoolError", "Stage"]
 
 _OURS = (htlease, htlease_dagman, htlease_admin)
 SECRET = "transfer-secret-"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from htlease_admin.scenarios import outages, plays, wall_time
+from htlease_admin.scenarios import faults, outages, plays, wall_time
 from htlease_admin.scenarios.runner import Scenario
 
 #: Name on the command line -> the plays that make the scenario up.
@@ -22,6 +22,8 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "lost-reply": (
         Scenario("lost-reply", "D, and nobody heard the task's ID", plays.losing_the_reply),
     ),
+    "crash": (Scenario("crash", "schedd, DAGMan and watcher are killed", faults.crashing),),
+    "hold": (Scenario("hold", "all of the workflow is held and released", faults.holding),),
     "maintenance": (Scenario("maintenance", "two weeks' outage in seconds", outages.maintaining),),
     "walltime": (
         Scenario(

@@ -176,8 +176,7 @@ ttl_seconds = {TTL_SECONDS}
 
     def kill_watcher(self) -> None:
         """SIGKILL the process of the stage-in's job; HTCondor sees it end."""
-        job = next(e.job for e in reversed(self.job_events()) if e.node == "stage-in")
-        starter = self.pool.starter(job)
+        starter = self.pool.starter(self.job_of("stage-in"))
         for process in self.pool.family(starter)[1:]:
             process.send(signal.SIGKILL)
 
@@ -271,6 +270,10 @@ ttl_seconds = {TTL_SECONDS}
             if name and event.cluster in nodes:
                 found.append(JobEvent(nodes[event.cluster], name, f"{event.cluster}.{event.proc}"))
         return found
+
+    def job_of(self, node: str) -> str:
+        """Return the newest job of a node."""
+        return next(event.job for event in reversed(self.job_events()) if event.node == node)
 
     def started(self) -> set[str]:
         """Return the nodes whose job has been started."""

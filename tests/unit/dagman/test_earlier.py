@@ -60,6 +60,11 @@ def test_texts_and_numbers_of_an_ad_are_read() -> None:
     [
         ("via condor_rm (by user ann)", "user"),
         ("SYSTEM_PERIODIC_REMOVE", "site-policy"),
+        ("due to job exceeded allowed walltime: 9 min", "site-policy"),
+        (
+            "The job attribute PeriodicRemove expression 'HoldReasonCode == 47' evaluated to TRUE",
+            "job-policy",
+        ),
         ("Spooling is taking too long", "htcondor"),
         ("", "somebody"),
     ],
