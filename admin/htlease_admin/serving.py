@@ -45,6 +45,14 @@ from htlease.errors import BadConfig
 )
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file with its key.")
 @click.option(
+    "--rate-limit",
+    type=click.FloatRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="PER_SECOND",
+    help="Requests that one token may send, renewals apart; 0: any number.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(("text", "json")),
     default="text",

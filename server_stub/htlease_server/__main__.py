@@ -26,6 +26,13 @@ def main() -> int:
     parser.add_argument("--no-auth", action="store_true", help="on loopback only")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM chain; serves https")
     parser.add_argument("--tls-key", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--rate-limit",
+        type=float,
+        default=0.0,
+        metavar="PER_SECOND",
+        help="requests of one token; 0: any number",
+    )
     parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="instead of stderr")

@@ -40,7 +40,17 @@ from htlease_server.reading import LIMIT_DEFAULT, Reading
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.store import FlagRow, StoreFailed
 from htlease_server.tally import RequestTally
-from htlease_server.wire import Answer, Refusal, Replier, Request, Unadmitted, document, problem
+from htlease_server.throttle import Throttle
+from htlease_server.wire import (
+    Answer,
+    Busy,
+    Refusal,
+    Replier,
+    Request,
+    Unadmitted,
+    document,
+    problem,
+)
 from htlease_server.workflow import PutWorkflow
 
 #: The call of a request whose path leads nowhere.
@@ -56,13 +66,16 @@ _HOME = b"""htlease: state leases for HTCondor jobs that restart.
 class App:
     """One server; `gate` says who calls, the ledger answers."""
 
-    def __init__(self, ledger: Ledger, reading: Reading, gate: Gate) -> None:
+    def __init__(
+        self, ledger: Ledger, reading: Reading, gate: Gate, throttle: Throttle | None = None
+    ) -> None:
         self._ledger = ledger
         self._reading = reading
         self._gate = gate
         self._tally = RequestTally()
         self._commands = Commands(ledger, gate.tokens, self._tally)
         self._numbers = Metrics(ledger, self._tally)
+        self._throttle = throttle
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Call], Awaitable[Answer]]] = {
             "subjob": self._subjob,
@@ -98,6 +111,9 @@ class App:
                 raise _no_such_method(path, method, found.methods)
             call = route.name
             caller = NOBODY if call in OPEN_TO_ALL else self._admitted(request)
+            # Renewals count for nobody: a token that sends too much must not lose its leases.
+            if self._throttle is not None and call != "renew" and caller is not NOBODY:
+                self._hold_back(caller.actor)
             if call in READERS:
                 self._commands.take(call, caller, found.parts, request, replier, started)
                 return
@@ -122,6 +138,12 @@ class App:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _hold_back(self, actor: str) -> None:
+        assert self._throttle is not None
+        wait_seconds = self._throttle.wait_seconds(actor)
+        if wait_seconds:
+            raise Busy("this token sends more requests than --rate-limit allows", wait_seconds)
 
     def _admitted(self, request: Request) -> Caller:
         caller = self._gate.caller(request.headers.get(b"authorization"))

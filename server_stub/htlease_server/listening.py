@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from htlease_server.http1 import Connection, Hall
+from htlease_server.logs import note
 from htlease_server.wire import Replier, Request
 
 #: How often connections are looked over, and the service manager gets its sign of life.
@@ -22,6 +24,9 @@ _HANDSHAKE_SECONDS = 10.0
 BACKLOG = 2048
 #: Files that are no connections: the store, its readers, logs, certificates.
 _OTHER_FILES = 100
+#: More than that have no room in memory that a small machine can spare.
+CONNECTIONS_MAX = 100_000
+CONNECTIONS_FEW = 2_000
 #: SIGQUIT is how condor_master stops a daemon quickly.
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -81,4 +86,11 @@ def allow_many_connections() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard - _OTHER_FILES
+    connections = min(hard - _OTHER_FILES, CONNECTIONS_MAX)
+    if connections < CONNECTIONS_FEW:
+        note(
+            logging.WARNING,
+            f"only {connections} connections have room, one for each running job that renews:"
+            " raise the limit of open files (`ulimit -Hn`, LimitNOFILE= of systemd)",
+        )
+    return connections

@@ -32,12 +32,19 @@ from htlease_server.history import (
     state_from,
 )
 from htlease_server.keeper import Keeper, Vantage
+from htlease_server.ledger import RETRY_AFTER_SECONDS
 from htlease_server.maintenance import maintenance_document
 from htlease_server.store import HistoryRow, ListedRow, Reader, WorkflowRow
+from htlease_server.wire import Busy
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
 _THREADS = 2
+#: Look-ups that wait for a thread; who comes then is to come again.
+WAITING_MAX = 200
+#: How long at most a look-up gives way to writes.
+_GIVE_WAY_SECONDS = 1.0
+_LOOK_SECONDS = 0.01
 #: Held leases that are looked at one by one for whether they have run out; where a workflow has
 #: more, its counts call them active.
 _LOOKED_AT_IN_LISTS = 1_000
@@ -51,8 +58,11 @@ Document = dict[str, Any]
 class Reading:
     """Answers GET calls; None stands for a thing that is not there."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, has_writes: Callable[[], bool] = lambda: False) -> None:
+        """`has_writes` tells whether writes are waiting, which a look-up then lets pass."""
         self._keeper = keeper
+        self._has_writes = has_writes
+        self._waiting = 0
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
         self._local = threading.local()
         self._readers: list[Reader] = []
@@ -71,7 +81,17 @@ class Reading:
                 self._readers.append(reader)
             return look_up(reader, self._keeper.vantage(reader))
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, in_thread)
+        if self._waiting >= WAITING_MAX:
+            raise Busy(f"{self._waiting} look-ups are waiting already", RETRY_AFTER_SECONDS)
+        self._waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            until = loop.time() + _GIVE_WAY_SECONDS
+            while self._has_writes() and loop.time() < until:
+                await asyncio.sleep(_LOOK_SECONDS)
+            return await loop.run_in_executor(self._pool, in_thread)
+        finally:
+            self._waiting -= 1
 
     async def workflows(self, after: str, limit: int) -> Document:
         """Return the list of workflows."""

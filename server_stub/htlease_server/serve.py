@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from htlease_server.opening import make_directory, open_ledger
 from htlease_server.reading import Reading
 from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
+from htlease_server.throttle import Throttle
 from htlease_server.tls import Certificate
 from htlease_server.tokens import OwnTokens
 from htlease_server.uptime import steady_clock
@@ -52,6 +54,8 @@ class ServeOptions:
     #: PEM files; both, or neither for plain HTTP.
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    #: Requests per second of one token, renewals apart; 0: any number.
+    rate_limit: float = 0.0
     #: One of `logs.FORMATS` and of `logs.LEVELS`; the file is stderr where none is named.
     log_format: str = "text"
     log_level: str = "info"
@@ -77,6 +81,8 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             f"--no-auth is for loopback only and {host} is not; leave --no-auth out, or listen on"
             " 127.0.0.1"
         )
+    if not 0 <= options.rate_limit < float("inf"):
+        raise BadConfig("--rate-limit is requests per second, 0 or more; 0 means no limit")
     certificate = _certificate(options)
     os.umask(0o077)
     logs.configure(options.log_format, options.log_level, options.log_file)
@@ -101,7 +107,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     with listener:
         ledger = open_ledger(options.store, state_dir, clock)
         keeper = ledger.keeper
-        reading = Reading(keeper)
+        reading = Reading(keeper, lambda: ledger.queued > 0)
         url = _url_of(listener, certificate is not None)
         watch = None if keys is None else Watch(gate, keys, keeper.reader(), clock)
         for helper in (watch, gate.issuers):
@@ -113,7 +119,9 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
 
             def application() -> App:
                 ledger.start(asyncio.get_running_loop())
-                return App(ledger, reading, gate)
+                limit = options.rate_limit
+                throttle = Throttle(limit, time.monotonic) if limit else None
+                return App(ledger, reading, gate, throttle)
 
             def on_ready() -> None:
                 say(_where(url, keeper.name, None if options.no_auth else token_path))

@@ -67,6 +67,14 @@ class Unadmitted(Refusal):
             self.headers = ((b"www-authenticate", b'Bearer realm="htlease"'),)
 
 
+class Busy(Refusal):
+    """Refuses what would be done if there were less to do."""
+
+    def __init__(self, detail: str, retry_after_seconds: float) -> None:
+        super().__init__("overloaded", detail)
+        self.rejection = m.Rejection("overloaded", detail, retry_after_seconds=retry_after_seconds)
+
+
 def document(value: Any) -> Answer:
     """Return a JSON document with status 200."""
     return Answer(200, _encode(value))
