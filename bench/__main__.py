@@ -27,10 +27,11 @@ from bench.jobs import CONNECTIONS, Workflows, checked, full_load, htlease, prep
 from bench.load import Outcome, closed_loop, open_loop, post
 from bench.machine import fdatasyncs_per_second, memory_mib, processor, server
 from bench.million import measure_million
+from bench.scale import measure_scale
 
 MEASURED = ("echo", "writes", "leases", "peers", "million", "wrapper", "hooks")
-#: Asked for by name: a part of `peers`, and what needs HTCondor and is long.
-BY_NAME = ("postgres", "dag")
+#: Asked for by name: a part of `peers`, what fills a disk, and what needs HTCondor and is long.
+BY_NAME = ("postgres", "scale", "dag")
 LEASES = 1_000_000
 ROUNDS = 5
 WRAPPER_RUNS = 15
@@ -155,7 +156,9 @@ def main() -> int:
     parser.add_argument("--only", choices=(*MEASURED, *BY_NAME), action="append")
     parser.add_argument("--directory", type=Path, help="where the stores lie; default: a new one")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results.json")
-    parser.add_argument("--leases", type=int, default=LEASES, help="live ones, for million")
+    parser.add_argument(
+        "--leases", type=int, default=LEASES, help="live ones, for million and scale"
+    )
     parser.add_argument("--dag-nodes", type=int, default=2000)
     parser.add_argument("--dag-universe", choices=("vanilla", "local"), default="vanilla")
     given = parser.parse_args()
@@ -182,6 +185,8 @@ def main() -> int:
                 results[name] = measure_compared(directory / name, name == "postgres")
         if "million" in wanted:
             results["million"] = measure_million(directory / "million", given.leases)
+        if "scale" in wanted:
+            results["scale"] = measure_scale(directory / "scale", given.leases)
         if "wrapper" in wanted:
             results["wrapper"] = measure_wrapper(directory)
         if "hooks" in wanted:

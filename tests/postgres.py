@@ -116,6 +116,12 @@ class Cluster:
     def _ready(self) -> list[str | Path]:
         return [programs() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
 
+    @property
+    def pid(self) -> int:
+        """The main process."""
+        assert self._process is not None
+        return self._process.pid
+
     def send(self, number: int) -> None:
         """Send a signal to the main process; SIGQUIT ends all of it at once, as a crash does."""
         assert self._process is not None

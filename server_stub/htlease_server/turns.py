@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
 from htlease import messages as m
-from htlease_server.deciding import take
+from htlease_server.deciding import is_bare_renewal, take
 from htlease_server.keeper import TurnKeeper
 from htlease_server.lanes import Lanes
 from htlease_server.ledger import BATCH_MAX, IDLE_SECONDS, Ledger, give
@@ -73,7 +73,13 @@ class TurnLedger(Ledger):
             # Read before the queue, so that nothing queued before the stop is left.
             is_last = self._is_stopping
             while self._lanes.waiting:
-                self._take_turn(list(self._lanes.next(BATCH_MAX)))
+                requests = list(self._lanes.next(BATCH_MAX))
+                renewals = [waiting for waiting in requests if is_bare_renewal(waiting)]
+                # In a turn of their own, which does not wait for the disk.
+                if 0 < len(renewals) < len(requests):
+                    self._take_turn(renewals)
+                    requests = [waiting for waiting in requests if not is_bare_renewal(waiting)]
+                self._take_turn(requests)
             self._take_turn([], is_last)
             if is_last:
                 return

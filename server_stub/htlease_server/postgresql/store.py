@@ -7,6 +7,7 @@ else can change before it commits.
 
 from __future__ import annotations
 
+import logging
 import random
 import struct
 import time
@@ -18,6 +19,7 @@ from psycopg import errors
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
+from htlease_server.logs import note
 from htlease_server.postgresql import statements as sql
 from htlease_server.postgresql.arrays import bigints, texts
 from htlease_server.postgresql.connection import Database, why_not
@@ -139,6 +141,10 @@ class PostgresStore(PostgresReader):
             "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
             " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)"
         )
+        for name in ("fsync", "full_page_writes"):
+            (value,) = connection.execute(f"SHOW {name}".encode()).fetchone() or ("",)
+            if value == "off":
+                note(logging.WARNING, "the database may lose what it has acknowledged", off=name)
         connection.add_notice_handler(self._note)
         self._warning: str | None = None
         begin_run(connection, self._clock)
