@@ -122,7 +122,7 @@ def list_command(server: LeaseServer, wants_json: bool) -> None:
             made.get("name") or "",
             made["actor"],
             moment_text(made["at"]),
-            moment_text(made["expires_at"]),
+            "revoked" if made["revoked"] else moment_text(made["expires_at"]),
         )
         for made in found["tokens"]
     ]

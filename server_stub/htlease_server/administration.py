@@ -139,7 +139,12 @@ class Administration:
 
     async def _tokens(self, call: Call) -> Answer:
         found = await self._reading.deeds(MINT, call.number("after", 0), call.limit)
-        return document({"tokens": found["deeds"], "next": found["next"]})
+        is_revoked = self._gate.revocations.covers
+        tokens = [
+            {**made, "revoked": is_revoked(made["token_id"], made.get("workflow"), made["at"])}
+            for made in found["deeds"]
+        ]
+        return document({"tokens": tokens, "next": found["next"]})
 
     async def _audit(self, call: Call) -> Answer:
         return document(await self._reading.deeds(None, call.number("after", 0), call.limit))

@@ -31,7 +31,8 @@ class Gate:
         self.tokens = tokens
         #: Where the tokens of issuers are accepted, what checks them.
         self.issuers: IssuerTokens | None = None
-        self._revocations = Revocations()
+        #: What is revoked, as far as this server has heard.
+        self.revocations = Revocations()
         #: Digest of the header -> caller, for tokens whose signature has been verified.
         self._verified: dict[bytes, Caller] = {}
 
@@ -60,7 +61,7 @@ class Gate:
             return _unauthorized(caller)
         if isinstance(caller, m.Rejection):
             return caller
-        if self._revocations.is_revoked(caller):
+        if self.revocations.is_revoked(caller):
             return _unauthorized(REVOKED)
         if len(verified) >= _VERIFIED_MAX:
             del verified[next(iter(verified))]
@@ -73,7 +74,7 @@ class Gate:
 
     def revoke(self, rows: Iterable[DeedRow]) -> None:
         """Let nobody in any more with the tokens that these deeds revoke."""
-        if self._revocations.add(rows):
+        if self.revocations.add(rows):
             self.forget()
 
     def forget(self) -> None:

@@ -91,6 +91,10 @@ def openapi_document() -> dict[str, Any]:
     refs, schemas = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
+    schemas["Renewal"]["properties"]["token"] = {
+        "type": "string",
+        "description": "A fresh one in place of a job's token that will not last much longer.",
+    }
     # Instants are numbers inside the server and RFC 3339 text outside.
     for name in ("entered_at", "completed_at", "failed_at"):
         instant = {"type": ["string", "null"], "format": "date-time"}

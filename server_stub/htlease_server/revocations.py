@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from htlease.protocol import rfc3339
 from htlease_server.caller import Caller
 from htlease_server.roles import Role
 from htlease_server.store import DeedRow
@@ -39,6 +40,16 @@ class Revocations:
         is_new = ids != self._ids or until != self._until
         self._ids, self._until = frozenset(ids), until
         return is_new
+
+    def covers(self, token_id: str, workflow: str | None, made_at: str) -> bool:
+        """Tell whether a token that was made for a workflow, or a role, is revoked.
+
+        `made_at` is RFC 3339 in UTC.
+        """
+        if token_id in self._ids:
+            return True
+        until = None if workflow is None else self._until.get((workflow, None))
+        return until is not None and made_at <= rfc3339(until)
 
     def is_revoked(self, caller: Caller) -> bool:
         """Tell whether a caller's token, or one that it comes from, is revoked."""

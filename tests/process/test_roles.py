@@ -228,8 +228,10 @@ def test_all_tokens_of_a_subjob_or_workflow_up_to_now_can_be_revoked(
     _revoke(own_server, workflow="w", subjob="s")
     assert codes(first) == [refused, unknown, unknown]
     assert codes(callers()) == [unknown] * 3, "what is made later counts"
+    assert not any(one["revoked"] for one in own_server.ask("GET", "tokens")["tokens"])
     _revoke(own_server, workflow="w")
     assert codes(first) == [refused] * 3
+    assert all(one["revoked"] for one in own_server.ask("GET", "tokens")["tokens"])
     assert codes(callers()) == [unknown] * 3
 
 
@@ -249,7 +251,10 @@ def test_what_was_done_is_in_the_audit_and_shows_no_token(own_server: ServerProc
     ]
     assert found[3]["token_id"] == _id_of(token) and found[3]["reason"] == "stolen"
     listed = own_server.ask("GET", "tokens")["tokens"]
-    assert [one["role"] for one in listed] == ["workflow", "submitter"]
+    assert [(one["role"], one["revoked"]) for one in listed] == [
+        ("workflow", True),
+        ("submitter", False),
+    ]
     for secret in (token, submitter):
         assert secret not in json.dumps(found) and secret not in own_server.log_text
     assert re.search(r"tokens revoked.*actor=.?admin", own_server.log_text)
