@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.bigstore import measure_bigstore
 from bench.comparing import measure_compared
 from bench.dag import measure_dag
 from bench.hooks import measure_hooks
@@ -31,7 +32,7 @@ from bench.scale import measure_scale
 
 MEASURED = ("echo", "writes", "leases", "peers", "million", "wrapper", "hooks")
 #: Asked for by name: a part of `peers`, what fills a disk, and what needs HTCondor and is long.
-BY_NAME = ("postgres", "scale", "dag")
+BY_NAME = ("postgres", "scale", "bigstore", "dag")
 LEASES = 1_000_000
 ROUNDS = 5
 WRAPPER_RUNS = 15
@@ -159,6 +160,7 @@ def main() -> int:
     parser.add_argument(
         "--leases", type=int, default=LEASES, help="live ones, for million and scale"
     )
+    parser.add_argument("--subjobs", type=int, default=100_000, help="for bigstore")
     parser.add_argument("--dag-nodes", type=int, default=2000)
     parser.add_argument("--dag-universe", choices=("vanilla", "local"), default="vanilla")
     given = parser.parse_args()
@@ -191,6 +193,10 @@ def main() -> int:
             results["wrapper"] = measure_wrapper(directory)
         if "hooks" in wanted:
             results["hooks"] = _hooks(directory)
+        if "bigstore" in wanted:
+            place = directory / "bigstore"
+            place.mkdir()
+            results["bigstore"] = measure_bigstore(place, given.subjobs)
         if "dag" in wanted:  # needs HTCondor and is long, so it is asked for by name
             results["dag"] = measure_dag(directory, given.dag_nodes, given.dag_universe)
     text = json.dumps(results, indent=2)

@@ -6,8 +6,12 @@ The rows are those that a real subjob leaves, with other numbers in them, writte
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -15,6 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.jobs import Workflows, checked, full_load
+from bench.load import Outcome, open_loop
+from bench.machine import Running, server
 from htlease import messages as m
 from htlease.attempt import Evidence, Place
 from htlease.lifecycle import decide
@@ -27,10 +34,14 @@ from htlease_server.store import HistoryRow, SubjobRow
 IN_WORKFLOW = 10_000
 #: One workflow has this part of all subjobs.
 IN_LARGEST = 0.1
-#: One subjob of so many is held, the others are closed.
-ONE_HELD_OF = 100
+#: In every other workflow one subjob of so many is held; all others are closed.
+ONE_HELD_OF = 50
 AT = 1_790_000_000.0
 _NUMBER = 98_765_432  # eight digits, to be found and replaced
+ROUNDS = 5
+CALM_PER_SECOND = 300.0
+STORE = "htlease.sqlite3"
+_QUIET = ("--log-level", "warning")
 _Item = TypeVar("_Item")
 
 
@@ -91,7 +102,8 @@ def generate(path: Path, subjobs: int) -> None:
     closed, held = Template(is_held=False), Template(is_held=True)
 
     def template(number: int) -> Template:
-        return held if number % ONE_HELD_OF == 0 else closed
+        is_held = number % ONE_HELD_OF == 0 and _workflow_of(number, subjobs) % 2
+        return held if is_held else closed
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for number in range(1, subjobs + 1):
@@ -170,3 +182,92 @@ def _median_ms(url: str, token: str, paths: Sequence[str]) -> float:
         spent.append((time.perf_counter() - started_at) * 1e3)
         assert path == "/metrics" or json.loads(body), path
     return round(statistics.median(spent), 2)
+
+
+def measure_bigstore(directory: Path, subjobs: int) -> dict[str, Any]:
+    """Writes and look-ups in a store of so many subjobs, writes in turns with an empty one."""
+    empty, big = directory / "empty", directory / "big"
+    for place in (empty, big):
+        place.mkdir()
+    started_at = time.perf_counter()
+    generate(big / STORE, subjobs)
+    seconds = round(time.perf_counter() - started_at)
+    size_mib = round((big / STORE).stat().st_size / 2**20)
+    return {
+        "subjobs": subjobs,
+        "generated_in_seconds": seconds,
+        "size_mib": size_mib,
+        **compare(empty, big, subjobs),
+    }
+
+
+def compare(empty: Path, big: Path, subjobs: int) -> dict[str, Any]:
+    """Measure over two state directories, the second of which has a generated store."""
+    spent: dict[str, list[dict[str, float]]] = {"empty": [], "big": []}
+    with _serving(empty) as small, _serving(big) as large:
+        for number in range(ROUNDS + 1):
+            for name, running in (("empty", small), ("big", large)):
+                outcome, cpu_us = full_load(running, f"{name}{number}")
+                calm = _calm(running, f"calm-{name}{number}")
+                spent[name].append(
+                    {
+                        "per_second": round(checked(outcome).per_second),
+                        "server_cpu_us_each": cpu_us,
+                        "p50_ms": round(calm.percentile_ms(50), 2),
+                        "p99_ms": round(calm.percentile_ms(99), 2),
+                    }
+                )
+        results: dict[str, Any] = {
+            name: {what: statistics.median(row[what] for row in rows[1:]) for what in rows[0]}
+            for name, rows in spent.items()
+        }
+        for what in ("server_cpu_us_each", "p50_ms"):
+            ratio = results["big"][what] / results["empty"][what]
+            results[f"{what}_ratio"] = round(ratio, 2)
+        url = f"http://127.0.0.1:{large.port}"
+        results["look_ups_ms"] = look_ups(url, large.admin_token, subjobs)
+        results["while_trimming"] = _while_trimming(large)
+    return results
+
+
+def _serving(place: Path) -> Any:
+    return server(
+        place, "htlease_server", "--listen", "127.0.0.1:0", "--state-dir", str(place), *_QUIET
+    )
+
+
+def _calm(running: Running, prefix: str, seconds: float = 5) -> Outcome:
+    """Return durable writes at a rate that leaves the machine idle most of the time."""
+    workflows = Workflows(running, prefix)
+    lives = workflows.all_lives(range(int(CALM_PER_SECOND * seconds / 500) + 1))
+    requests = iter([request for group in zip(*lives, strict=True) for request in group])
+    return checked(open_loop(running.port, requests, CALM_PER_SECOND, seconds))
+
+
+def _while_trimming(running: Running) -> dict[str, float]:
+    """Return the latencies of writes while old workflows are deleted, and how many went."""
+    url = f"http://127.0.0.1:{running.port}"
+    with tempfile.NamedTemporaryFile("w") as token:
+        token.write(running.admin_token)
+        token.flush()
+        before = _subjobs(url)
+        command = [sys.executable, "-m", "htlease_admin.cli", "store", "trim", "--older", "30d"]
+        where = ["--server", url, "--admin-token-file", token.name]
+        with subprocess.Popen([*command, *where], stdout=subprocess.DEVNULL) as trim:
+            outcome = _calm(running, "trimming", seconds=10)
+            gone = before - _subjobs(url)
+            trim.terminate()
+    return {
+        "p50_ms": round(outcome.percentile_ms(50), 2),
+        "p99_ms": round(outcome.percentile_ms(99), 2),
+        "subjobs_gone_per_second": round(gone / 10),
+    }
+
+
+def _subjobs(url: str) -> int:
+    """Return how many cancelled subjobs the store has."""
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        text = answer.read().decode()
+    found = re.search(r'htlease_subjobs\{status="cancelled"\} (\S+)', text)
+    assert found, text
+    return int(float(found[1]))
