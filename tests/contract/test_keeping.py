@@ -156,6 +156,25 @@ def test_what_is_reopened_in_the_same_batch_is_not_trimmed(drill: Drill) -> None
     assert seqs == list(range(1, len(seqs) + 1))
 
 
+def test_a_command_behind_a_trim_in_one_batch_brings_nothing_back(drill: Drill) -> None:
+    closed(drill, "w", "a", "b")
+    drill.restart(after_seconds=31 * DAYS)
+    row, key = drill.store.workflow("w"), SubjobKey("w", "a")
+    assert row is not None
+    step = Trim(row.id, "w", drill.now - DAYS)
+    forced = drill.waiting(m.Enroll("ap1#9.0#2", force=True), key)
+    trimmed, answer = drill.ask_all(Waiting(None, step, "admin", drill.future()), forced)
+    assert isinstance(trimmed, Trimmed) and trimmed.subjobs >= 1
+    stored = drill.store.subjob(key)
+    if stored is None:
+        assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
+        assert drill.acquire(key).fence == 3
+    else:
+        assert isinstance(answer, m.Enrolled), "it was left out, since somebody asked for it"
+    seqs = [event.seq for event in drill.history(key)]
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
 def test_a_large_workflow_goes_in_steps_and_others_are_answered_between(drill: Drill) -> None:
     names = [f"s-{number}" for number in range(450)]
     drill.ask_all(*(drill.waiting(acquire(), SubjobKey("large", name)) for name in names))
