@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.process.command_lab import Lab, clean_environment
-from tests.process.execution import Sandbox
+from tests.process.dag_node import DagNode, NewNode
+from tests.process.execution import NewSandbox, Sandbox
 from tests.process.hooking import HookedStart, Hooks
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
@@ -121,3 +122,37 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+@pytest.fixture
+def new_job(new_sandbox: NewSandbox) -> NewSandbox:
+    """Make scratch directories of jobs that know nothing of us; their ads carry the key."""
+
+    def new(server: ServerProcess, **start: int) -> Sandbox:
+        box = new_sandbox(server, **start)
+        box.call = ()
+        del box.environ["HTLEASE_KEY"]
+        box.job_ad["HTLeaseKey"] = box.key
+        box.job_ad["Cmd"] = "/home/somebody/sh"
+        return box
+
+    return new
+
+
+@pytest.fixture
+def job(new_job: NewSandbox, server: ServerProcess) -> Sandbox:
+    return new_job(server)
+
+
+@pytest.fixture
+def new_node(tmp_path: Path) -> NewNode:
+    def new(server: ServerProcess) -> DagNode:
+        number = next(_NUMBERS)
+        return DagNode(tmp_path / f"dag{number}", server, f"dag-scripts-{number}")
+
+    return new
+
+
+@pytest.fixture
+def node(new_node: NewNode, server: ServerProcess) -> DagNode:
+    return new_node(server)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,11 @@ class DagNode:
             (event["by"], event["outcome"])
             for event in self.server.events(self.key, "subjob-closed")
         ]
+
+
+def ended(node: DagNode, *processes: object) -> list[int]:
+    """Return the exit statuses of processes, once all have ended."""
+    return [process.wait(60) for process in processes]  # type: ignore[attr-defined]
+
+
+NewNode = Callable[[ServerProcess], DagNode]

@@ -199,3 +199,11 @@ def marked(mark: str) -> list[int]:
         except OSError:
             continue
     return [pid for pid in found if process_state(pid) not in (None, "Z")]
+
+
+def server_away(job: Sandbox) -> None:
+    """Name a server to the job that is not there."""
+    job.environ.update(HTLEASE_URL="http://127.0.0.1:9", HTLEASE_WAIT_SERVER="0")
+
+
+NewSandbox = Callable[..., Sandbox]
