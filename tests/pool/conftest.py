@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.pool.lab import Lab
+from tests.pool.relay import RelayProcess, install_shadow_hook
+from tests.pool.relay_jobs import PROXY_PORT
 
 from htlease_minipool import Pool
 
@@ -37,3 +40,14 @@ def pool() -> Iterator[Pool]:
             pool.down()
             return
     pytest.fail("nine test sessions already have a pool each")
+
+
+@pytest.fixture(scope="module")
+def relay(lab: Lab) -> Iterator[RelayProcess]:
+    """A relay that every starting job of the pool asks."""
+    relay = RelayProcess(lab, "--poll", "1", "--listen", f"{lab.pool.ap_address}:{PROXY_PORT}")
+    relay.start()
+    install_shadow_hook(lab, relay)
+    yield relay
+    lab.pool.configure("ap", "relay-test", None)
+    relay.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from tests.pool.lab import PROJECT, Lab, TestJob, write_for_job
@@ -122,3 +123,18 @@ class HookedSite:
         text = "\n".join([*description, *lines, "queue"])
         cluster = lab.pool.submit(text + "\n", cwd=directory)
         return TestJob(lab, f"{cluster}.0", key, directory)
+
+
+def wait_fence(job: TestJob, fence: int, seconds: float = 90) -> None:
+    """Wait until a start of the job holds the lease and the server knows that it runs."""
+
+    def runs() -> bool:
+        entered = [e["fence"] for e in job.history() if e["event"] == "phase-entered"]
+        return fence in entered
+
+    job.lab.wait_for(lambda: job.is_known() and runs(), f"{job.key} to run as {fence}", seconds)
+
+
+def at(text: str) -> float:
+    """Return an instant of the history in seconds since 1970."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -9,12 +9,11 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tests.pool.hooked import HookedSite
-from tests.pool.lab import Lab, TestJob
+from tests.pool.hooked import HookedSite, at, wait_fence
+from tests.pool.lab import Lab
 from tests.pool.test_restarts import FAULTS
 from tests.pool.test_zombie import process_is_gone, refused_writes
 from tests.serving import ServerProcess
@@ -49,20 +48,6 @@ def own(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
     server.start()
     yield replace(lab, server=server, tokens={}, submitted=next(_NUMBERS))
     server.stop()
-
-
-def wait_fence(job: TestJob, fence: int, seconds: float = 90) -> None:
-    """Wait until a start of the job holds the lease and the server knows that it runs."""
-
-    def runs() -> bool:
-        entered = [e["fence"] for e in job.history() if e["event"] == "phase-entered"]
-        return fence in entered
-
-    job.lab.wait_for(lambda: job.is_known() and runs(), f"{job.key} to run as {fence}", seconds)
-
-
-def at(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def test_an_unchanged_job_is_leased_before_its_input_moves_and_renewed(site: HookedSite) -> None:
