@@ -34,13 +34,16 @@ class Metrics(Collector):
     def __init__(self, ledger: Ledger, requests: RequestTally) -> None:
         self._ledger = ledger
         self._requests = requests
-        self._totals: Mapping[str, int] = {}
+        self._totals: Mapping[str, int] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def text(self, totals: Mapping[str, int]) -> bytes:
-        """Return all numbers as they are now; `totals` are the store's subjobs by status."""
+    def text(self, totals: Mapping[str, int] | None) -> bytes:
+        """Return all numbers as they are now.
+
+        `totals` are the store's subjobs by status, or None when it does not say.
+        """
         self._totals = totals
         return generate_latest(self._registry)
 
@@ -112,6 +115,8 @@ class Metrics(Collector):
             yield GaugeMetricFamily(name, says, value)
 
     def _subjobs(self) -> Iterator[Metric]:
+        if self._totals is None:
+            return
         subjobs = GaugeMetricFamily(
             "htlease_subjobs",
             "Subjobs in the store, by stored status; a lapsed lease counts until it is taken.",

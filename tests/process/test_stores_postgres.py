@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.postgres import shared_cluster
+from tests.process.test_observing import numbers, wait_for
 from tests.process.test_stores import NONCE, OTHER, THIRD, command, rows, store_of
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
@@ -159,3 +160,22 @@ def test_a_database_without_a_store_is_named(url: str, tmp_path: Path) -> None:
     done("migrate", "--store", url)
     assert "0 subjobs" in done("check", "--store", url)
     assert "your database's own means" in refused("backup", tmp_path / "copy", "--store", url)
+
+
+def test_metrics_and_readiness_tell_that_the_database_is_away(
+    shared: ServerProcess, url: str
+) -> None:
+    fill(shared)
+    before = numbers(shared)
+    assert before["htlease_subjobs", "status", "complete"] == 1
+    cluster = shared_cluster()
+    cluster.drop_database(url.rpartition("/")[2])
+
+    def is_told() -> bool:
+        return numbers(shared).get(("htlease_store_failing",)) == 1
+
+    wait_for(is_told, "the server to notice")
+    assert ("htlease_subjobs", "status", "complete") not in numbers(shared)
+    called = Caller(shared.url, None).get("/readyz")
+    assert called.code == "overloaded" and "127.0.0.1" in called.document["detail"]
+    assert Caller(shared.url, None).get("/healthz").status == 200
