@@ -95,8 +95,8 @@ class Caller:
 
     @property
     def may_own(self) -> bool:
-        """Tell whether what belongs to this caller is within reach too, whatever its name."""
-        return self.role is Role.SUBMITTER
+        """Tell whether what belongs to this caller is within reach, for want of any pattern."""
+        return self.role is Role.SUBMITTER and not self.workflows
 
     def may(self, call: str) -> bool:
         """Tell whether the role makes this call at all."""

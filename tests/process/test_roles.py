@@ -101,6 +101,8 @@ def test_patterns_say_how_far_a_token_reaches(
     caller = Caller(server.url, _mint(server, role=role, workflows=[pattern], name="vo"))
     assert caller.get(f"/v1/workflows/{inside}").status == 200
     assert caller.get(f"/v1/workflows/{outside}").code == "forbidden"
+    new = f"{os.urandom(4).hex()}-new"
+    assert caller.put(f"/v1/workflows/{new}").code == "forbidden", "not even what is nobody's"
     listed = [one["workflow"] for one in caller.get("/v1/workflows").document["workflows"]]
     assert inside in listed and outside not in listed
 
