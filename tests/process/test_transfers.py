@@ -340,6 +340,15 @@ def test_a_tool_that_copies_while_one_waits_is_run_again_by_the_next_watcher(
     assert bench.record()["generation"] == 1
 
 
+def test_nothing_is_made_when_the_server_cannot_record_it(command_bench: Bench) -> None:
+    before = set(command_bench.folder.iterdir())
+    command_bench.server.stop()
+    done = command_bench.htlease("stage", "init", "staging.toml", "--program", "/bin/true")
+    assert done.returncode == LATER
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+    assert set(command_bench.folder.iterdir()) == before
+
+
 def test_making_a_workflow_again_keeps_its_name(command_bench: Bench) -> None:
     command_bench.init()
     key = command_bench.key
