@@ -72,8 +72,13 @@ class Stage:
         """Start everything from nothing."""
         self.pool.down(purge=True)
         self.pool.up()
-        # DAGMan looks at its jobs and deferred scripts each 5 s otherwise.
-        self.pool.configure("ap", "scenario", "DAGMAN_USER_LOG_SCAN_INTERVAL = 1\n")
+        # Else DAGMan looks at its jobs and deferred scripts each 5 s, and 25.14 waits 300 s before it
+        # starts a DAGMan that was released.
+        self.pool.configure(
+            "ap",
+            "scenario",
+            "DAGMAN_USER_LOG_SCAN_INTERVAL = 1\nSCHEDULER_UNIVERSE_COOL_DOWN_DURATION = 1\n",
+        )
         self.site = self.pool.directory / "site"
         self.site.mkdir(mode=0o755)
         address = self.pool.ap_address

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from htlease_admin.dag.submit_files import read_jobs
-from htlease_admin.staging.dag_text import CLEAN_UP, COMPUTE, Layout, nodes_of
+from htlease_admin.staging.dag_text import COMPUTE, Layout, nodes_of
 from htlease_dagman.dag import Dag, Node
 from htlease_dagman.dag_file import Place
 from htlease_dagman.include import Instruments, include_text_of, settings_document
@@ -47,14 +47,11 @@ def _compute_node(layout: Layout, dag_text: str) -> Node:
 
 
 def structure(layout: Layout, dag_text: str) -> dict[str, Any]:
-    """Return what the server keeps of the DAG."""
+    """Return what the server keeps of the DAG; the clean-up has no state to keep."""
     nodes = nodes_of(layout.file)
-    kinds = dict.fromkeys(nodes, "job")
-    if layout.file.clean_up is not None:
-        kinds[CLEAN_UP] = "final"
     return {
         "dag_sha256": hashlib.sha256(dag_text.encode()).hexdigest(),
-        "nodes": kinds,
+        "nodes": dict.fromkeys(nodes, "job"),
         "dependencies": [
             {"parents": [first], "children": [second]}
             for first, second in itertools.pairwise(nodes)
