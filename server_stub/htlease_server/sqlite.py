@@ -247,5 +247,5 @@ def path_of(url: str) -> Path:
     """Return the file that `sqlite:///PATH` names; an absolute PATH makes it four slashes."""
     match = re.fullmatch(r"sqlite:///(.+)", url)
     if not match:
-        raise BadConfig(f"store {url!r} is not of the form sqlite:///PATH")
+        raise BadConfig(f"store {url!r} is neither sqlite:///PATH nor postgresql://…")
     return Path(match[1]).absolute()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import psycopg
 import pytest
-from tests.postgres import shared_cluster
+from tests.postgres import Cluster, shared_cluster
 
 from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.lanes import Lanes
@@ -77,15 +77,16 @@ class PostgresKind:
     version = len(connection.MIGRATIONS)
     make_newer = "UPDATE schema_version SET version = version + 1"
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Callable[[], Cluster] = shared_cluster) -> None:
+        self.cluster = cluster
         self._clocks: dict[str, psycopg.Connection[Any]] = {}
 
     def url(self, folder: Path) -> str:
         """Return the URL of the folder's database."""
         name_file = folder / "database"
         if not name_file.exists():
-            name_file.write_text(shared_cluster().new_database())
-        return shared_cluster().url(name_file.read_text())
+            name_file.write_text(self.cluster().new_database())
+        return self.cluster().url(name_file.read_text())
 
     def open(self, folder: Path) -> PostgresStore:
         return PostgresStore(self.url(folder), "(SELECT at FROM test_clock)")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.contract.drill import KEY, START, Drill, acquire, comparable, nonce, refused
 from tests.contract.stores import SHARED, PostgresKind
-from tests.postgres import shared_cluster
+from tests.postgres import Cluster, shared_cluster
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
@@ -25,10 +25,13 @@ from htlease_server.history import fold
 from htlease_server.postgresql.store import PostgresStore
 from htlease_server.turn import Crashed
 
-pytestmark = pytest.mark.parametrize("kind", SHARED.values(), ids=SHARED)
-
 PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("push", "once")))
 Servers = tuple[Drill, Drill]
+
+
+@pytest.fixture
+def kind() -> PostgresKind:
+    return SHARED["postgresql"]
 
 
 @pytest.fixture
@@ -186,18 +189,38 @@ def test_a_server_that_starts_beside_another_extends_nothing(servers: Servers) -
     assert second.acquire(number=2).fence == 2
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One with few files: PostgreSQL syncs every file that it has when it comes back."""
+    cluster = Cluster()
+    cluster.make()
+    cluster.start()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def crashing(cluster: Cluster, tmp_path: Path) -> Iterator[Servers]:
+    kind = PostgresKind(lambda: cluster)
+    both = (Drill(kind, tmp_path), Drill(kind, tmp_path))
+    yield both
+    for drill in both:
+        drill.close()
+
+
 @pytest.mark.parametrize("how", ["crash", "backend"])
 def test_no_lease_ends_by_a_crash_that_lost_its_renewals(
-    servers: Servers, how: str, kind: PostgresKind
+    crashing: Servers, how: str, cluster: Cluster
 ) -> None:
-    first, second = servers
+    first, second = crashing
+    kind = first.kind
+    assert isinstance(kind, PostgresKind)
     first.acquire(ttl_seconds=100)
     first.now += 60
     before = runs(first)
     # So that there is no other reason for a new run than the crash.
     until(lambda: first.store.moment().alive_at > first.now - 15, "no sign of life")
     first.ask(m.Renew(1, nonce(1)))
-    cluster = shared_cluster()
     if how == "crash":
         cluster.stop(signal.SIGQUIT)
         answer = second.ask(m.Enter(1, nonce(1), "run"))
@@ -211,7 +234,7 @@ def test_no_lease_ends_by_a_crash_that_lost_its_renewals(
     # As if the renewal had been lost, whether or not it was.
     until(lambda: not cannot_connect(kind, first), "the database does not come back")
     kind.tamper(first.folder, f"UPDATE lease SET deadline_at = {START + 100}")
-    for server in servers:
+    for server in crashing:
         until(
             lambda s=server: not overloaded(s.ask(m.Renew(9, nonce(9)))),  # type: ignore[misc]
             "it is not used again",
@@ -235,11 +258,10 @@ def cannot_connect(kind: PostgresKind, drill: Drill) -> bool:
     return False
 
 
-def test_readers_connect_again_too(servers: Servers) -> None:
-    first, _ = servers
+def test_readers_connect_again_too(crashing: Servers, cluster: Cluster) -> None:
+    first, _ = crashing
     first.acquire()
     assert first.read(first.reading.subjob(KEY))["fence"] == 1
-    cluster = shared_cluster()
     cluster.stop(signal.SIGQUIT)
     cluster.start()
     assert first.read(first.reading.subjob(KEY))["fence"] == 1

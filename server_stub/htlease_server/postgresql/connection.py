@@ -35,7 +35,7 @@ class Database:
             given = conninfo_to_dict(url)
         except psycopg.ProgrammingError as problem:
             raise BadConfig(f"--store is no PostgreSQL URL: {problem}") from None
-        if given.pop("password", None):
+        if given.get("password") or given.get("sslpassword"):
             raise BadConfig(
                 "--store holds a password, which everybody on this machine could read in the list"
                 " of processes; put it into ~/.pgpass (or PGPASSFILE), and leave it out of the URL"
