@@ -72,8 +72,8 @@ class Stage:
         """Start everything from nothing."""
         self.pool.down(purge=True)
         self.pool.up()
-        # Else DAGMan looks at its jobs and deferred scripts each 5 s, and 25.14 waits 300 s before it
-        # starts a DAGMan that was released.
+        # Else DAGMan looks at its jobs and deferred scripts each 5 s, and 25.14 waits 300 s before
+        # it starts a DAGMan that was released.
         self.pool.configure(
             "ap",
             "scenario",
