@@ -215,3 +215,18 @@ def test_a_token_outlives_the_server_that_minted_it(own_server: ServerProcess) -
     own_server.stop()
     own_server.start()
     assert Caller(own_server.url, token).get("/v1/workflows/w").code == "not-found"
+
+
+def test_two_servers_on_one_host_share_nothing(tmp_path: Path) -> None:
+    star, phenix = (ServerProcess(tmp_path / name) for name in ("star", "phenix"))
+    for server in (star, phenix):
+        server.start()
+    try:
+        path = "/v1/workflows/w/subjobs/s"
+        assert Caller(star.url, star.admin_token).post(f"{path}/acquire", nonce=NONCE).status == 200
+        assert Caller(phenix.url, star.admin_token).get(path).code == "unauthorized"
+        assert Caller(phenix.url, star.token("w")).get(path).code == "unauthorized"
+        assert Caller(phenix.url, phenix.admin_token).get(path).code == "unknown-subjob"
+    finally:
+        star.stop()
+        phenix.stop()
