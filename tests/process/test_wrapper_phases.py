@@ -319,11 +319,12 @@ def test_phase_and_attempt_are_put_into_the_job_by_chirp(sandbox: Sandbox) -> No
     starter = _Starter()
     sandbox.write(".chirp.config", starter.config)
     assert sandbox.run("--phase-name", "my phase".replace(" ", "-"), "--", "sleep", "0.2") == 0
-    wait_for(lambda: len(starter.lines) >= 3, f"three lines of chirp in {starter.lines}")
+    wait_for(lambda: len(starter.lines) >= 4, f"four lines of chirp in {starter.lines}")
     assert starter.lines == [
         r"cookie co\\okie",
         'set_job_attr_delayed ChirpHTLeasePhase "my-phase"',
         "set_job_attr_delayed ChirpHTLeaseAttempt 1",
+        'set_job_attr_delayed ChirpHTLeaseState "live"',
     ]
 
 
