@@ -18,8 +18,8 @@ from tests.checker.sites import PostgresSite, SqliteSite
 SECONDS = float(os.environ.get("HTLEASE_CHECK_SECONDS", "20"))
 SEED = int(os.environ.get("HTLEASE_CHECK_SEED", "1"))
 #: A broken rule shows within seconds, unless the draw is unlucky.
-BROKEN_SECONDS = 3.0
-BROKEN_RUNS_MAX = 10
+BROKEN_SECONDS = 2.0
+BROKEN_RUNS_MAX = 15
 
 NewSite = Callable[..., SqliteSite | PostgresSite]
 
