@@ -26,10 +26,8 @@ from htlease_server.reading import LIMIT_MAX, Reading
 from htlease_server.roles import Role
 from htlease_server.store import DeedRow
 from htlease_server.tokens import Wanted, why_not_mint
-from htlease_server.trimming import AGE_MIN_SECONDS, Trim, Trimmed
+from htlease_server.trimming import AGE_MAX_SECONDS, AGE_MIN_SECONDS, Trim, Trimmed
 from htlease_server.wire import Answer, Refusal, document, problem
-
-_AGE_MAX_SECONDS = 3660 * 86400.0
 
 
 class Administration:
@@ -113,9 +111,9 @@ class Administration:
 
     async def _trim(self, call: Call) -> Answer:
         body = decode(TRIM_DECODER, call.request.body)
-        if not AGE_MIN_SECONDS <= body.older_than_seconds <= _AGE_MAX_SECONDS:
+        if not AGE_MIN_SECONDS <= body.older_than_seconds <= AGE_MAX_SECONDS:
             raise InvalidField(
-                "older_than_seconds", f"is not {AGE_MIN_SECONDS:g} to {_AGE_MAX_SECONDS:g}"
+                "older_than_seconds", f"is not {AGE_MIN_SECONDS:g} to {AGE_MAX_SECONDS:g}"
             )
         before = self._gate.now() - body.older_than_seconds
         limit = LIMIT_MAX if body.dry_run else 1

@@ -23,6 +23,7 @@ from htlease.profiles import PROFILE_NAMES, load_profile
 from htlease_server.maintenance import WINDOW_MAX_SECONDS
 from htlease_server.roles import MINTS, Role
 from htlease_server.tokens import TTL_MAX_SECONDS as TOKEN_TTL_MAX_SECONDS
+from htlease_server.trimming import AGE_MAX_SECONDS, AGE_MIN_SECONDS
 
 Schema = dict[str, Any]
 
@@ -107,6 +108,7 @@ _OF: Mapping[str, Mapping[str, Schema]] = {
     },
     "RevokeBody": {"workflow": NAME, "subjob": NAME},
     "WorkflowBody": {"profile": _PROFILE, "copy_of": NAME},
+    "TrimBody": {"older_than_seconds": {"minimum": AGE_MIN_SECONDS, "maximum": AGE_MAX_SECONDS}},
     "MaintenanceBody": {"ends_in_seconds": {"minimum": 0, "maximum": WINDOW_MAX_SECONDS}},
 }
 _PHASES_OR_PROFILE = [

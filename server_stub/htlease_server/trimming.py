@@ -18,6 +18,7 @@ SUBJOBS_MAX = 200
 EVENTS_MAX = 2_000
 #: A job may come back from a long queue after a day and ask whether its subjob is complete.
 AGE_MIN_SECONDS = 86400.0
+AGE_MAX_SECONDS = 3660 * 86400.0
 
 
 @dataclass(frozen=True)
