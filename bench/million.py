@@ -62,7 +62,8 @@ def fill(path: Path, leases: int) -> None:
     for start in range(0, leases, _AT_ONCE):
         turn = keeper.open()
         for number in range(start, min(start + _AT_ONCE, leases)):
-            key = SubjobKey(f"live-{number % _WORKFLOWS}", f"s-{number // _WORKFLOWS:06d}")
+            workflow, subjob = divmod(number, leases // _WORKFLOWS)
+            key = SubjobKey(f"live-{workflow}", f"s-{subjob:06d}")
             job = f"ap1.example.org#{number}.0#1795225431"
             asked = dataclasses.replace(command, global_job_id=job, host="ep1.example.org")
             sent = Sent(asked, f"fill-{number}", None, number.to_bytes(16, "big"))

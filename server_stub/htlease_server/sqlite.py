@@ -46,6 +46,8 @@ RUNS_KEPT = 100
 _STAMP_BYTES = 64
 #: Pages in the write-ahead log before they are moved to the main file, 4 KiB each.
 _CHECKPOINT_PAGES = 4000
+#: Pages that the writer keeps in memory: of a million subjobs, the upper parts of every index.
+_CACHE_KIB = 64 * 1024
 
 _PUT_SUBJOBS = upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
 _PUT_LEASES = upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
@@ -118,6 +120,7 @@ class SqliteStore(SqliteReader):
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             for number, name in enumerate(MIGRATIONS[version:], version + 1):
                 script = pkgutil.get_data("htlease_server", f"schema/sqlite/{name}")
                 assert script is not None, f"schema/sqlite/{name} is missing from the package"
