@@ -13,7 +13,7 @@ _POOL = "scenario"
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar=f"{'|'.join(_NAMES)}...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
     "--watcher",
     "watchers",
