@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
@@ -22,6 +23,10 @@ from htlease_server.turn import Answer, Waiting
 
 #: How often a turn is taken when other servers over the same store are faster.
 _TRIES = 10
+#: The event loop and the writer give Python's global lock away whenever they wait for a socket. To
+#: be made to give it away in between (every 5 ms by default) parts the requests that arrive
+#: together into several turns, each with its round trips: a third fewer writes.
+_SWITCH_SECONDS = 0.05
 
 
 class TurnLedger(Ledger):
@@ -39,6 +44,7 @@ class TurnLedger(Ledger):
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread.start()
 
     def stop(self) -> None:
