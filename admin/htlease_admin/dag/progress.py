@@ -44,9 +44,10 @@ def parts_of_bar(counts: Mapping[Standing, int], columns: int) -> list[tuple[Sta
     width = max(len(Standing), min(columns, BAR_MAX_COLUMNS) - 2)
     present = [standing for standing in Standing if counts.get(standing)]
     total = sum(counts[standing] for standing in present)
-    lengths = {s: max(1, width * counts[s] // total) for s in present}
+    to_share = width - len(present)
+    lengths = {s: 1 + to_share * counts[s] // total for s in present}
     if present:
-        # What rounding took or gave is the longest part's: there it is seen least.
+        # What rounding left over is the longest part's: there it is seen least.
         longest = max(present, key=lambda standing: lengths[standing])
         lengths[longest] += width - sum(lengths.values())
     return list(lengths.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from htlease.holds import OUR_SUBCODE
@@ -26,6 +26,7 @@ from htlease_admin.dag.status import exit_code_of
     st.dictionaries(st.sampled_from(Standing), st.integers(0, 5000)),
     st.integers(12, 200),
 )
+@example(dict(zip(Standing, (50, 50, 50, 1, 1, 1, 1), strict=True)), 12)
 def test_a_bar_fills_its_width_and_shows_whatever_there_is(
     counts: dict[Standing, int], columns: int
 ) -> None:
