@@ -105,9 +105,13 @@ class Enclosure:
 def plain_command(
     argv: Sequence[str], environment: Mapping[str, str], directory: Path
 ) -> list[str]:
-    """Return the command that runs `argv` in `directory` with exactly this environment."""
+    """Return the command that runs `argv` in `directory` with exactly this environment.
+
+    A shell lets what it starts in the background ignore SIGINT, and jobs would inherit that.
+    """
     variables = [f"{name}={value}" for name, value in environment.items()]
-    return ["env", "--ignore-environment", f"--chdir={directory}", *variables, *argv]
+    clean = ["env", "--ignore-environment", "--default-signal", f"--chdir={directory}"]
+    return [*clean, *variables, *argv]
 
 
 def start(root: Path | None, host: str, etc: Path, shown: Sequence[Path]) -> Enclosure:

@@ -37,7 +37,9 @@ def test_a_dags_hold_script_puts_the_reason_on_record(lab: Lab) -> None:
     block = {"block": {"compute": [1]}, "block_seconds": 600}
     dag = Dag(lab, "limit-dag", ["JOB A job.sub"], behaviour=block)
     text = (dag.directory / "job.sub").read_text()
-    limit = "allowed_execute_duration = 6\nperiodic_release = HoldReasonCode == 47\n"
+    # What was released before DAGMan has read of the hold is no longer held for the script.
+    release = "HoldReasonCode == 47 && time() - EnteredCurrentStatus > 8"
+    limit = f"allowed_execute_duration = 6\nperiodic_release = {release}\n"
     # 23.9 never ends a job by that limit that is to bring nothing back.
     dag.write("job.sub", text.replace('transfer_output_files = ""\n', limit))
     dag.submit()
