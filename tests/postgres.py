@@ -36,13 +36,17 @@ def programs() -> Path:
         if not no_cluster.exists():
             no_cluster.parent.mkdir(exist_ok=True)
             no_cluster.write_text("create_main_cluster = false\n")
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        # Nobody is there to be asked about that file.
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "UCF_FORCE_CONFFOLD": "1"}
         for command in (
             ["update", "-q"],
             ["install", "-qy", "--no-install-recommends", "postgresql"],
         ):
             subprocess.run(
-                ["apt-get", "-o", "DPkg::Lock::Timeout=300", *command],
+                [
+                    *("apt-get", "-o", "DPkg::Lock::Timeout=300"),
+                    *("-o", "Dpkg::Options::=--force-confold", *command),
+                ],
                 check=True,
                 env=environment,
                 stdout=subprocess.DEVNULL,
