@@ -40,9 +40,6 @@ _PLAN = Plan((PhaseSpec("stage-in"), PhaseSpec("compute", "resume"), PhaseSpec("
 class _Nobody:
     """Waits for no answer."""
 
-    def get_loop(self) -> Any:
-        raise AssertionError("nobody waits")
-
     def done(self) -> bool:
         """Tell that no answer is wanted."""
         return True

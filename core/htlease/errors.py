@@ -53,7 +53,3 @@ class Refused(HTLeaseError):
         self.outcome = outcome
         self.field = field
         self.flag = flag
-
-
-class LeaseLost(HTLeaseError):
-    """This attempt no longer holds the state lease; it must stop and write nothing more."""

@@ -53,10 +53,6 @@ class Exchange:
         self.call = call
         self.caller = caller
 
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop in which to give the outcome."""
-        return self._commands.loop
-
     def done(self) -> bool:
         """Tell whether the outcome is known."""
         return self._is_done
@@ -77,7 +73,6 @@ class Commands:
         self._ledger = ledger
         self._tokens = tokens
         self.tally = tally
-        self.loop = asyncio.get_running_loop()
 
     def take(
         self,

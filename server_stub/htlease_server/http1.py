@@ -33,7 +33,6 @@ KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 5.0
 #: Bodies not answered yet and answers not read yet, of all connections together.
 HELD_MAX_BYTES = 64 * 1024 * 1024
-SWEEP_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 2.0
 #: Idle connections closed at once when there is room for no more, as a part of all.
 _EVICTED_PART = 0.01

@@ -26,10 +26,7 @@ def open_ledger(url: str | None, state_dir: Path, clock: Callable[[], float]) ->
             from htlease_server.postgresql.keeper import SharedKeeper
             from htlease_server.postgresql.store import PostgresStore
         except ImportError as problem:
-            raise BadConfig(
-                f"--store names PostgreSQL, and what it needs is not installed ({problem.name});"
-                " install it with `pip install 'htlease[server,postgres]'`"
-            ) from None
+            raise not_installed(problem) from None
         return TurnLedger(SharedKeeper(PostgresStore(url)), clock, Lanes())
     path = path_of(url) if url else state_dir / "htlease.sqlite3"
     make_directory(path.parent)
@@ -50,3 +47,11 @@ def make_directory(directory: Path) -> None:
             f"directory {directory} cannot be made: {problem.strerror}; set XDG_STATE_HOME, or"
             " name files with --store and --admin-token-file"
         ) from problem
+
+
+def not_installed(problem: ImportError) -> BadConfig:
+    """Return how to install what PostgreSQL needs."""
+    return BadConfig(
+        f"--store names PostgreSQL, and what it needs is not installed ({problem.name});"
+        " install it with `pip install 'htlease[server,postgres]'`"
+    )

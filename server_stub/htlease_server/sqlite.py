@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from htlease.errors import BadConfig
+from htlease_server.queries import ALL_MAINTENANCE, FLAG, MAINTENANCE
 from htlease_server.sqlite_insert import Insert, upsert
 from htlease_server.sqlite_reader import SqliteReader, connected
 from htlease_server.store import (
     Batch,
     DeedRow,
-    FlagRow,
     Gone,
     HistoryRow,
     MaintenanceRow,
@@ -52,15 +52,13 @@ _CACHE_KIB = 64 * 1024
 _PUT_SUBJOBS = upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
 _PUT_LEASES = upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
 _PUT_WORKFLOWS = upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
-_MAINTENANCE = ", ".join(MaintenanceRow._fields)
 _COUNT = (
     "INSERT INTO subjob_count (workflow_id, status, subjobs, changed_at) VALUES (?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET"
     " subjobs = subjobs + excluded.subjobs, changed_at = max(changed_at, excluded.changed_at)"
 )
-_FLAG = ", ".join(FlagRow._fields)
-_PUT_FLAG = f"INSERT OR REPLACE INTO flag ({_FLAG}) VALUES (?, ?, ?, ?, ?)"
-_PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({_MAINTENANCE}) VALUES (?, ?, ?, ?)"
+_PUT_FLAG = f"INSERT OR REPLACE INTO flag ({FLAG}) VALUES (?, ?, ?, ?, ?)"
+_PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({MAINTENANCE}) VALUES (?, ?, ?, ?)"
 _ADD_HISTORY = Insert("history", HistoryRow._fields)
 _ADD_DEEDS = Insert("deed", DeedRow._fields)
 _ADD_KNOWN_IDS = Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
@@ -179,7 +177,7 @@ class SqliteStore(SqliteReader):
         os.ftruncate(self._lock_fd, 0)
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
-        rows = self._db.execute(f"SELECT {_MAINTENANCE} FROM maintenance ORDER BY started_at")
+        rows = self._db.execute(ALL_MAINTENANCE)
         return [MaintenanceRow(*row) for row in rows]
 
     def fence_floor(self) -> int:

@@ -8,6 +8,14 @@ from pathlib import Path
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
+from htlease_server.queries import (
+    ALL_FLAGS,
+    DEED,
+    HISTORY,
+    SELECT_LISTED,
+    SELECT_SUBJOB,
+    WORKFLOW,
+)
 from htlease_server.store import (
     Closed,
     DeedRow,
@@ -18,18 +26,6 @@ from htlease_server.store import (
     WorkflowRow,
 )
 
-_HISTORY = ", ".join(HistoryRow._fields)
-_SUBJOB = ", ".join(SubjobRow._fields)
-_WORKFLOW = ", ".join(WorkflowRow._fields)
-_FLAG = ", ".join(FlagRow._fields)
-_DEED = ", ".join(DeedRow._fields)
-_LISTED = (
-    "subjob.id, workflow.name, subjob.name, status, deadline_at, ttl_seconds, fence, phase,"
-    " attempt_number, attempt_id, host, updated_at"
-    " FROM subjob JOIN workflow ON workflow.id = subjob.workflow_id"
-    " JOIN lease ON lease.subjob_id = subjob.id"
-)
-
 
 class SqliteReader:
     """Look-ups over one connection."""
@@ -38,20 +34,20 @@ class SqliteReader:
         self._db = connection
 
     def workflow(self, name: str) -> WorkflowRow | None:
-        row = self._db.execute(f"SELECT {_WORKFLOW} FROM workflow WHERE name = ?", (name,))
+        row = self._db.execute(f"SELECT {WORKFLOW} FROM workflow WHERE name = ?", (name,))
         found = row.fetchone()
         return WorkflowRow(*found) if found else None
 
     def workflows(self, after: str, limit: int) -> Sequence[WorkflowRow]:
         rows = self._db.execute(
-            f"SELECT {_WORKFLOW} FROM workflow WHERE name > ? ORDER BY name LIMIT ?",
+            f"SELECT {WORKFLOW} FROM workflow WHERE name > ? ORDER BY name LIMIT ?",
             (after, limit),
         )
         return [WorkflowRow(*row) for row in rows]
 
     def subjob(self, key: SubjobKey) -> SubjobRow | None:
         found = self._db.execute(
-            f"SELECT {_SUBJOB} FROM subjob JOIN lease ON subjob_id = id WHERE name = ?"
+            f"{SELECT_SUBJOB} WHERE name = ?"
             " AND workflow_id = (SELECT id FROM workflow WHERE name = ?)",
             (key.subjob, key.workflow),
         ).fetchone()
@@ -59,7 +55,7 @@ class SqliteReader:
 
     def subjobs(self, workflow_id: int, after: str, limit: int) -> Sequence[ListedRow]:
         rows = self._db.execute(
-            f"SELECT {_LISTED} WHERE workflow_id = ? AND subjob.name > ?"
+            f"{SELECT_LISTED} WHERE workflow_id = ? AND subjob.name > ?"
             " ORDER BY subjob.name LIMIT ?",
             (workflow_id, after, limit),
         )
@@ -67,7 +63,7 @@ class SqliteReader:
 
     def subjobs_known_as(self, id_text: str, limit: int) -> Sequence[ListedRow]:
         rows = self._db.execute(
-            f"SELECT {_LISTED} WHERE subjob.id IN"
+            f"{SELECT_LISTED} WHERE subjob.id IN"
             " (SELECT subjob_id FROM known_id WHERE id_text = ?)"
             " ORDER BY workflow.name, subjob.name LIMIT ?",
             (id_text, limit),
@@ -75,7 +71,7 @@ class SqliteReader:
         return [ListedRow(*row) for row in rows]
 
     def flags(self) -> Sequence[FlagRow]:
-        rows = self._db.execute(f"SELECT {_FLAG} FROM flag ORDER BY name")
+        rows = self._db.execute(ALL_FLAGS)
         return [FlagRow(*row) for row in rows]
 
     def counts(self, workflow_id: int) -> dict[str, int]:
@@ -120,14 +116,14 @@ class SqliteReader:
 
     def history(self, subjob_id: int, after: int, limit: int) -> Sequence[HistoryRow]:
         rows = self._db.execute(
-            f"SELECT {_HISTORY} FROM history WHERE subjob_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            f"SELECT {HISTORY} FROM history WHERE subjob_id = ? AND seq > ? ORDER BY seq LIMIT ?",
             (subjob_id, after, limit),
         )
         return [HistoryRow(*row) for row in rows]
 
     def history_of(self, subjob_id: int, events: Sequence[str]) -> Sequence[HistoryRow]:
         rows = self._db.execute(
-            f"SELECT {_HISTORY} FROM history WHERE subjob_id = ?"
+            f"SELECT {HISTORY} FROM history WHERE subjob_id = ?"
             f" AND event IN ({', '.join('?' * len(events))}) ORDER BY seq",
             (subjob_id, *events),
         )
@@ -144,14 +140,14 @@ class SqliteReader:
     def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
         of_kind = "" if kind is None else "kind = ? AND "
         rows = self._db.execute(
-            f"SELECT id, {_DEED} FROM deed WHERE {of_kind}id > ? ORDER BY id LIMIT ?",
+            f"SELECT id, {DEED} FROM deed WHERE {of_kind}id > ? ORDER BY id LIMIT ?",
             (*(() if kind is None else (kind,)), after, limit),
         )
         return [(row[0], DeedRow(*row[1:])) for row in rows]
 
     def revocations(self, since: float) -> Sequence[DeedRow]:
         rows = self._db.execute(
-            f"SELECT {_DEED} FROM deed WHERE kind = 'revoke-token' AND at >= ? ORDER BY id",
+            f"SELECT {DEED} FROM deed WHERE kind = 'revoke-token' AND at >= ? ORDER BY id",
             (since,),
         )
         return [DeedRow(*row) for row in rows]

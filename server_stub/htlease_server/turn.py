@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Union
@@ -37,9 +36,6 @@ Answer = Union[  # noqa: UP007
 
 class Promise(Protocol):
     """Where an answer goes; an asyncio.Future is one."""
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop in which to give the answer."""
 
     def done(self) -> bool:
         """Tell whether the answer is there, or wanted no more."""

@@ -118,14 +118,7 @@ def end_to_report(
         return None
     if not str(document["attempts"][-1]["attempt_id"]).startswith(f"{end.global_job_id}@"):
         return None
-    return m.Ended(
-        end.global_job_id,
-        end.job_starts,
-        end.shadow_starts,
-        end.exit_code,
-        end.exit_signal,
-        end.reason,
-    )
+    return end.report()
 
 
 def _count(ad: Mapping[str, Plain], name: str) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from htlease import messages as m
 from htlease.attempt import AttemptId, ReadFrom, start_number
 from htlease.errors import InvalidField
 from htlease.holds import WALL_TIME
@@ -51,6 +52,17 @@ class End:
         if self.exit_signal is not None:
             return f"the job was killed by signal {self.exit_signal}"
         return f"the job ended with exit code {self.exit_code}"
+
+    def report(self) -> m.Ended:
+        """Return the command that tells the server."""
+        return m.Ended(
+            self.global_job_id,
+            self.job_starts,
+            self.shadow_starts,
+            self.exit_code,
+            self.exit_signal,
+            self.reason,
+        )
 
 
 @dataclass(frozen=True)

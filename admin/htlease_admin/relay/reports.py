@@ -48,17 +48,7 @@ class Reports:
         is_unexplained = subjob["status"] == "abandoned" and is_wall_time(end.reason)
         is_wanted = is_held or is_unexplained
         if is_wanted and subjob["outcome"] is None and is_about(end, subjob):
-            self._server.command(
-                key,
-                m.Ended(
-                    end.global_job_id,
-                    end.job_starts,
-                    end.shadow_starts,
-                    end.exit_code,
-                    end.exit_signal,
-                    end.reason,
-                ),
-            )
+            self._server.command(key, end.report())
         closing = closing_of(end, subjob)
         return closing is None or self._close(key, end, closing)
 

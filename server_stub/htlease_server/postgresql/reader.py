@@ -9,6 +9,15 @@ import psycopg
 
 from htlease.attempt import SubjobKey
 from htlease_server.postgresql.connection import Database, why_not
+from htlease_server.queries import (
+    ALL_FLAGS,
+    ALL_MAINTENANCE,
+    DEED,
+    HISTORY,
+    SELECT_LISTED,
+    SELECT_SUBJOB,
+    WORKFLOW,
+)
 from htlease_server.store import (
     Closed,
     DeedRow,
@@ -29,19 +38,6 @@ CLOCK = "extract(epoch FROM clock_timestamp())::float8"
 ALIVE_MARGIN_SECONDS = 10.0
 #: Nobody waits longer for a page.
 _TIMEOUT = "20s"
-
-HISTORY = ", ".join(HistoryRow._fields)
-WORKFLOW = ", ".join(WorkflowRow._fields)
-FLAG = ", ".join(FlagRow._fields)
-DEED = ", ".join(DeedRow._fields)
-MAINTENANCE = ", ".join(MaintenanceRow._fields)
-_SUBJOB = ", ".join(SubjobRow._fields)
-_LISTED = (
-    "SELECT subjob.id, workflow.name, subjob.name, status, deadline_at, ttl_seconds, fence, phase,"
-    " attempt_number, attempt_id, host, updated_at"
-    " FROM subjob JOIN workflow ON workflow.id = subjob.workflow_id"
-    " JOIN lease ON lease.subjob_id = subjob.id"
-)
 
 
 class Moment(NamedTuple):
@@ -115,11 +111,11 @@ class PostgresReader:
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
         """Return all maintenance windows, oldest first."""
-        rows = self._rows(f"SELECT {MAINTENANCE} FROM maintenance ORDER BY started_at")
+        rows = self._rows(ALL_MAINTENANCE)
         return [MaintenanceRow(*row) for row in rows]
 
     def flags(self) -> Sequence[FlagRow]:
-        rows = self._rows(f"SELECT {FLAG} FROM flag ORDER BY name")
+        rows = self._rows(ALL_FLAGS)
         return [FlagRow(*row) for row in rows]
 
     def workflow(self, name: str) -> WorkflowRow | None:
@@ -134,7 +130,7 @@ class PostgresReader:
 
     def subjob(self, key: SubjobKey) -> SubjobRow | None:
         rows = self._rows(
-            f"SELECT {_SUBJOB} FROM subjob JOIN lease ON subjob_id = id WHERE name = %s"
+            f"{SELECT_SUBJOB} WHERE name = %s"
             " AND workflow_id = (SELECT id FROM workflow WHERE name = %s)",
             key.subjob,
             key.workflow,
@@ -143,7 +139,8 @@ class PostgresReader:
 
     def subjobs(self, workflow_id: int, after: str, limit: int) -> Sequence[ListedRow]:
         rows = self._rows(
-            f"{_LISTED} WHERE workflow_id = %s AND subjob.name > %s ORDER BY subjob.name LIMIT %s",
+            f"{SELECT_LISTED} WHERE workflow_id = %s AND subjob.name > %s"
+            " ORDER BY subjob.name LIMIT %s",
             workflow_id,
             after,
             limit,
@@ -152,7 +149,8 @@ class PostgresReader:
 
     def subjobs_known_as(self, id_text: str, limit: int) -> Sequence[ListedRow]:
         rows = self._rows(
-            f"{_LISTED} WHERE subjob.id IN (SELECT subjob_id FROM known_id WHERE id_text = %s)"
+            f"{SELECT_LISTED} WHERE subjob.id IN"
+            " (SELECT subjob_id FROM known_id WHERE id_text = %s)"
             " ORDER BY workflow.name, subjob.name LIMIT %s",
             id_text,
             limit,

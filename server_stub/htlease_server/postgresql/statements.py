@@ -11,7 +11,7 @@ from psycopg.pq import ExecStatus, Format
 
 from htlease.subjob import REQUESTS_KEPT
 from htlease_server.postgresql.arrays import bigints, byte_strings, floats, integers, texts
-from htlease_server.postgresql.reader import WORKFLOW
+from htlease_server.queries import WORKFLOW
 from htlease_server.store import (
     DeedRow,
     FlagRow,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from htlease.errors import BadConfig
-from htlease_server.opening import is_postgresql
+from htlease_server.opening import is_postgresql, not_installed
 from htlease_server.sqlite import MIGRATIONS, SqliteStore, path_of
 from htlease_server.upkeep import sqlite_copy
 from htlease_server.upkeep.archive import Tail, read_archive
@@ -100,10 +100,7 @@ def _postgres() -> ModuleType:
     try:
         from htlease_server.upkeep import postgres_whole
     except ImportError as problem:
-        raise BadConfig(
-            f"--store names PostgreSQL, and what it needs is not installed ({problem.name});"
-            " install it with `pip install 'htlease[server,postgres]'`"
-        ) from None
+        raise not_installed(problem) from None
     return postgres_whole
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from htlease.errors import BadConfig
+from htlease_server import queries
 from htlease_server.postgresql import statements as sql
 from htlease_server.postgresql.connection import MIGRATIONS, Database, why_not
 from htlease_server.store import (
@@ -28,7 +29,6 @@ from htlease_server.upkeep.whole import Life, lives_of
 #: Told from servers, which call themselves `htlease`.
 _NAME = "htlease store"
 _ROWS_AT_ONCE = 5_000
-_SUBJOB = ", ".join(SubjobRow._fields)
 _ID_BLOCK = 1000
 
 
@@ -89,21 +89,14 @@ class PostgresWhole:
         return row[0] if row else None
 
     def workflows(self) -> Iterator[WorkflowRow]:
-        names = ", ".join(WorkflowRow._fields)
-        return map(WorkflowRow._make, self._all(f"SELECT {names} FROM workflow ORDER BY id"))
+        return map(WorkflowRow._make, self._all(queries.ALL_WORKFLOWS))
 
     def lives(self) -> Iterator[Life]:
-        names = ", ".join(HistoryRow._fields)
-        history = self._all(f"SELECT {names} FROM history ORDER BY subjob_id, seq")
-        query = f"SELECT {_SUBJOB} FROM subjob JOIN lease ON subjob_id = id ORDER BY id"
-        return lives_of(map(SubjobRow._make, self._all(query)), map(HistoryRow._make, history))
+        subjobs, history = self._all(queries.ALL_SUBJOBS), self._all(queries.ALL_HISTORY)
+        return lives_of(map(SubjobRow._make, subjobs), map(HistoryRow._make, history))
 
     def held(self) -> Iterator[SubjobRow]:
-        query = (
-            f"SELECT {_SUBJOB} FROM subjob JOIN lease ON subjob_id = id"
-            " WHERE status IN ('active', 'recalled')"
-        )
-        return map(SubjobRow._make, self._all(query))
+        return map(SubjobRow._make, self._all(queries.HELD_SUBJOBS))
 
     def known_ids(self) -> Iterator[tuple[str, int]]:
         rows = self._all("SELECT id_text, subjob_id FROM known_id ORDER BY 1, 2")
@@ -125,17 +118,13 @@ class PostgresWhole:
         return [Run._make(row) for row in rows]
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
-        names = ", ".join(MaintenanceRow._fields)
-        rows = self._all(f"SELECT {names} FROM maintenance ORDER BY started_at")
-        return [MaintenanceRow._make(row) for row in rows]
+        return [MaintenanceRow._make(row) for row in self._all(queries.ALL_MAINTENANCE)]
 
     def flags(self) -> Sequence[FlagRow]:
-        names = ", ".join(FlagRow._fields)
-        return [FlagRow._make(row) for row in self._all(f"SELECT {names} FROM flag ORDER BY name")]
+        return [FlagRow._make(row) for row in self._all(queries.ALL_FLAGS)]
 
     def deeds(self) -> Iterator[DeedRow]:
-        names = ", ".join(DeedRow._fields)
-        return map(DeedRow._make, self._all(f"SELECT {names} FROM deed ORDER BY id"))
+        return map(DeedRow._make, self._all(queries.ALL_DEEDS))
 
     def fence_floor(self) -> int:
         return int(self._one("SELECT fence FROM fence_floor"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from htlease.errors import BadConfig
+from htlease_server import queries
 from htlease_server.sqlite import MIGRATIONS
 from htlease_server.store import (
     DeedRow,
@@ -46,23 +47,15 @@ class SqliteWhole:
             )
 
     def workflows(self) -> Iterator[WorkflowRow]:
-        names = ", ".join(WorkflowRow._fields)
-        return map(WorkflowRow._make, self._db.execute(f"SELECT {names} FROM workflow ORDER BY id"))
+        return map(WorkflowRow._make, self._db.execute(queries.ALL_WORKFLOWS))
 
     def lives(self) -> Iterator[Life]:
-        subjobs = ", ".join(SubjobRow._fields)
-        history = ", ".join(HistoryRow._fields)
-        rows = self._db.execute(f"SELECT {history} FROM history ORDER BY subjob_id, seq")
-        query = f"SELECT {subjobs} FROM subjob JOIN lease ON subjob_id = id ORDER BY id"
-        return lives_of(map(SubjobRow._make, self._db.execute(query)), map(HistoryRow._make, rows))
+        subjobs = self._db.execute(queries.ALL_SUBJOBS)
+        history = self._db.execute(queries.ALL_HISTORY)
+        return lives_of(map(SubjobRow._make, subjobs), map(HistoryRow._make, history))
 
     def held(self) -> Iterator[SubjobRow]:
-        names = ", ".join(SubjobRow._fields)
-        query = (
-            f"SELECT {names} FROM subjob JOIN lease ON subjob_id = id"
-            " WHERE status IN ('active', 'recalled')"
-        )
-        return map(SubjobRow._make, self._db.execute(query))
+        return map(SubjobRow._make, self._db.execute(queries.HELD_SUBJOBS))
 
     def known_ids(self) -> Iterator[tuple[str, int]]:
         return iter(self._db.execute("SELECT id_text, subjob_id FROM known_id ORDER BY 1, 2"))
@@ -84,18 +77,13 @@ class SqliteWhole:
         return [Run._make(row) for row in rows]
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
-        names = ", ".join(MaintenanceRow._fields)
-        rows = self._db.execute(f"SELECT {names} FROM maintenance ORDER BY started_at")
-        return [MaintenanceRow._make(row) for row in rows]
+        return [MaintenanceRow._make(row) for row in self._db.execute(queries.ALL_MAINTENANCE)]
 
     def flags(self) -> Sequence[FlagRow]:
-        names = ", ".join(FlagRow._fields)
-        rows = self._db.execute(f"SELECT {names} FROM flag ORDER BY name")
-        return [FlagRow._make(row) for row in rows]
+        return [FlagRow._make(row) for row in self._db.execute(queries.ALL_FLAGS)]
 
     def deeds(self) -> Iterator[DeedRow]:
-        names = ", ".join(DeedRow._fields)
-        return map(DeedRow._make, self._db.execute(f"SELECT {names} FROM deed ORDER BY id"))
+        return map(DeedRow._make, self._db.execute(queries.ALL_DEEDS))
 
     def fence_floor(self) -> int:
         floor: int = self._db.execute("SELECT fence FROM fence_floor").fetchone()[0]
