@@ -82,10 +82,14 @@ class RunBackend:
         """End the command and whatever it has started, if it still runs."""
         if self._child is None or self._child.poll() is not None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            os.killpg(self._child.pid, number)
-            try:
-                self._child.wait(_END_SECONDS)
-                return
-            except subprocess.TimeoutExpired:
-                continue
+        os.killpg(self._child.pid, signal.SIGTERM)
+        try:
+            self._child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            # The command may be gone before what it has started.
+            os.killpg(self._child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._child.wait()

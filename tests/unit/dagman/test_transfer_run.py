@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,18 +50,30 @@ def test_the_command_gets_places_and_the_list_of_items(tmp_path: Path) -> None:
     assert note.read_text() == "/a /b\n/a/x\t/b/y\n/a/z\t/b/z\n"
 
 
-def test_it_ends_with_its_watcher_and_all_that_it_started(tmp_path: Path) -> None:
-    backend = RunBackend(SLEEPS, {})
+@pytest.mark.parametrize("script", ["sleep 600 & wait", "(trap '' TERM; sleep 600) & wait"])
+def test_it_ends_with_its_watcher_and_all_that_it_started(script: str) -> None:
+    backend = RunBackend(("/bin/sh", "-c", script), {})
     task = backend.submit("k", TRANSFER, None)
     assert backend.poll(task).state is State.RUNNING
-    backend.close()
     group = task.removeprefix("process-")
-    alive = [
+    wait_until(lambda: len(alive(group)) > 1)
+    backend.close()
+    wait_until(lambda: not alive(group))  # a signal is sent before it is heard
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def alive(group: str) -> list[str]:
+    return [
         stat.parent.name
         for stat in Path("/proc").glob("[0-9]*/stat")
         if (fields := _fields(stat)) and fields[2] == group and fields[0] != "Z"
     ]
-    assert alive == []
 
 
 def _fields(stat: Path) -> list[str]:
