@@ -79,8 +79,10 @@ def _record(start: Start, state: SandboxState, end: JobEnd) -> None:
     client = start.connect(state)
     pair = (state.fence, state.nonce)
     remove_state(start.notes.folder, state.nonce)  # an UPDATE_JOB_INFO may still come
-    if end.is_evicted:
-        client.call(m.Abandon(*pair, "the job was made to end: evicted, held or removed"))
+    stopped = start.notes.stopped()
+    if end.is_evicted or stopped is not None:
+        why = stopped or "the job was made to end: evicted, held or removed"
+        client.call(m.Abandon(*pair, why))
         return
     phase = start.notes.phase()
     try:

@@ -20,6 +20,7 @@ _SITE = "site.json"
 _TOKEN = "token"
 _PHASE = "phase"
 _ENTERED = "entered"
+_STOPPED = "stopped"
 _LOCK = "update.lock"
 
 
@@ -68,6 +69,17 @@ class Notes:
     def write_entered(self) -> None:
         """Note that the server knows that the job runs."""
         self._write(_ENTERED, "")
+
+    def write_stopped(self, why: str) -> None:
+        """Note that the job is about to be stopped, so that its end is not taken for its own."""
+        self._write(_STOPPED, why)
+
+    def stopped(self) -> str | None:
+        """Return why the job was stopped, if it was."""
+        try:
+            return (self.folder / _STOPPED).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def lock(self) -> bool:
         """Take the right to be the one UPDATE call at work, to the end of this process."""

@@ -109,8 +109,10 @@ def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
         return
     say(f"{state.key}: {why}; the job is stopped")
     start.show({"ChirpHTLeaseState": "lost"})
+    start.notes.write_stopped(why)
     is_gone = stop(job_pid, job_mark(environ, os.getpid(), job_pid), KILL_GRACE_SECONDS)
-    if is_gone and state.fence is not None:
+    # Where JOB_EXIT has come first it gave the lease up, and another may have it by now.
+    if is_gone and state.fence is not None and start.state() is not None:
         client.call(m.Abandon(state.fence, state.nonce, why))
 
 

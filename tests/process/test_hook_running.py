@@ -209,6 +209,34 @@ def test_a_recalled_job_is_stopped_and_its_lease_given_up(
     assert newer.prepare().code == 0
 
 
+@pytest.mark.parametrize("comes_first", ["update", "exit"])
+def test_the_end_of_a_stopped_job_is_not_its_own(
+    new_start: NewStart, new_family: NewFamily, comes_first: str
+) -> None:
+    """The starter calls JOB_EXIT as soon as the job is dead; the other hook may still be at work."""
+    start = new_start()
+    start.prepare()
+    family = new_family(start, "(trap '' TERM; sleep 300) & trap 'exit 0' TERM; touch up; wait")
+    wait_for((start.path / "up").exists, "the family")
+    newer = new_start(key=start.key)
+    newer.move_to("slot1_2")
+    assert newer.prepare().code == 601
+    if comes_first == "update":
+        family.update()
+        start.exit("exit", code="0")
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            update = pool.submit(family.update)  # waits for what the job has left behind
+            family.job.wait(30)
+            start.exit("exit", code="0")
+            assert newer.prepare().code == 0, "what JOB_EXIT gave up is taken"
+            family.kill()
+            assert update.result().status == 0
+    names = ("lease-abandoned", "phase-failed", "phase-completed", "attempt-exited")
+    assert [event["event"] for event in start.events(*names)] == ["lease-abandoned"]
+    assert start.events("write-refused") == []
+
+
 def test_a_job_whose_server_is_away_is_left_alone(
     new_start: NewStart, own_server: ServerProcess, new_family: NewFamily
 ) -> None:
