@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.published import check_answer
 
 START_SECONDS = 30.0
 _PROJECT = Path(__file__).resolve().parents[1]
@@ -128,8 +131,7 @@ class ServerProcess:
             },
         )
         with urllib.request.urlopen(request, timeout=20) as answer:
-            document: dict[str, Any] = json.load(answer)
-        return document
+            return _read(request, answer)
 
     def subjob(self, key: str) -> dict[str, Any]:
         """Return everything that is known of a subjob."""
@@ -181,6 +183,15 @@ def exchange(
     request = urllib.request.Request(url, method=method, data=data, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, json.load(answer)
+            return answer.status, _read(request, answer)
     except urllib.error.HTTPError as refused:
-        return refused.code, json.load(refused)
+        return refused.code, _read(request, refused)
+
+
+def _read(
+    request: urllib.request.Request, answer: http.client.HTTPResponse | urllib.error.HTTPError
+) -> dict[str, Any]:
+    body = answer.read()
+    check_answer(request.get_method(), request.full_url, answer.status or 0, body)
+    document: dict[str, Any] = json.loads(body)
+    return document

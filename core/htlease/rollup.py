@@ -21,6 +21,8 @@ ROLLUP_ORDER: tuple[tuple[str, str], ...] = (
     ("cancelled", "cancelled"),
     ("complete", "complete"),
 )
+#: The state of a workflow without subjobs.
+EMPTY = "empty"
 
 
 def rollup(counts: Mapping[str, int]) -> str:
@@ -28,4 +30,4 @@ def rollup(counts: Mapping[str, int]) -> str:
     for status, state in ROLLUP_ORDER:
         if counts.get(status):
             return state
-    return "empty"
+    return EMPTY

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import perf_counter
 from urllib.parse import unquote
 
@@ -321,7 +321,7 @@ def _workflow_name(parts: tuple[bytes, ...]) -> str:
     return check_name("workflow", routes.decoded("workflow", parts[0]))
 
 
-def _found(found: dict[str, object] | None, key: SubjobKey) -> Answer:
+def _found(found: Mapping[str, object] | None, key: SubjobKey) -> Answer:
     if found is None:
         return problem(m.Rejection("unknown-subjob", f"there is no subjob {key}"), key)
     return document(found)

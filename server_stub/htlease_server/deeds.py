@@ -55,11 +55,14 @@ def deed_document(deed_id: int, row: DeedRow) -> dict[str, Any]:
         for name in ("workflow", "subjob", "token_id", "via")
         if (value := getattr(row, name)) is not None
     }
+    data = msgspec.json.decode(row.data)
+    if "issued_until" in data:
+        data["issued_until"] = rfc3339(data["issued_until"])
     return {
         "id": deed_id,
         "at": rfc3339(row.at),
         "deed": row.kind,
         "actor": row.actor,
         **named,
-        **msgspec.json.decode(row.data),
+        **data,
     }

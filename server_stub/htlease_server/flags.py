@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from htlease.flags import GROUP_SEPARATOR, Flag
 from htlease.protocol import rfc3339
+from htlease_server.documents import FlagDocument
 from htlease_server.store import FlagRow, WorkflowRow
 
 #: The label that says to which group (experiment, VO) a workflow belongs.
@@ -51,7 +51,7 @@ def down_for(rows: Mapping[str, FlagRow], workflow: WorkflowRow | None) -> dict[
     }
 
 
-def flag_document(row: FlagRow) -> dict[str, Any]:
+def flag_document(row: FlagRow) -> FlagDocument:
     """Return a flag as it is shown."""
     return {
         "name": row.name,

@@ -14,6 +14,7 @@ import msgspec
 from htlease import messages as m
 from htlease.protocol import rfc3339
 from htlease.subjob import SubjobState, evolve
+from htlease_server.documents import Attempt, AttemptPhase, Closing
 from htlease_server.store import HistoryRow
 
 _EVENTS: tuple[type[m.Event], ...] = typing.get_args(m.Event)
@@ -21,7 +22,7 @@ _EVENTS: tuple[type[m.Event], ...] = typing.get_args(m.Event)
 EVENT_NAMES = {event: re.sub(r"(?<!^)(?=[A-Z])", "-", event.__name__).lower() for event in _EVENTS}
 _EVENT_OF_NAME = {name: event for event, name in EVENT_NAMES.items()}
 #: Of no use to a reader, and half of what it takes to act as a holder.
-_NEVER_SHOWN = ("nonce_digest",)
+NEVER_SHOWN = ("nonce_digest",)
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
@@ -98,7 +99,7 @@ def fold(rows: Iterable[HistoryRow]) -> SubjobState:
 def event_document(row: HistoryRow) -> dict[str, Any]:
     """Return an event as `GET …/history` shows it."""
     fields: dict[str, Any] = msgspec.json.decode(row.data)
-    for name in _NEVER_SHOWN:
+    for name in NEVER_SHOWN:
         fields.pop(name, None)
     if "deadline_at" in fields:
         fields["deadline_at"] = rfc3339(fields["deadline_at"])
@@ -122,9 +123,9 @@ MILESTONES = tuple(
 )
 
 
-def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:
+def attempts_of(rows: Iterable[HistoryRow]) -> list[Attempt]:
     """Return one entry for each grant, oldest first, with how it ended."""
-    attempts: list[dict[str, Any]] = []
+    attempts: list[Attempt] = []
     for row in rows:
         event, at = event_from(row), rfc3339(row.at)
         if isinstance(event, m.LeaseAcquired):
@@ -134,9 +135,9 @@ def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:
         elif not attempts or getattr(event, "fence", None) != attempts[-1]["fence"]:
             continue
         elif isinstance(event, m.AttemptExited):
-            attempts[-1].update(
-                exit_code=event.exit_code, exit_signal=event.exit_signal, reason=event.reason
-            )
+            attempts[-1]["exit_code"] = event.exit_code
+            attempts[-1]["exit_signal"] = event.exit_signal
+            attempts[-1]["reason"] = event.reason
             if attempts[-1]["end"] in (None, "closed"):  # reported again, it ends no later
                 _end(attempts[-1], "exited", at)
         elif isinstance(event, m.LeaseAbandoned):
@@ -150,9 +151,9 @@ def attempts_of(rows: Iterable[HistoryRow]) -> list[dict[str, Any]]:
     return attempts
 
 
-def closing_of(rows: Iterable[HistoryRow]) -> dict[str, Any] | None:
+def closing_of(rows: Iterable[HistoryRow]) -> Closing | None:
     """Return how the subjob was closed last, or None when it never was."""
-    closing = None
+    closing: Closing | None = None
     for row in rows:
         event = event_from(row)
         if isinstance(event, m.SubjobClosed):
@@ -165,7 +166,7 @@ def closing_of(rows: Iterable[HistoryRow]) -> dict[str, Any] | None:
     return closing
 
 
-def _attempt(event: m.LeaseAcquired, at: str) -> dict[str, Any]:
+def _attempt(event: m.LeaseAcquired, at: str) -> Attempt:
     return {
         "attempt_number": event.attempt_number,
         "attempt_id": event.attempt_id,
@@ -186,12 +187,12 @@ def _attempt(event: m.LeaseAcquired, at: str) -> dict[str, Any]:
     }
 
 
-def _end(attempt: dict[str, Any], end: str, at: str) -> None:
-    attempt.update(end=end, ended_at=at)
+def _end(attempt: Attempt, end: str, at: str) -> None:
+    attempt["end"], attempt["ended_at"] = end, at
 
 
 def _note_phase(
-    phases: list[dict[str, Any]],
+    phases: list[AttemptPhase],
     event: m.PhaseEntered | m.PhaseCompleted | m.PhaseFailed,
     at: str,
 ) -> None:
@@ -202,6 +203,8 @@ def _note_phase(
         return
     for phase in reversed(phases):
         if phase["name"] == event.phase:
-            is_complete = isinstance(event, m.PhaseCompleted)
-            phase["completed_at" if is_complete else "failed_at"] = at
+            if isinstance(event, m.PhaseCompleted):
+                phase["completed_at"] = at
+            else:
+                phase["failed_at"] = at
             return

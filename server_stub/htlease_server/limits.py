@@ -175,9 +175,13 @@ def state_limits(schemas: dict[str, Schema]) -> None:
     schemas["Plan"]["anyOf"] = _PHASES_OR_PROFILE
     schemas["WorkflowBody"]["anyOf"] = _PLAN_AND_NO_PROFILE
     for name, schema in schemas.items():
-        limits = {**(_COMMAND if name in _COMMANDS else {}), **_OF.get(name, {})}
-        for field, limit in limits.items():
-            found = schema["properties"].get(field)
-            if found is not None:
-                # A field that may be null has the alternatives of its type and null.
-                found.get("anyOf", [found])[0].update(limit)
+        narrow(schema, {**(_COMMAND if name in _COMMANDS else {}), **_OF.get(name, {})})
+
+
+def narrow(schema: Schema, limits: Mapping[str, Schema]) -> None:
+    """Add to fields of an object, as far as it has them, what is true of each of their values."""
+    for field, limit in limits.items():
+        found = schema["properties"].get(field)
+        if found is not None:
+            # A field that may be null has the alternatives of its type and null.
+            found.get("anyOf", [found])[0].update(limit)

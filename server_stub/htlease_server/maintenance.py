@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from htlease.protocol import rfc3339
+from htlease_server.documents import Maintenance, Window
 from htlease_server.store import MaintenanceRow
 
 #: Longer than any outage that is announced; a typing error should not keep leases for years.
@@ -31,9 +31,9 @@ class PutMaintenance:
         return MaintenanceRow(now, until_at, self.reason, actor)
 
 
-def maintenance_document(windows: Iterable[MaintenanceRow], now: float) -> dict[str, Any]:
+def maintenance_document(windows: Iterable[MaintenanceRow], now: float) -> Maintenance:
     """Return all windows, newest first, and the one that is open, or None."""
-    documents = [
+    documents: list[Window] = [
         {
             "started_at": rfc3339(window.started_at),
             "until_at": rfc3339(window.until_at),

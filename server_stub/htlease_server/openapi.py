@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 
 from htlease import messages as m
 from htlease.protocol import PHASE_CALLS
+from htlease_server.answer_schemas import ANSWERS, REF, answer_schemas
 from htlease_server.bodies import (
     READERS,
     FlagBody,
@@ -41,21 +43,7 @@ _PROBLEM = {
         "field": {"type": "string"},
         "flag": {"type": "string"},
     },
-}
-_REPLIES: dict[str, type] = {
-    "enroll": m.Enrolled,
-    "acquire": m.Grant,
-    "renew": m.Renewal,
-    "enter": m.PhaseRecord,
-    "complete": m.PhaseRecord,
-    "fail": m.PhaseRecord,
-    "exited": m.SubjobReply,
-    "abandon": m.SubjobReply,
-    "ended": m.SubjobReply,
-    "observed": m.SubjobReply,
-    "commit": m.SubjobReply,
-    "settle": m.SubjobReply,
-    "cancel": m.SubjobReply,
+    "additionalProperties": False,
 }
 _BODIES: dict[str, type] = {
     **{call: reader.struct for call, reader in READERS.items()},
@@ -81,44 +69,39 @@ _QUERIES = {
 #: What a holder does with its grant, and what each of these calls takes of it.
 _BY_HOLDER = ("renew", "enter", "complete", "fail", "exited", "abandon", "commit", "settle")
 _OF_GRANT = {"fence": "$response.body#/fence", "nonce": "$request.body#/nonce"}
-_SAME_SUBJOB = {"workflow": "$request.path.workflow", "subjob": "$request.path.subjob"}
+_SAME_WORKFLOW = {"workflow": "$request.path.workflow"}
+_SAME_SUBJOB = {"subjob": "$request.path.subjob"}
+_LOOKS = ("subjob", "history")
+#: Call -> the calls that go on from its answer.
+_LINKS: Mapping[str, tuple[str, ...]] = {
+    "put-workflow": ("workflow",),
+    "enroll": ("acquire", *_LOOKS),
+    "acquire": (*_BY_HOLDER, *_LOOKS),
+}
 
 
 @functools.cache
 def openapi_document() -> dict[str, Any]:
     """Return the document."""
-    types = list(dict.fromkeys([*_BODIES.values(), *_REPLIES.values()]))
-    refs, schemas = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
-    )
-    schemas["Renewal"]["properties"]["token"] = {
-        "type": "string",
-        "description": "A fresh one in place of a job's token that will not last much longer.",
-    }
-    # Instants are numbers inside the server and RFC 3339 text outside.
-    for name in ("entered_at", "completed_at", "failed_at"):
-        instant = {"type": ["string", "null"], "format": "date-time"}
-        schemas["PhaseRecord"]["properties"][name] = instant
-    state_limits(schemas)
-    ref_of = dict(zip(types, refs, strict=True))
+    _, bodies = msgspec.json.schema_components(_BODIES.values(), ref_template=REF)
+    state_limits(bodies)
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, ref_of)
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "htlease", "version": _version()},
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Problem": _PROBLEM},
+            "schemas": {**answer_schemas(), **bodies, "Problem": _PROBLEM},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _operation(route: Route, ref_of: dict[type, dict[str, Any]]) -> dict[str, Any]:
-    is_text = route.name in ("metrics", "home")
-    reply = _REPLIES.get(route.name)
-    schema = ref_of[reply] if reply else {"type": "string" if is_text else "object"}
+def _operation(route: Route) -> dict[str, Any]:
+    answer = ANSWERS.get(route.name)
+    schema = _ref(answer.__name__) if answer else {"type": "string"}
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary.splitlines()[0],
@@ -134,33 +117,39 @@ def _operation(route: Route, ref_of: dict[type, dict[str, Any]]) -> dict[str, An
         "responses": {
             "200": {
                 "description": "Done.",
-                "content": {("text/plain" if is_text else "application/json"): {"schema": schema}},
+                "content": {("application/json" if answer else "text/plain"): {"schema": schema}},
             },
             "default": {
                 "description": "Refused.",
-                "content": {
-                    "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-                },
+                "content": {"application/problem+json": {"schema": _ref("Problem")}},
             },
         },
     }
-    if route.name == "acquire":
-        operation["responses"]["200"]["links"] = {call: _link(call) for call in _BY_HOLDER}
+    if route.name in _LINKS:
+        operation["responses"]["200"]["links"] = {
+            call: _link(route.name, call) for call in _LINKS[route.name]
+        }
     if route.name in _BODIES:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": ref_of[_BODIES[route.name]]}},
+            "content": {"application/json": {"schema": _ref(_BODIES[route.name].__name__)}},
         }
     return operation
 
 
-def _link(call: str) -> dict[str, Any]:
-    phase = {"phase": "$response.body#/phase"} if call in PHASE_CALLS else {}
-    return {
-        "operationId": call,
-        "parameters": {**_SAME_SUBJOB, **phase},
-        "requestBody": _OF_GRANT,
-    }
+def _ref(component: str) -> dict[str, str]:
+    return {"$ref": REF.format(name=component)}
+
+
+def _link(source: str, call: str) -> dict[str, Any]:
+    link: dict[str, Any] = {"operationId": call, "parameters": dict(_SAME_WORKFLOW)}
+    if call != "workflow":
+        link["parameters"] |= _SAME_SUBJOB
+    if call in PHASE_CALLS:
+        link["parameters"]["phase"] = "$response.body#/phase"
+    if source == "acquire" and call in _BY_HOLDER:
+        link["requestBody"] = _OF_GRANT
+    return link
 
 
 def _version() -> str:

@@ -17,10 +17,11 @@ import msgspec
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease.plan import phases_left
+from htlease.plan import PhaseSpec, phases_left
 from htlease.protocol import rfc3339
 from htlease.rollup import rollup
 from htlease.subjob import CLOSED, HELD, Status, SubjobState
+from htlease_server import documents as docs
 from htlease_server.deeds import deed_document
 from htlease_server.flags import concerning, flag_document
 from htlease_server.history import (
@@ -52,7 +53,6 @@ _LOOKED_AT = 100_000
 _HELD_NAMES = {status.value for status in HELD}
 
 _T = TypeVar("_T")
-Document = dict[str, Any]
 
 
 class Reading:
@@ -93,20 +93,20 @@ class Reading:
         finally:
             self._waiting -= 1
 
-    async def workflows(self, after: str, limit: int) -> Document:
+    async def workflows(self, after: str, limit: int) -> docs.Workflows:
         """Return the list of workflows."""
 
-        def look_up(reader: Reader, at: Vantage) -> Document:
+        def look_up(reader: Reader, at: Vantage) -> docs.Workflows:
             rows = reader.workflows(after, limit)
             listed = [_workflow(reader, row, at, _LOOKED_AT_IN_LISTS) for row in rows]
             return {"workflows": listed, "next": _next(rows, limit)}
 
         return await self._run(look_up)
 
-    async def workflow(self, name: str, after: str, limit: int) -> Document | None:
+    async def workflow(self, name: str, after: str, limit: int) -> docs.WorkflowDocument | None:
         """Return one workflow with a page of its subjobs."""
 
-        def look_up(reader: Reader, at: Vantage) -> Document | None:
+        def look_up(reader: Reader, at: Vantage) -> docs.WorkflowDocument | None:
             row = reader.workflow(name)
             if row is None:
                 return None
@@ -125,18 +125,18 @@ class Reading:
         """Return how many subjobs have each stored status, a lapsed lease being an active one."""
         return await self._run(lambda reader, at: reader.totals())
 
-    async def maintenance(self) -> Document:
+    async def maintenance(self) -> docs.Maintenance:
         """Return the maintenance windows."""
 
-        def look_up(reader: Reader, at: Vantage) -> Document:
+        def look_up(reader: Reader, at: Vantage) -> docs.Maintenance:
             return maintenance_document(at.uptime.windows, at.now)
 
         return await self._run(look_up)
 
-    async def flags(self, workflow: str | None) -> Document:
+    async def flags(self, workflow: str | None) -> docs.Flags:
         """Return the flags, or those that concern a workflow, which need not exist yet."""
 
-        def look_up(reader: Reader, at: Vantage) -> Document:
+        def look_up(reader: Reader, at: Vantage) -> docs.Flags:
             rows = list(reader.flags())
             if workflow is not None:
                 rows = concerning(rows, reader.workflow(workflow))
@@ -153,10 +153,10 @@ class Reading:
 
         return await self._run(look_up)
 
-    async def deeds(self, kind: str | None, after: int, limit: int) -> Document:
+    async def deeds(self, kind: str | None, after: int, limit: int) -> docs.Audit:
         """Return a page of what was done to the site itself, of one kind or all."""
 
-        def look_up(reader: Reader, at: Vantage) -> Document:
+        def look_up(reader: Reader, at: Vantage) -> docs.Audit:
             rows = reader.deeds(kind, after, limit)
             return {
                 "deeds": [deed_document(deed_id, row) for deed_id, row in rows],
@@ -171,19 +171,19 @@ class Reading:
         """Return (row ID, name, subjobs) of workflows that have been closed since an instant."""
         return await self._run(lambda reader, at: reader.closed_workflows(before, after, limit))
 
-    async def known_as(self, id_text: str) -> list[Document]:
+    async def known_as(self, id_text: str) -> list[docs.SubjobSummary]:
         """Return the subjobs that were ever known by an ID."""
 
-        def look_up(reader: Reader, at: Vantage) -> list[Document]:
+        def look_up(reader: Reader, at: Vantage) -> list[docs.SubjobSummary]:
             rows = reader.subjobs_known_as(id_text, LIMIT_MAX)
             return [_summary(row, at) for row in rows]
 
         return await self._run(look_up)
 
-    async def subjob(self, key: SubjobKey) -> Document | None:
+    async def subjob(self, key: SubjobKey) -> docs.SubjobDocument | None:
         """Return everything known of one subjob."""
 
-        def look_up(reader: Reader, at: Vantage) -> Document | None:
+        def look_up(reader: Reader, at: Vantage) -> docs.SubjobDocument | None:
             row = reader.subjob(key)
             if row is None:
                 return None
@@ -204,10 +204,10 @@ class Reading:
 
         return await self._run(look_up)
 
-    async def history(self, key: SubjobKey, after: int, limit: int) -> Document | None:
+    async def history(self, key: SubjobKey, after: int, limit: int) -> docs.HistoryPage | None:
         """Return a page of a subjob's history."""
 
-        def look_up(reader: Reader, at: Vantage) -> Document | None:
+        def look_up(reader: Reader, at: Vantage) -> docs.HistoryPage | None:
             row = reader.subjob(key)
             if row is None:
                 return None
@@ -220,7 +220,7 @@ class Reading:
         return await self._run(look_up)
 
 
-def _workflow(reader: Reader, row: WorkflowRow, at: Vantage, look_max: int) -> Document:
+def _workflow(reader: Reader, row: WorkflowRow, at: Vantage, look_max: int) -> docs.WorkflowSummary:
     counts = _counts(reader, row.id, at, look_max)
     return {
         "workflow": row.name,
@@ -247,7 +247,7 @@ def _counts(reader: Reader, workflow_id: int, at: Vantage, look_max: int) -> dic
     return counts
 
 
-def _summary(row: ListedRow, at: Vantage) -> Document:
+def _summary(row: ListedRow, at: Vantage) -> docs.SubjobSummary:
     status, expires_in_seconds = row.status, None
     if row.status in _HELD_NAMES:
         deadline_at = at.deadline(row.id, row.deadline_at, row.ttl_seconds)
@@ -275,7 +275,7 @@ def _next(rows: Any, limit: int) -> str | None:
     return rows[-1].name if len(rows) == limit else None
 
 
-def _state_document(state: SubjobState) -> Document:
+def _state_document(state: SubjobState) -> docs.StateDocument:
     plan = state.plan
     left = () if plan is None or plan.profile else phases_left(plan, state.phases)
     return {
@@ -287,12 +287,7 @@ def _state_document(state: SubjobState) -> Document:
         "exit_code": state.exit_code,
         "exit_signal": state.exit_signal,
         "phases": [
-            _phase_document(
-                state.phases.get(spec.name) or m.PhaseRecord(spec.name),
-                restart=spec.restart,
-                exclusive=spec.exclusive,
-                run=spec.name in left,
-            )
+            _phase_document(spec, state.phases.get(spec.name), run=spec.name in left)
             for spec in (plan.phases if plan else ())
         ],
         "details": state.details,
@@ -300,13 +295,17 @@ def _state_document(state: SubjobState) -> Document:
     }
 
 
-def _phase_document(record: m.PhaseRecord, **of_plan: Any) -> Document:
+def _phase_document(spec: PhaseSpec, known: m.PhaseRecord | None, run: bool) -> docs.PhaseDocument:
+    record = known or m.PhaseRecord(spec.name)
+
     def instant(at: float | None) -> str | None:
         return None if at is None else rfc3339(at)
 
     return {
-        "name": record.name,
-        **of_plan,
+        "name": spec.name,
+        "restart": spec.restart,
+        "exclusive": spec.exclusive,
+        "run": run,
         "entries": record.entries,
         "entered_at": instant(record.entered_at),
         "entered_fence": record.entered_fence,
@@ -321,9 +320,9 @@ def _phase_document(record: m.PhaseRecord, **of_plan: Any) -> Document:
     }
 
 
-def _submissions_of(rows: Any) -> list[Document]:
+def _submissions_of(rows: Any) -> list[docs.Submission]:
     """Return the submissions that a history tells of, one for each epoch and announcement."""
-    found: list[Document] = []
+    found: list[docs.Submission] = []
     row: HistoryRow
     for row in rows:
         event = event_from(row)

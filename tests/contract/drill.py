@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from tests.contract.stores import StoreKind
+from tests.published import conforming
 
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
 from htlease.plan import PhaseSpec, Plan
 from htlease.protocol import body_of, call_of
 from htlease.subjob import SubjobState
+from htlease_server import documents as docs
 from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
 from htlease_server.flags import PutFlag
 from htlease_server.history import state_from
@@ -31,6 +33,36 @@ from htlease_server.workflow import PutWorkflow
 KEY = SubjobKey("run7", "sample-1")
 START = 1_795_225_431.0
 PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("compute", "resume"), PhaseSpec("push", "once")))
+
+
+class PublishedReading(Reading):
+    """Reads what a server would answer, and fails unless it is as published."""
+
+    async def subjob(self, key: SubjobKey) -> docs.SubjobDocument | None:
+        found = await super().subjob(key)
+        return found and conforming("subjob", found)
+
+    async def history(self, key: SubjobKey, after: int, limit: int) -> docs.HistoryPage | None:
+        found = await super().history(key, after, limit)
+        return found and conforming("history", found)
+
+    async def workflow(self, name: str, after: str, limit: int) -> docs.WorkflowDocument | None:
+        found = await super().workflow(name, after, limit)
+        return found and conforming("workflow", found)
+
+    async def workflows(self, after: str, limit: int) -> docs.Workflows:
+        return conforming("workflows", await super().workflows(after, limit))
+
+    async def maintenance(self) -> docs.Maintenance:
+        return conforming("maintenance", await super().maintenance())
+
+    async def flags(self, workflow: str | None) -> docs.Flags:
+        return conforming("flags", await super().flags(workflow))
+
+    async def known_as(self, id_text: str) -> list[docs.SubjobSummary]:
+        found = await super().known_as(id_text)
+        conforming("find", {"subjobs": found})
+        return found
 
 
 class Drill:
@@ -65,7 +97,7 @@ class Drill:
         lanes = limits.pop("lanes", None) or Lanes()
         self.ledger = self.kind.ledger(self.store, self.clock, lanes, **limits)
         self.keeper = self.ledger.keeper
-        self.reading = Reading(self.keeper)
+        self.reading = PublishedReading(self.keeper)
         self.ledger.start(self._loop)
 
     def stop(self) -> None:
@@ -75,8 +107,18 @@ class Drill:
 
     def close(self) -> None:
         if self.ledger.is_alive:
+            self._read_all()
             self.stop()
         self._loop.close()
+
+    def _read_all(self) -> None:
+        """Read what the test has made, since whatever it was, its documents are as published."""
+        for workflow in self.read(self.reading.workflows("", 20))["workflows"]:
+            name = workflow["workflow"]
+            for found in self.read(self.reading.workflow(name, "", 20))["subjobs"]:
+                key = SubjobKey(name, found["subjob"])
+                self.read(self.reading.subjob(key))
+                self.read(self.reading.history(key, 0, 100))
 
     def restart(self, after_seconds: float, **limits: Any) -> None:
         """Stop the server and start another one later."""

@@ -8,6 +8,7 @@ the document says, and no way around the token.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,23 +36,51 @@ CALLERS: dict[str, Callable[[ServerProcess], str]] = {
 def test_the_server_does_what_its_openapi_document_says(
     own_server: ServerProcess, tmp_path: Path, who: str
 ) -> None:
+    examples = os.environ.get("HTLEASE_FUZZ_EXAMPLES", "8")
+    said = _schemathesis(own_server, tmp_path, who, "--max-examples", examples)
+    assert "Stateful" in said, said
+
+
+def test_what_one_call_answers_is_of_use_to_the_next(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
+    document = Caller(own_server.url, None).get("/openapi.json").document
+    calls = [call for path in document["paths"].values() for call in path.values()]
+    links = {call["operationId"]: call["responses"]["200"].get("links", {}) for call in calls}
+    # Among all calls few steps of a few scenarios would follow a link.
+    linked = {name for source, targets in links.items() if targets for name in (source, *targets)}
+    said = _schemathesis(
+        own_server,
+        tmp_path,
+        "admin",
+        *("--phases", "stateful", "--max-examples", "60"),
+        *("--include-operation-id-regex", f"^({'|'.join(linked)})$"),
+    )
+    found = re.search(r"(\d+) covered / (\d+) selected", said)
+    assert found, said
+    assert int(found[2]) >= sum(map(len, links.values()))
+    assert int(found[1]) >= int(found[2]) / 2, said
+
+
+def _schemathesis(server: ServerProcess, folder: Path, who: str, *options: str) -> str:
+    """Return what schemathesis says of a server that has to pass all its checks."""
     done = subprocess.run(
         [
             *(Path(sys.executable).with_name("schemathesis"), "--no-color"),
             *("--config-file", HERE / "schemathesis.toml"),
-            *("run", f"{own_server.url}/openapi.json", "--continue-on-failure"),
-            *("--header", f"Authorization: Bearer {CALLERS[who](own_server)}"),
-            *("--max-examples", os.environ.get("HTLEASE_FUZZ_EXAMPLES", "8")),
+            *("run", f"{server.url}/openapi.json", "--continue-on-failure"),
+            *("--header", f"Authorization: Bearer {CALLERS[who](server)}"),
+            *options,
         ],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "SCHEMATHESIS_HOOKS": str(HERE / "schemathesis_hooks.py")},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Stateful" in done.stdout, done.stdout
-    assert Caller(own_server.url, None).get("/readyz").status == 200
-    assert "Traceback" not in own_server.log_text
+    assert Caller(server.url, None).get("/readyz").status == 200
+    assert "Traceback" not in server.log_text
+    return done.stdout
 
 
 def test_every_schema_of_the_document_is_one(server: ServerProcess) -> None:
@@ -59,3 +88,6 @@ def test_every_schema_of_the_document_is_one(server: ServerProcess) -> None:
     for name, schema in document["components"]["schemas"].items():
         jsonschema_rs.meta.validate(schema)
         assert schema.get("type") == "object", name
+        # All members are named, or one too many would pass.
+        is_open = "oneOf" in schema or name == "OpenApi"
+        assert is_open or schema["additionalProperties"] is False, name

@@ -7,6 +7,8 @@ import itertools
 import json
 from typing import Any, NamedTuple
 
+from tests.published import check_answer
+
 _IDS = itertools.count(1)
 #: The first start's, where a test needs one holder only.
 NONCE = "nonce-of-a-test-0123456789"
@@ -53,9 +55,12 @@ class Caller:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             found = {name.lower(): value for name, value in answer.getheaders()}
-            return Called(answer.status, found, answer.read())
+            called = Called(answer.status, found, answer.read())
         finally:
             connection.close()
+        if method != "HEAD":
+            check_answer(method, path, called.status, called.body)
+        return called
 
     def get(self, path: str) -> Called:
         return self.raw("GET", path)

@@ -1,0 +1,432 @@
+"""The documents that the server answers with, as types: mypy holds the code to them.
+
+Each class is a JSON object with these members and no others; `answer_schemas` makes of them what
+`/openapi.json` says. Replies to commands, and the events of a history, are in `htlease.messages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypedDict
+
+import msgspec
+
+from htlease import messages as m
+from htlease.plan import RESTARTS, Plan
+from htlease.rollup import EMPTY, ROLLUP_ORDER
+from htlease.subjob import Status
+from htlease_server.deeds import MINT, PUT_FLAG, PUT_MAINTENANCE, PUT_WORKFLOW, REVOKE, ROTATE, TRIM
+from htlease_server.roles import Role
+
+
+def one_of(*names: str) -> msgspec.Meta:
+    """Return what says that a text is one of these."""
+    return msgspec.Meta(extra_json_schema={"enum": list(names)})
+
+
+#: RFC 3339 in UTC.
+Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time", "pattern": "Z$"})]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+StatusName = Annotated[str, one_of(*(status.value for status in Status))]
+Outcome = Annotated[str, one_of(*m.OUTCOMES)]
+#: Why a lease was granted: it was the first, how the one before had ended, or why it need not
+#: have; or nobody got it, so that no attempt from before a restore can write.
+WHY = (
+    *("first", "same-slot", "immediate", "expired"),
+    *("abandoned", "exited", "waiting", "failed", "restored"),
+)
+#: How a grant ended.
+ENDS = ("abandoned", "closed", "exited", "expired", "superseded")
+#: What closed a subjob.
+CLOSED_BY = (
+    *("cancelled", "committed", "last-phase", "nothing-left"),
+    *("settled", "state", "walltime"),
+)
+
+
+class SubjobSummary(TypedDict):
+    """A subjob in a list."""
+
+    workflow: str
+    subjob: str
+    status: StatusName
+    outcome: Outcome | None
+    phase: str | None
+    attempt_number: Count
+    attempt_id: str | None
+    fence: Count
+    host: str | None
+    #: None unless somebody holds a lease that has not run out.
+    expires_in_seconds: Annotated[float, msgspec.Meta(ge=0)] | None
+    updated_at: Instant
+
+
+class PhaseDocument(TypedDict):
+    """A phase of a subjob's plan, and what is known of it."""
+
+    name: str
+    restart: Annotated[str, one_of(*RESTARTS)]
+    exclusive: bool
+    #: A new attempt would run it.
+    run: bool
+    entries: Count
+    entered_at: Instant | None
+    entered_fence: Count | None
+    completed_at: Instant | None
+    completed_fence: Count | None
+    failed_at: Instant | None
+    failed_fence: Count | None
+    reason: str | None
+    exit_code: int | None
+    artifacts: Mapping[str, str]
+    has_details: bool
+
+
+class Submission(TypedDict):
+    """A submission that somebody announced, or whose first start was seen."""
+
+    epoch: Count
+    global_job_id: str | None
+    retry: int | None
+    links: Mapping[str, str]
+    at: Instant
+
+
+class AttemptPhase(TypedDict):
+    """One time that an attempt entered a phase."""
+
+    name: str
+    entered_at: Instant
+    completed_at: Instant | None
+    failed_at: Instant | None
+
+
+class Attempt(TypedDict):
+    """One grant of a subjob's lease."""
+
+    attempt_number: Count
+    attempt_id: str
+    fence: Count
+    kind: Annotated[str, one_of(*m.KINDS)]
+    epoch: Count
+    host: str | None
+    slot: str | None
+    machine: str | None
+    why: Annotated[str, one_of(*WHY)]
+    granted_at: Instant
+    ended_at: Instant | None
+    end: Annotated[str, one_of(*ENDS)] | None
+    exit_code: int | None
+    exit_signal: int | None
+    reason: str | None
+    phases: list[AttemptPhase]
+
+
+class Closing(TypedDict):
+    """How a subjob was closed last."""
+
+    outcome: Outcome
+    by: Annotated[str, one_of(*CLOSED_BY)]
+    reason: str | None
+    at: Instant
+
+
+class StateDocument(TypedDict):
+    """What only the document of one subjob has of its state."""
+
+    epoch: Count
+    plan: Plan | None
+    recalled_by: str | None
+    job_hold: m.JobHeld | None
+    removed_jobs: tuple[str, ...]
+    exit_code: int | None
+    exit_signal: int | None
+    phases: list[PhaseDocument]
+    details: str | None
+    details_phase: str | None
+
+
+class SubjobDocument(SubjobSummary, StateDocument):
+    """Everything known of one subjob."""
+
+    submissions: list[Submission]
+    attempts: list[Attempt]
+    closing: Closing | None
+
+
+class Subjobs(TypedDict):
+    """The subjobs that were ever known by an ID."""
+
+    subjobs: list[SubjobSummary]
+
+
+class EventHead(TypedDict):
+    """What is known of every event of a history."""
+
+    seq: Annotated[int, msgspec.Meta(ge=1)]
+    at: Instant
+    actor: str
+    request_id: str
+    client_at: str | None
+    #: The relays through which the request came, as HTTP's Via names them.
+    via: str | None
+
+
+class HistoryPage(TypedDict):
+    """Some of what happened to a subjob, in order; `next` is for `after`."""
+
+    events: list[
+        Annotated[
+            dict[str, Any],
+            msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Event"}),
+        ]
+    ]
+    next: int | None
+
+
+class WorkflowSummary(TypedDict):
+    """A workflow in a list."""
+
+    workflow: str
+    state: Annotated[str, one_of(EMPTY, *dict.fromkeys(state for _, state in ROLLUP_ORDER))]
+    #: Status -> how many subjobs have it.
+    counts: dict[StatusName, Annotated[int, msgspec.Meta(ge=1)]]
+    labels: dict[str, str]
+    template: bool
+    created_at: Instant
+    made_by: str | None
+
+
+class WorkflowDocument(WorkflowSummary):
+    """A workflow with a page of its subjobs; `next` is for `cursor`."""
+
+    plan: Plan | None
+    structure: Any
+    subjobs: list[SubjobSummary]
+    next: str | None
+
+
+class Workflows(TypedDict):
+    """A page of workflows; `next` is for `cursor`."""
+
+    workflows: list[WorkflowSummary]
+    next: str | None
+
+
+class Window(TypedDict):
+    """A time in which no lease runs out."""
+
+    started_at: Instant
+    until_at: Instant
+    is_open: bool
+    reason: str | None
+    actor: str
+
+
+class Maintenance(TypedDict):
+    """All such times, newest first, and the one that it is now."""
+
+    open: Window | None
+    windows: list[Window]
+
+
+class FlagDocument(TypedDict):
+    """A flag that somebody has lowered or raised."""
+
+    name: str
+    is_up: bool
+    reason: str | None
+    actor: str
+    changed_at: Instant
+
+
+class Flags(TypedDict):
+    """Flags that were ever changed."""
+
+    flags: list[FlagDocument]
+
+
+# ---------------------------------------------------------------- what is done to the site itself
+
+
+class DeedVia(TypedDict, total=False):
+    """The relays through which somebody did it, where there were any."""
+
+    via: str
+
+
+class DeedHead(DeedVia):
+    """What is known of every deed."""
+
+    id: Count
+    at: Instant
+    actor: str
+
+
+class MintScope(TypedDict, total=False):
+    """Of a workflow's token the workflow, of a role's its workflows and who has it."""
+
+    workflow: str
+    workflows: list[str]
+    name: str
+
+
+class MintDeed(DeedHead, MintScope):
+    """Somebody made a token for more than one subjob."""
+
+    deed: Annotated[str, one_of(MINT)]
+    token_id: str
+    role: Annotated[str, one_of(*(role.value for role in Role))]
+    expires_at: Instant
+
+
+class RevokeScope(TypedDict, total=False):
+    """Which tokens: one, or those of a workflow or subjob."""
+
+    token_id: str
+    workflow: str
+    subjob: str
+    reason: str
+
+
+class RevokeDeed(DeedHead, RevokeScope):
+    """Somebody let tokens count no more; of a workflow's, those made up to that instant."""
+
+    deed: Annotated[str, one_of(REVOKE)]
+    issued_until: Instant
+
+
+class RotateDeed(DeedHead):
+    """Somebody made a new signing key."""
+
+    deed: Annotated[str, one_of(ROTATE)]
+    kid: str
+
+
+class WorkflowDeed(DeedHead):
+    """Somebody made or changed a workflow."""
+
+    deed: Annotated[str, one_of(PUT_WORKFLOW)]
+    workflow: str
+
+
+class DeedReason(TypedDict, total=False):
+    """Why, where somebody said so."""
+
+    reason: str
+
+
+class MaintenanceDeed(DeedHead, DeedReason):
+    """Somebody announced a maintenance window, or ended it (0)."""
+
+    deed: Annotated[str, one_of(PUT_MAINTENANCE)]
+    ends_in_seconds: float
+
+
+class FlagDeed(DeedHead, DeedReason):
+    """Somebody lowered or raised a flag."""
+
+    deed: Annotated[str, one_of(PUT_FLAG)]
+    flag: str
+    is_up: bool
+
+
+class TrimDeed(DeedHead):
+    """Somebody let some of an old workflow go."""
+
+    deed: Annotated[str, one_of(TRIM)]
+    workflow: str
+    subjobs: Count
+    events: Count
+
+
+DEEDS: Mapping[str, type] = {
+    MINT: MintDeed,
+    REVOKE: RevokeDeed,
+    ROTATE: RotateDeed,
+    PUT_WORKFLOW: WorkflowDeed,
+    PUT_MAINTENANCE: MaintenanceDeed,
+    PUT_FLAG: FlagDeed,
+    TRIM: TrimDeed,
+}
+
+
+class Audit(TypedDict):
+    """Some of what was done to the site, in order; `next` is for `after`."""
+
+    deeds: list[
+        Annotated[
+            dict[str, Any],
+            msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Deed"}),
+        ]
+    ]
+    next: int | None
+
+
+class MadeToken(MintDeed):
+    """A token that was made for more than one subjob."""
+
+    revoked: bool
+
+
+class Tokens(TypedDict):
+    """Some of the tokens, in order; `next` is for `after`."""
+
+    tokens: list[MadeToken]
+    next: int | None
+
+
+class NewToken(TypedDict):
+    """A token, for whoever asked."""
+
+    token: str
+    id: str
+    expires_at: Instant
+
+
+class Revocation(TypedDict):
+    """Since when tokens are revoked."""
+
+    revoked_at: Instant
+
+
+class SigningKey(TypedDict):
+    """A signing key; None is the ID of the first one, which has none."""
+
+    kid: str | None
+    signs: bool
+
+
+class SigningKeys(TypedDict):
+    """The signing keys, the one that signs first."""
+
+    keys: list[SigningKey]
+
+
+class TrimmedWorkflow(TypedDict):
+    """A workflow that has lost subjobs, or would lose them, and how many."""
+
+    workflow: str
+    subjobs: Count
+
+
+class TrimStep(TypedDict):
+    """What a step of trimming came to; `next` is for `after`, and None at the end."""
+
+    workflows: list[TrimmedWorkflow]
+    next: int | None
+
+
+class Health(TypedDict):
+    """All is well; what is not is a problem."""
+
+    status: Annotated[str, one_of("ok")]
+
+
+class OpenApi(TypedDict):
+    """A description in the words of OpenAPI 3.1."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+    components: dict[str, Any]
