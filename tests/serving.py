@@ -31,12 +31,15 @@ class ServerProcess:
         address: str = "127.0.0.1",
         options: Sequence[str | Path] = (),
         module: Sequence[str] = ("htlease_server",),
+        files_max: int | None = None,
     ) -> None:
+        """`files_max` is how many files and connections it may have open."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self._listen = f"{address}:0"
         self._options = options
         self._module = module
+        self._limit = () if files_max is None else ("prlimit", f"--nofile={files_max}")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,7 +63,7 @@ class ServerProcess:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", *self._module),
+                    *(*self._limit, sys.executable, "-m", *self._module),
                     *("--listen", self._listen, "--state-dir", self.folder),
                     *self._options,
                 ],

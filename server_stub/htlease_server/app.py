@@ -31,10 +31,11 @@ from htlease_server.caller import NOBODY, Caller
 from htlease_server.commands import INTERNAL, Commands, key_of
 from htlease_server.flags import PutFlag, flag_document
 from htlease_server.health import why_not_ready
+from htlease_server.http1 import Hall
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import note
 from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
-from htlease_server.metrics import CONTENT_TYPE, Metrics
+from htlease_server.metrics import CONTENT_TYPE, Limits, Metrics
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, Reading
 from htlease_server.roles import OPEN_TO_ALL
@@ -67,14 +68,19 @@ class App:
     """One server; `gate` says who calls, the ledger answers."""
 
     def __init__(
-        self, ledger: Ledger, reading: Reading, gate: Gate, throttle: Throttle | None = None
+        self,
+        ledger: Ledger,
+        reading: Reading,
+        gate: Gate,
+        hall: Hall,
+        throttle: Throttle | None = None,
     ) -> None:
         self._ledger = ledger
         self._reading = reading
         self._gate = gate
         self._tally = RequestTally()
         self._commands = Commands(ledger, gate.tokens, self._tally)
-        self._numbers = Metrics(ledger, self._tally)
+        self._numbers = Metrics(ledger, self._tally, Limits(hall, reading, throttle))
         self._throttle = throttle
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Call], Awaitable[Answer]]] = {

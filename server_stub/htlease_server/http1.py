@@ -61,33 +61,38 @@ _NO_HTTP = m.Rejection("invalid", "this is not a request of HTTP/1.1", field="re
 class Hall:
     """All connections of a server, and what they may take together.
 
-    `handle` is called with each complete request and has to call the connection's `answer` once.
+    `application` is made once; it is called with each complete request and has to call the
+    connection's `answer` once.
     """
 
     def __init__(
         self,
-        handle: Callable[[Request, Connection], None],
+        application: Callable[[Hall], Callable[[Request, Connection], None]],
         now: Callable[[], float],
         connections_max: int,
     ) -> None:
-        self.handle = handle
         self.now = now
         self.connections: set[Connection] = set()
+        self.connections_max = connections_max
         self.held_bytes = 0
-        #: How many connections found no room.
+        #: How many connections found no room, and how many idle ones were closed to make some.
         self.turned_away = 0
+        self.evicted = 0
+        #: How many requests found no room in memory.
+        self.overfilled = 0
         self.is_closing = False
-        self._connections_max = connections_max
+        self.handle = application(self)
 
     def has_room(self) -> bool:
         """Tell whether one more connection fits, after closing idle ones if need be."""
-        if len(self.connections) < self._connections_max:
+        if len(self.connections) < self.connections_max:
             return True
         idle = [connection for connection in self.connections if connection.is_idle]
-        count = max(1, int(self._connections_max * _EVICTED_PART))
+        count = max(1, int(self.connections_max * _EVICTED_PART))
         for connection in heapq.nsmallest(count, idle, key=lambda each: each.deadline_at):
             connection.hang_up()
             self.connections.discard(connection)
+            self.evicted += 1
         if idle:
             return True
         self.turned_away += 1
@@ -265,6 +270,7 @@ class Connection(asyncio.Protocol):
         if len(self._body) > BODY_MAX_BYTES:
             self._refuse(_BODY_TOO_LARGE)
         elif hall.held_bytes > HELD_MAX_BYTES:
+            hall.overfilled += 1
             self._refuse(_TOO_FULL)
 
     def on_message_complete(self) -> None:

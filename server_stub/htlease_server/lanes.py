@@ -30,6 +30,8 @@ class Lanes:
         self._newcomers: deque[Waiting] = deque()
         self._renewals_max = renewals_max
         self._writes_max = writes_max
+        #: Kind of request -> how many found its lane full.
+        self.refused = {"renewals": 0, "writes": 0, "newcomers": 0}
 
     @property
     def waiting(self) -> int:
@@ -41,12 +43,13 @@ class Lanes:
         sent = waiting.sent
         command = sent.command if isinstance(sent, Sent) else None
         if isinstance(command, m.Renew):
-            lane, most = self._renewals, self._renewals_max
+            kind, lane, most = "renewals", self._renewals, self._renewals_max
         elif command is None or isinstance(command, _NEWCOMERS):
-            lane, most = self._newcomers, self._writes_max
+            kind, lane, most = "newcomers", self._newcomers, self._writes_max
         else:
-            lane, most = self._writes, self._writes_max
+            kind, lane, most = "writes", self._writes, self._writes_max
         if len(lane) >= most:
+            self.refused[kind] += 1
             raise QueueFull(f"{len(lane)} requests are waiting already")
         lane.append(waiting)
 

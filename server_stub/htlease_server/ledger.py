@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from htlease import messages as m
 from htlease_server.keeper import Keeper
@@ -55,6 +55,11 @@ class Ledger(ABC):
     def queued(self) -> int:
         """How many requests wait."""
         return self._lanes.waiting
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How many requests of each kind found the queue full."""
+        return self._lanes.refused
 
     @abstractmethod
     def submit(self, waiting: Waiting) -> None:

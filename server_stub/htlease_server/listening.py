@@ -44,20 +44,20 @@ class Occasions(NamedTuple):
 
 async def listen(
     listener: socket.socket,
-    application: Callable[[], Callable[[Request, Replier], None]],
+    application: Callable[[Hall], Callable[[Request, Replier], None]],
     tls: ssl.SSLContext | None,
     occasions: Occasions,
 ) -> None:
     """Serve until a signal says stop; whoever waits for an answer then gets it.
 
-    `application` is made in the event loop.
+    `application` is made in the event loop, of the hall whose requests it answers.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in _STOPPING:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, occasions.on_reload)
-    hall = Hall(application(), loop.time, allow_many_connections())
+    hall = Hall(application, loop.time, allow_many_connections())
     server = await loop.create_server(
         lambda: Connection(hall),
         sock=listener,

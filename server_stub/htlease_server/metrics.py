@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -22,18 +23,30 @@ from prometheus_client.registry import Collector
 
 from htlease.subjob import HELD, Status
 from htlease.version import VERSION
+from htlease_server.http1 import Hall
 from htlease_server.ledger import Ledger
+from htlease_server.reading import Reading
 from htlease_server.tally import RequestTally, Spread
+from htlease_server.throttle import Throttle
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
+
+
+class Limits(NamedTuple):
+    """What refuses requests before the ledger sees them, and counts them."""
+
+    hall: Hall
+    reading: Reading
+    throttle: Throttle | None
 
 
 class Metrics(Collector):
     """The numbers of one server, and of its process."""
 
-    def __init__(self, ledger: Ledger, requests: RequestTally) -> None:
+    def __init__(self, ledger: Ledger, requests: RequestTally, limits: Limits) -> None:
         self._ledger = ledger
         self._requests = requests
+        self._limits = limits
         self._totals: Mapping[str, int] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -51,6 +64,7 @@ class Metrics(Collector):
         """Yield every family; called by the registry."""
         yield self._build()
         yield from self._answers()
+        yield from self._refusing()
         yield from self._writing()
         yield from self._subjobs()
 
@@ -80,6 +94,36 @@ class Metrics(Collector):
         for call, spread in sorted(self._requests.seconds.copy().items()):
             seconds.add_metric((call,), *_buckets(spread))
         yield seconds
+
+    def _refusing(self) -> Iterator[Metric]:
+        hall, reading, throttle = self._limits
+        causes = {
+            "rate-limit": throttle.refused if throttle else 0,
+            "look-ups": reading.refused,
+            **self._ledger.refused,
+        }
+        answers = self._requests.answers.copy().items()
+        told = sum(count for (_, code), count in answers if code == "overloaded")
+        causes["other"] = told - sum(causes.values())
+        # These have no whole request that could be counted as answered.
+        causes |= {"connections": hall.turned_away, "memory": hall.overfilled}
+        refusals = CounterMetricFamily(
+            "htlease_overloaded",
+            "Refusals with 503 by what there was too much of; `other` is the store above all.",
+            labels=("cause",),
+        )
+        for cause, count in causes.items():
+            refusals.add_metric((cause,), count)
+        yield refusals
+        yield GaugeMetricFamily(
+            "htlease_connections", "Connections that are open.", len(hall.connections)
+        )
+        yield GaugeMetricFamily(
+            "htlease_connections_max", "Connections that may be open.", hall.connections_max
+        )
+        yield CounterMetricFamily(
+            "htlease_connections_evicted", "Idle ones closed for newcomers.", hall.evicted
+        )
 
     def _writing(self) -> Iterator[Metric]:
         ledger, commits = self._ledger, self._ledger.commits

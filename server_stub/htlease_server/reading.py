@@ -63,6 +63,8 @@ class Reading:
         self._keeper = keeper
         self._has_writes = has_writes
         self._waiting = 0
+        #: How many look-ups found too many waiting.
+        self.refused = 0
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
         self._local = threading.local()
         self._readers: list[Reader] = []
@@ -82,6 +84,7 @@ class Reading:
             return look_up(reader, self._keeper.vantage(reader))
 
         if self._waiting >= WAITING_MAX:
+            self.refused += 1
             raise Busy(f"{self._waiting} look-ups are waiting already", RETRY_AFTER_SECONDS)
         self._waiting += 1
         try:

@@ -21,6 +21,7 @@ from htlease.version import VERSION
 from htlease_server import logs
 from htlease_server.app import App
 from htlease_server.auth import Gate, OpenGate
+from htlease_server.http1 import Hall
 from htlease_server.keys import KeyFiles
 from htlease_server.listening import BACKLOG, Occasions, listen
 from htlease_server.opening import make_directory, open_ledger
@@ -117,11 +118,11 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
             _keep_garbage_collection_short()
             manager = Manager()
 
-            def application() -> App:
+            def application(hall: Hall) -> App:
                 ledger.start(asyncio.get_running_loop())
                 limit = options.rate_limit
                 throttle = Throttle(limit, time.monotonic) if limit else None
-                return App(ledger, reading, gate, throttle)
+                return App(ledger, reading, gate, hall, throttle)
 
             def on_ready() -> None:
                 say(_where(url, keeper.name, None if options.no_auth else token_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -39,8 +40,12 @@ def numbers(server: ServerProcess) -> dict[tuple[str, ...], float]:
     """Return every sample of a scrape: (name, label, value, ...) -> number."""
     called = Caller(server.url, None).get("/metrics")
     assert called.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return samples(called.body)
+
+
+def samples(scrape: bytes) -> dict[tuple[str, ...], float]:
     found: dict[tuple[str, ...], float] = {}
-    for family in text_string_to_metric_families(called.body.decode()):
+    for family in text_string_to_metric_families(scrape.decode()):
         assert family.documentation and family.type != "unknown", family.name
         for sample in family.samples:
             labels = [text for pair in sorted(sample.labels.items()) for text in pair]
@@ -48,6 +53,16 @@ def numbers(server: ServerProcess) -> dict[tuple[str, ...], float]:
             assert series not in found, "the same series twice"
             found[series] = sample.value
     return found
+
+
+def overloads(found: dict[tuple[str, ...], float]) -> dict[str, float]:
+    """Return how often there was too much of what, as far as there was."""
+    counted = {series: count for series, count in found.items() if count}
+    return {
+        series[2]: count
+        for series, count in counted.items()
+        if series[0] == "htlease_overloaded_total"
+    }
 
 
 def lines(server: ServerProcess, event: str) -> list[dict[str, Any]]:
@@ -103,6 +118,30 @@ def test_metrics_count_calls_refusals_batches_and_time(own_server: ServerProcess
     assert abs(written_at - time.time()) < PATIENCE_SECONDS
     assert after["process_resident_memory_bytes",] > 1e6
     assert any(name[0] == "htlease_build_info" and "0.1.0" in name for name in after)
+
+
+def test_metrics_tell_what_refused_requests_were_too_many_of(tmp_path: Path) -> None:
+    room = 4
+    server = ServerProcess(tmp_path / "server", options=("--rate-limit", "2"), files_max=100 + room)
+    server.start()
+    reader = Caller(server.url, server.token("w"))
+    answers = [reader.get("/v1/flags").status for _ in range(40)]
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    scrape = b"GET /metrics HTTP/1.1\r\nconnection: close\r\n"
+    with contextlib.ExitStack() as lines:
+        busy = [lines.enter_context(socket.create_connection(address, 20)) for _ in range(room)]
+        for line in busy:  # with an answer, and then with half a request
+            line.sendall(b"GET /healthz HTTP/1.1\r\n\r\n" + scrape)
+            assert line.recv(1000).endswith(b'{"status":"ok"}')
+        late = lines.enter_context(socket.create_connection(address, 20))
+        assert late.makefile("rb").readline().split()[1] == b"503"
+        busy[0].sendall(b"\r\n")
+        found = samples(busy[0].makefile("rb").read().partition(b"\r\n\r\n")[2])
+    assert found["htlease_connections",] >= room == found["htlease_connections_max",]
+    causes = overloads(found)
+    assert causes == {"rate-limit": answers.count(503), "connections": 1}
+    assert causes["rate-limit"] > 0
+    server.stop()
 
 
 # ------------------------------------------------------------ log
@@ -176,6 +215,7 @@ def test_a_locked_store_is_told_as_such_and_recovered_from(own_server: ServerPro
     refused = admin.post(f"{path}/b/acquire", nonce=NONCE)
     assert refused.code == "overloaded" and "locked" in refused.document["detail"]
     assert "locked" in admin.get("/readyz").document["detail"]
+    assert overloads(numbers(own_server)) == {"other": 2}
     assert admin.get("/healthz").status == 200
     assert numbers(own_server)["htlease_store_failing",] == 1
     assert admin.get(f"{path}/a").document["status"] == "active", "reading goes on"

@@ -58,7 +58,7 @@ class Room:
     def __init__(self, connections_max: int = 100) -> None:
         self.now = 1000.0
         self.asked: list[tuple[Request, Connection]] = []
-        self.hall = Hall(self._ask, lambda: self.now, connections_max)
+        self.hall = Hall(lambda hall: self._ask, lambda: self.now, connections_max)
 
     def _ask(self, request: Request, connection: Connection) -> None:
         self.asked.append((request, connection))
@@ -115,6 +115,7 @@ def test_idle_connections_make_room_and_busy_ones_do_not() -> None:
     idle = room.connect()[1]
     late, late_transport = room.connect()
     assert idle.is_aborted and late_transport.written == b""
+    assert room.hall.evicted == 1
     late.data_received(b"GET / HTTP/1.1\r\n\r\n")
     refused = room.connect()[1]
     assert refused.written.startswith(b"HTTP/1.1 503") and b"retry-after" in refused.written
@@ -130,6 +131,7 @@ def test_all_bodies_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
     for connection, _ in lines:
         connection.data_received(head + b"x" * 1999)
     written = [transport.written for _, transport in lines]
+    assert room.hall.overfilled == 1
     assert written[:2] == [b"", b""] and written[2].startswith(b"HTTP/1.1 503")
     for connection, _ in lines:
         connection.connection_lost(None)
@@ -171,6 +173,7 @@ def test_a_flood_of_newcomers_fills_its_own_lane_and_gets_a_part_of_a_turn() -> 
     with pytest.raises(QueueFull):
         lanes.add(waiting(m.Acquire(NONCE)))
     lanes.add(waiting(m.Renew(1, NONCE)))
+    assert lanes.refused == {"renewals": 0, "writes": 0, "newcomers": 1}
     assert len(list(lanes.next(1000))) == NEWCOMERS_AT_ONCE + 1
     assert lanes.waiting == 1
 
@@ -182,6 +185,7 @@ def test_a_token_may_burst_and_then_send_at_its_rate() -> None:
     assert [throttle.wait_seconds("a") for _ in range(burst)] == [0.0] * burst
     assert throttle.wait_seconds("a") == pytest.approx(0.5)
     assert throttle.wait_seconds("b") == 0.0
+    assert throttle.refused == 1
     now += 0.5
     assert throttle.wait_seconds("a") == 0.0
     assert throttle.wait_seconds("a") > 0.0
