@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jwt
 import pytest
 from tests.pool.lab import Lab, write_for_job
 from tests.pool.relay import RelayProcess, install_shadow_hook
@@ -32,6 +33,14 @@ def test_a_job_that_names_no_token_gets_one_for_its_own_subjob(
     assert granted[0] == 200
     other = lab.server.ask_as(token, f"workflows/{workflow}/subjobs/other/acquire", body)
     assert (other[0], other[1]["code"]) == (403, "forbidden")
+
+
+def test_a_fresh_operator_token_in_the_file_is_enough(lab: Lab, relay: RelayProcess) -> None:
+    old = jwt.decode(relay.token.read_text(), options={"verify_signature": False})["jti"]
+    lab.server.ask("POST", "tokens/revoke", {"id": old, "reason": "its successor is there"})
+    relay.token.write_text(lab.server.operator_token())
+    _, directory = submit(lab, "token-renewed")
+    assert token_seen(lab, directory)
 
 
 def test_the_token_is_in_no_file_and_no_answer_of_htcondor(lab: Lab, relay: RelayProcess) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from htlease import messages as m
@@ -27,9 +27,11 @@ from htlease.calls import Clock, send
 from htlease.errors import BadConfig, Refused
 from htlease.journal import PARTS, Entry, Unreadable, from_attributes, pack
 from htlease.protocol import SUBJOB_CALLS, body_of, command_path, subjob_path
-from htlease.transport import HttpTransport
 from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.schedd import Plain
+
+if TYPE_CHECKING:
+    from htlease.transport import Transport
 
 #: What `begin` reads of a job.
 ATTRIBUTES = (
@@ -77,7 +79,7 @@ class Start:
 class ChirpStarts:
     """All starts of one access point that have no network."""
 
-    def __init__(self, transport: HttpTransport, directory: Path, ttl_seconds: float) -> None:
+    def __init__(self, transport: Transport, directory: Path, ttl_seconds: float) -> None:
         """Take up what an earlier relay kept; raises BadConfig."""
         self._transport = transport
         self._clock = Clock()

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from htlease.errors import BadConfig
-from htlease_admin.lease_server import LeaseServer
 from htlease_admin.parameters import DURATION
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory as state_directory_of
@@ -93,9 +92,7 @@ def relay(
         poll_seconds,
         chirp_ttl_seconds,
     )
-    connection = session.connection()
-    token = connection.credential.token if connection.credential else None
-    asyncio.run(run(options, LeaseServer.at(connection), token, click.echo))
+    asyncio.run(run(options, session.connection, click.echo))
 
 
 def _address(text: str) -> tuple[str, int]:

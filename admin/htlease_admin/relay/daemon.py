@@ -15,9 +15,10 @@ from pathlib import Path
 from aiohttp import web
 
 from htlease.errors import BadConfig
-from htlease.transport import HttpTransport, plain_url
+from htlease.transport import plain_url
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.relay.chirp_starts import ChirpStarts
+from htlease_admin.relay.credential import RenewingTransport
 from htlease_admin.relay.desk import Desk
 from htlease_admin.relay.door import KEEP_ALIVE_SECONDS, Door
 from htlease_admin.relay.owners import WorkflowOwners
@@ -26,6 +27,7 @@ from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
 from htlease_admin.relay.starts import Starts
 from htlease_admin.relay.watcher import Watcher
+from htlease_admin.settings import Connection
 
 #: What is under way when the relay is told to end may take so long.
 END_SECONDS = 5.0
@@ -47,12 +49,16 @@ class RelayOptions:
 
 
 async def run(
-    options: RelayOptions, server: LeaseServer, token: str | None, say: Callable[[str], object]
+    options: RelayOptions, find: Callable[[], Connection], say: Callable[[str], object]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot listen."""
+    """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot listen.
+
+    `find` tells the server, and the token as it is now.
+    """
     name = socket.gethostname()
+    server = LeaseServer(RenewingTransport(find), find().url)
     chirp = ChirpStarts(
-        HttpTransport(server.url, token, via=f"chirp {name} (htlease-relay)"),
+        RenewingTransport(find, via=f"chirp {name} (htlease-relay)"),
         options.state_directory / "starts",
         options.chirp_ttl_seconds,
     )
