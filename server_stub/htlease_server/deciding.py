@@ -81,8 +81,13 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
     decision: m.Decision
     if known is not None:
         assert entry is not None
-        if known == sent.digest:
-            decision = replayed_reply(entry.state, command, turn.now)
+        if known.startswith(sent.digest):
+            epoch = known[len(sent.digest) :]
+            decision = (
+                m.Accepted((), m.Enrolled(int.from_bytes(epoch, "big")))
+                if epoch
+                else replayed_reply(entry.state, command, turn.now)
+            )
         else:
             decision = m.Rejection(
                 "request-id-reused", "this request ID came before with another call or body"
@@ -149,10 +154,15 @@ def _keep(
     entry.state = apply(state, events, turn.now)
     if is_renewal:
         return
-    digest = sent.digest if is_accepted else None
+    digest = None
     if is_accepted:
+        digest = sent.digest
+        if isinstance(sent.command, m.Enroll):
+            assert isinstance(events[0], (m.SubmissionEnrolled, m.SubmissionSeen))
+            # The state does not tell which of several requests has made which epoch.
+            digest += events[0].epoch.to_bytes(8, "big")
         requests = keeper.requests_of(entry)
-        requests[sent.request_id] = sent.digest
+        requests[sent.request_id] = digest
         turn.remembered.append((requests, sent.request_id))
     for event in events:
         entry.seq += 1

@@ -77,7 +77,8 @@ class HistoryRow(NamedTuple):
     fence: int | None
     actor: str
     request_id: str
-    #: Of call and body; only on the first event of an accepted request.
+    #: Of call and body, for an enroll with the epoch behind it; only on the first event of an
+    #: accepted request.
     digest: bytes | None
     client_at: str | None
     #: The relays that passed the request on, as HTTP's Via names them.

@@ -91,6 +91,18 @@ def test_a_request_that_comes_again_gets_the_same_answer_and_changes_nothing(dri
     assert drill.history() == before
 
 
+def test_an_enroll_that_comes_again_is_told_the_epoch_that_it_made(drill: Drill) -> None:
+    for number in (1, 2, 3):
+        assert drill.ask(m.Enroll(), request_id=f"pre-{number}") == m.Enrolled(number)
+    before = drill.history()
+    for seconds in (0, 3600):
+        assert drill.ask(m.Enroll(), request_id="pre-1") == m.Enrolled(1)
+        assert drill.ask(m.Enroll(), request_id="pre-2") == m.Enrolled(2)
+        assert refused(drill.ask(m.Enroll(retry=7), request_id="pre-1")) == "request-id-reused"
+        drill.restart(after_seconds=seconds)
+    assert drill.history() == before
+
+
 def test_a_request_that_comes_twice_at_once_is_done_once(drill: Drill) -> None:
     drill.acquire()
     drill.ask(m.Enter(1, nonce(1), "run"))
