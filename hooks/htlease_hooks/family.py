@@ -9,9 +9,10 @@ the same starter, and is found where its processes have left their parents. Sour
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _POLL_SECONDS = 0.1
@@ -53,27 +54,46 @@ def family(job_pid: int, mark: bytes | None) -> list[int]:
     return sorted(found - {os.getpid()})
 
 
-def stop(
-    job_pid: int,
-    mark: bytes | None,
-    grace_seconds: float,
-    monotonic: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """End a job: SIGTERM, a grace, SIGKILL; tell whether nothing of it is left."""
+def stop(job_pid: int, mark: bytes | None, grace_seconds: float) -> bool:
+    """End a job: SIGTERM, a grace, SIGKILL; tell whether nothing of it is left.
+
+    Tells at once: a starter that finds its job dead leaves within 20 ms, and HTCondor then kills
+    whatever the starter began, its hooks too. Source: measured on 25.14.1.
+    """
     for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _KILL_SECONDS)):
-        until = monotonic() + seconds
+        until = time.monotonic() + seconds
         signalled: set[int] = set()
-        while left := family(job_pid, mark):
+        while True:
+            left = family(job_pid, mark)
+            if not left:
+                return True
             for pid in left:
                 if pid not in signalled:  # SIGTERM once; what was forked since gets its own
                     _send(pid, number)
                     _send(pid, signal.SIGCONT)
                     signalled.add(pid)
-            if monotonic() >= until:
+            if time.monotonic() >= until:
                 break
-            sleep(_POLL_SECONDS)
-    return not family(job_pid, mark)
+            _wait_for_an_end(left)
+    return False
+
+
+def _wait_for_an_end(pids: Sequence[int]) -> None:
+    """Wait until one of some processes has ended, but not long: others may have been forked."""
+    descriptors: list[int] = []
+    try:
+        poll = select.poll()
+        for pid in pids:
+            descriptors.append(os.pidfd_open(pid))
+            poll.register(descriptors[-1], select.POLLIN)
+        poll.poll(_POLL_SECONDS * 1000)
+    except ProcessLookupError:
+        pass
+    except (AttributeError, OSError):
+        time.sleep(_POLL_SECONDS)  # a kernel before 5.3, or too many processes
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _send(pid: int, number: int) -> None:

@@ -111,9 +111,16 @@ def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
     start.show({"ChirpHTLeaseState": "lost"})
     start.notes.write_stopped(why)
     is_gone = stop(job_pid, job_mark(environ, os.getpid(), job_pid), KILL_GRACE_SECONDS)
-    # Where JOB_EXIT has come first it gave the lease up, and another may have it by now.
-    if is_gone and state.fence is not None and start.state() is not None:
+    if is_gone and state.fence is not None and not _job_exit_was_first(start):
         client.call(m.Abandon(state.fence, state.nonce, why))
+
+
+def _job_exit_was_first(start: Start) -> bool:
+    """Tell whether JOB_EXIT has given the lease up; another may have it by now.
+
+    Where it is not configured, the starter may have removed the whole sandbox already.
+    """
+    return start.state() is None and start.notes.folder.exists()
 
 
 def _renew(start: Start, client: LeaseClient, state: SandboxState, has_process: bool) -> str | None:

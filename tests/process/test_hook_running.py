@@ -237,6 +237,24 @@ def test_the_end_of_a_stopped_job_is_not_its_own(
     assert start.events("write-refused") == []
 
 
+def test_a_lease_is_given_up_also_when_the_starter_has_removed_the_sandbox(
+    new_start: NewStart, new_family: NewFamily
+) -> None:
+    """Where JOB_EXIT is not configured, nobody else will do it."""
+    start = new_start()
+    start.prepare()
+    family = new_family(
+        start, "trap 'rm -r .htlease-hooks; exit 0' TERM; touch up; sleep 300 & wait"
+    )
+    wait_for((start.path / "up").exists, "the family")
+    newer = new_start(key=start.key)
+    newer.move_to("slot1_2")
+    assert newer.prepare().code == 601
+    family.update()
+    assert not (start.path / ".htlease-hooks").exists()
+    assert [event["fence"] for event in start.events("lease-abandoned")] == [1]
+
+
 def test_a_job_whose_server_is_away_is_left_alone(
     new_start: NewStart, own_server: ServerProcess, new_family: NewFamily
 ) -> None:
