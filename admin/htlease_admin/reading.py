@@ -103,7 +103,7 @@ def _print_workflows(document: Document) -> None:
         (
             workflow["workflow"],
             workflow["state"],
-            _counts_text(workflow["counts"]),
+            _counts_text(workflow),
             _labels_text(workflow["labels"]) + (" template" if workflow["template"] else ""),
             moment_text(workflow["created_at"]),
         )
@@ -114,7 +114,7 @@ def _print_workflows(document: Document) -> None:
 
 def _print_workflow(document: Document) -> None:
     click.echo(f"workflow  {document['workflow']}")
-    click.echo(f"state     {document['state']}  ({_counts_text(document['counts'])})")
+    click.echo(f"state     {document['state']}  ({_counts_text(document)})")
     if document["labels"]:
         click.echo(f"labels    {_labels_text(document['labels'])}")
     if document["template"]:
@@ -246,8 +246,12 @@ def _exit_text(subjob: Document) -> str:
     return ending_text(subjob)
 
 
-def _counts_text(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+def _counts_text(workflow: Document) -> str:
+    counts = workflow["counts"]
+    texts = [f"{number} {status}" for status, number in counts.items() if number]
+    if workflow.get("lapsed_counted_at", "") is None:
+        texts.append("lapsed ones not counted yet")
+    return ", ".join(texts)
 
 
 def _labels_text(labels: dict[str, str] | None) -> str:

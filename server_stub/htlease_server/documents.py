@@ -191,6 +191,8 @@ class WorkflowSummary(TypedDict):
     state: Annotated[str, one_of(EMPTY, *dict.fromkeys(state for _, state in ROLLUP_ORDER))]
     #: Status -> how many subjobs have it.
     counts: dict[StatusName, Annotated[int, msgspec.Meta(ge=1)]]
+    #: When it was looked at which leases have lapsed; None: not yet, they count as held.
+    lapsed_counted_at: Instant | None
     labels: dict[str, str]
     template: bool
     created_at: Instant

@@ -11,6 +11,9 @@ from htlease_server.store import (
     WorkflowRow,
 )
 
+#: No row ID is above it.
+ID_MAX = 2**63 - 1
+
 HISTORY = ", ".join(HistoryRow._fields)
 WORKFLOW = ", ".join(WorkflowRow._fields)
 FLAG = ", ".join(FlagRow._fields)

@@ -33,6 +33,7 @@ from htlease_server.history import (
     state_from,
 )
 from htlease_server.keeper import Keeper, Vantage
+from htlease_server.lapses import Glance, Lapses
 from htlease_server.ledger import RETRY_AFTER_SECONDS
 from htlease_server.maintenance import maintenance_document
 from htlease_server.store import HistoryRow, ListedRow, Reader, WorkflowRow
@@ -46,10 +47,6 @@ WAITING_MAX = 200
 #: How long at most a look-up gives way to writes.
 _GIVE_WAY_SECONDS = 1.0
 _LOOK_SECONDS = 0.01
-#: Held leases that are looked at one by one for whether they have run out; where a workflow has
-#: more, its counts call them active.
-_LOOKED_AT_IN_LISTS = 1_000
-_LOOKED_AT = 100_000
 _HELD_NAMES = {status.value for status in HELD}
 
 _T = TypeVar("_T")
@@ -68,9 +65,11 @@ class Reading:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
         self._local = threading.local()
         self._readers: list[Reader] = []
+        self._lapses = Lapses(self._run)
 
     def close(self) -> None:
         """End the threads and let go of the store."""
+        self._lapses.close()
         self._pool.shutdown()
         for reader in self._readers:
             reader.close()
@@ -100,11 +99,13 @@ class Reading:
         """Return the list of workflows."""
 
         def look_up(reader: Reader, at: Vantage) -> docs.Workflows:
-            rows = reader.workflows(after, limit)
-            listed = [_workflow(reader, row, at, _LOOKED_AT_IN_LISTS) for row in rows]
+            rows, glance = reader.workflows(after, limit), self._lapses.glance(reader, at)
+            listed = [_workflow(row, glance) for row in rows]
             return {"workflows": listed, "next": _next(rows, limit)}
 
-        return await self._run(look_up)
+        found = await self._run(look_up)
+        self._lapses.count()
+        return found
 
     async def workflow(self, name: str, after: str, limit: int) -> docs.WorkflowDocument | None:
         """Return one workflow with a page of its subjobs."""
@@ -115,14 +116,16 @@ class Reading:
                 return None
             subjobs = reader.subjobs(row.id, after, limit)
             return {
-                **_workflow(reader, row, at, _LOOKED_AT),
+                **_workflow(row, self._lapses.glance(reader, at)),
                 "plan": None if row.plan is None else msgspec.json.decode(row.plan),
                 "structure": None if row.structure is None else msgspec.json.decode(row.structure),
                 "subjobs": [_summary(subjob, at) for subjob in subjobs],
                 "next": _next(subjobs, limit),
             }
 
-        return await self._run(look_up)
+        found = await self._run(look_up)
+        self._lapses.count()
+        return found
 
     async def totals(self) -> dict[str, int]:
         """Return how many subjobs have each stored status, a lapsed lease being an active one."""
@@ -223,31 +226,18 @@ class Reading:
         return await self._run(look_up)
 
 
-def _workflow(reader: Reader, row: WorkflowRow, at: Vantage, look_max: int) -> docs.WorkflowSummary:
-    counts = _counts(reader, row.id, at, look_max)
+def _workflow(row: WorkflowRow, glance: Glance) -> docs.WorkflowSummary:
+    counts, counted_at = glance.counts(row.id)
     return {
         "workflow": row.name,
         "state": rollup(counts),
         "counts": counts,
+        "lapsed_counted_at": None if counted_at is None else rfc3339(counted_at),
         "labels": msgspec.json.decode(row.labels),
         "template": bool(row.template),
         "created_at": rfc3339(row.created_at),
         "made_by": row.made_by,
     }
-
-
-def _counts(reader: Reader, workflow_id: int, at: Vantage, look_max: int) -> dict[str, int]:
-    counts = reader.counts(workflow_id)
-    if not 0 < sum(counts.get(name, 0) for name in _HELD_NAMES) <= look_max:
-        return counts
-    for row_id, status, deadline_at, ttl_seconds in reader.overdue(workflow_id, at.now):
-        if at.deadline(row_id, deadline_at, ttl_seconds) > at.now:
-            continue
-        counts[status] -= 1
-        if not counts[status]:
-            del counts[status]
-        counts["lapsed"] = counts.get("lapsed", 0) + 1
-    return counts
 
 
 def _summary(row: ListedRow, at: Vantage) -> docs.SubjobSummary:

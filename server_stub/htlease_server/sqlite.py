@@ -38,6 +38,7 @@ MIGRATIONS = (
     "0004_keeping.sql",
     "0005_flags.sql",
     "0006_deeds.sql",
+    "0007_held.sql",
 )
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.

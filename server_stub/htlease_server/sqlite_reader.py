@@ -12,6 +12,7 @@ from htlease_server.queries import (
     ALL_FLAGS,
     DEED,
     HISTORY,
+    ID_MAX,
     SELECT_LISTED,
     SELECT_SUBJOB,
     WORKFLOW,
@@ -105,13 +106,23 @@ class SqliteReader:
         )
         return [Closed(*row) for row in rows]
 
-    def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
+    def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
+        found = self._db.execute(
+            "SELECT id FROM subjob INDEXED BY subjob_held WHERE workflow_id = ?"
+            " AND status IN ('active', 'recalled') AND id > ? ORDER BY id LIMIT 1 OFFSET ?",
+            (workflow_id, after, nth - 1),
+        ).fetchone()
+        return found[0] if found else None
+
+    def overdue(
+        self, workflow_id: int, now: float, after: int = 0, last: int | None = None
+    ) -> Sequence[tuple[int, str, float, float]]:
         return self._db.execute(
             "SELECT id, status, deadline_at, ttl_seconds"
-            " FROM subjob INDEXED BY subjob_held JOIN lease ON subjob_id = id"
-            " WHERE workflow_id = ?"
-            " AND status IN ('active', 'recalled') AND deadline_at <= ?",
-            (workflow_id, now),
+            " FROM subjob INDEXED BY subjob_held CROSS JOIN lease ON subjob_id = id"
+            " WHERE workflow_id = ? AND status IN ('active', 'recalled')"
+            " AND id > ? AND id <= ? AND deadline_at <= ?",
+            (workflow_id, after, ID_MAX if last is None else last, now),
         ).fetchall()
 
     def history(self, subjob_id: int, after: int, limit: int) -> Sequence[HistoryRow]:

@@ -242,8 +242,16 @@ class Reader(Protocol):
     def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[Closed]:
         """Return some closed subjobs of a workflow."""
 
-    def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
-        """Return (row ID, status, deadline, ttl) of held leases past their stored deadline."""
+    def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
+        """Return the nth row ID after another one of a held subjob; None when there are fewer."""
+
+    def overdue(
+        self, workflow_id: int, now: float, after: int = 0, last: int | None = None
+    ) -> Sequence[tuple[int, str, float, float]]:
+        """Return (row ID, status, deadline, ttl) of held leases past their stored deadline.
+
+        Those with row IDs above `after`, up to `last`.
+        """
 
     def history(self, subjob_id: int, after: int, limit: int) -> Sequence[HistoryRow]:
         """Return the events of a subjob with a higher `seq`, in order."""

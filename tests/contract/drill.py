@@ -109,6 +109,7 @@ class Drill:
         if self.ledger.is_alive:
             self._read_all()
             self.stop()
+        self._loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends
         self._loop.close()
 
     def _read_all(self) -> None:
@@ -176,6 +177,16 @@ class Drill:
     def read(self, look_up: Any) -> Any:
         """Return what a coroutine of `reading` returns."""
         return self._loop.run_until_complete(look_up)
+
+    def until_counted(self, workflow: str, after: str = "") -> Any:
+        """Return a workflow once its lapsed leases have been counted, after an instant."""
+        deadline = time.monotonic() + 20
+        while True:
+            found = self.read(self.reading.workflow(workflow, "", 100))
+            if (found["lapsed_counted_at"] or "") > after:
+                return found
+            assert time.monotonic() < deadline, f"nobody counts the leases of {workflow}"
+            self._loop.run_until_complete(asyncio.sleep(0.01))
 
     def acquire(self, key: SubjobKey = KEY, **changes: Any) -> m.Grant:
         """Get a lease that has to be granted."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from tests.contract.drill import KEY, PLAN, Drill, acquire, nonce, refused
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
+from htlease.protocol import rfc3339
+from htlease_server import lapses
 from htlease_server.store import WorkflowRow
 
 # ------------------------------------------------------------ look-ups
@@ -63,6 +66,62 @@ def test_counts_after_a_downtime_call_no_extended_lease_lapsed(drill: Drill) -> 
     drill.acquire()
     drill.restart(after_seconds=3600)
     assert drill.read(drill.reading.workflow("run7", "", 100))["counts"] == {"active": 1}
+
+
+def test_a_workflow_with_many_leases_tells_what_was_counted_and_when(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 3)
+    monkeypatch.setattr(lapses, "_PAGE", 2)
+    for number in range(7):
+        drill.acquire(SubjobKey("run7", f"s-{number}"))
+    drill.acquire(SubjobKey("run8", "s"))
+    drill.now += 117
+    drill.ask(m.Renew(1, nonce(1)), SubjobKey("run7", "s-1"))
+    drill.flush()
+    drill.ask(m.Renew(1, nonce(1)), SubjobKey("run7", "s-3"))  # in memory only, where there is one
+    drill.ask(acquire(2), SubjobKey("run7", "s-5"))  # recalls its holder
+    drill.now += 2
+
+    first = drill.read(drill.reading.workflow("run7", "", 100))
+    assert first["counts"] == {"active": 6, "recalled": 1}
+    assert (first["state"], first["lapsed_counted_at"]) == ("running", None)
+    counted_at = drill.now
+    counted = drill.until_counted("run7")
+    assert counted["counts"] == {"active": 2, "lapsed": 5}
+    assert counted["lapsed_counted_at"] == rfc3339(counted_at)
+
+    # Until it is counted again it is what it was then, but for what is held no more.
+    drill.ask(m.Cancel("no longer wanted"), SubjobKey("run7", "s-5"))
+    drill.now += 1
+    listed = drill.read(drill.reading.workflows("", 10))["workflows"]
+    assert [one["counts"] for one in listed] == [
+        {"active": 2, "lapsed": 4, "cancelled": 1},
+        {"lapsed": 1},
+    ]
+    assert [one["lapsed_counted_at"] for one in listed] == [
+        rfc3339(counted_at),
+        rfc3339(drill.now),
+    ]
+    drill.now += 3600
+    assert drill.until_counted("run7", rfc3339(counted_at))["state"] == "interrupted"
+
+
+def test_a_list_looks_at_few_leases_however_many_it_tells_of(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 3)
+    for number in range(4):
+        drill.acquire(SubjobKey(f"w-{number}", "s"))
+        drill.acquire(SubjobKey(f"w-{number}", "t"))
+    drill.now += 3600
+    page = drill.read(drill.reading.workflows("", 10))["workflows"]
+    assert [one["counts"] for one in page] == [{"lapsed": 2}, *[{"active": 2}] * 3]
+    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 1)
+    drill.until_counted("w-3")
+    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 3)
+    page = drill.read(drill.reading.workflows("", 10))["workflows"]
+    assert [one["counts"] for one in page] == [{"lapsed": 2}] * 4
 
 
 def test_lists_are_read_page_by_page(drill: Drill) -> None:

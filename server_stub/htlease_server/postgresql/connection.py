@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from htlease.errors import BadConfig
 
 #: Migrations in order; the table `schema_version` says how many of them a database has seen.
-MIGRATIONS = ("0001_first.sql", "0002_flags.sql", "0003_deeds.sql")
+MIGRATIONS = ("0001_first.sql", "0002_flags.sql", "0003_deeds.sql", "0004_held.sql")
 _MIGRATION_LOCK = 0x68746C65617365  # "htlease"
 
 #: A dead host is noticed within about this time, also one that sends no goodbye.

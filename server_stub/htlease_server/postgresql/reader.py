@@ -14,6 +14,7 @@ from htlease_server.queries import (
     ALL_MAINTENANCE,
     DEED,
     HISTORY,
+    ID_MAX,
     SELECT_LISTED,
     SELECT_SUBJOB,
     WORKFLOW,
@@ -193,14 +194,28 @@ class PostgresReader:
         )
         return [Closed(*row) for row in rows]
 
-    def overdue(self, workflow_id: int, now: float) -> Sequence[tuple[int, str, float, float]]:
+    def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
+        rows = self._rows(
+            "SELECT id FROM subjob WHERE workflow_id = %s AND status IN ('active', 'recalled')"
+            " AND id > %s ORDER BY id OFFSET %s LIMIT 1",
+            workflow_id,
+            after,
+            nth - 1,
+        )
+        return rows[0][0] if rows else None
+
+    def overdue(
+        self, workflow_id: int, now: float, after: int = 0, last: int | None = None
+    ) -> Sequence[tuple[int, str, float, float]]:
         return [
             (row_id, status, deadline_at, ttl_seconds)
             for row_id, status, deadline_at, ttl_seconds in self._rows(
                 "SELECT id, status, deadline_at, ttl_seconds FROM subjob JOIN lease"
-                " ON subjob_id = id WHERE workflow_id = %s"
-                " AND status IN ('active', 'recalled') AND deadline_at <= %s::float8",
+                " ON subjob_id = id WHERE workflow_id = %s AND status IN ('active', 'recalled')"
+                " AND id > %s AND id <= %s AND deadline_at <= %s::float8",
                 workflow_id,
+                after,
+                ID_MAX if last is None else last,
                 now,
             )
         ]
