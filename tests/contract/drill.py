@@ -205,9 +205,9 @@ class Drill:
         row = self.store.subjob(key)
         return [] if row is None else list(self.store.history(row.id, 0, 10_000))
 
-    def flush(self) -> None:
+    def flush(self, after_seconds: float = 1) -> None:
         """Let the server write what it may write late."""
-        self.now += 1
+        self.now += after_seconds
         deadline = time.monotonic() + 20
         while self.keeper.unflushed:
             assert time.monotonic() < deadline, "the server does not flush"

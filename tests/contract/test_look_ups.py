@@ -76,12 +76,12 @@ def test_a_workflow_with_many_leases_tells_what_was_counted_and_when(
     for number in range(7):
         drill.acquire(SubjobKey("run7", f"s-{number}"))
     drill.acquire(SubjobKey("run8", "s"))
-    drill.now += 117
+    drill.now += 119.7
     drill.ask(m.Renew(1, nonce(1)), SubjobKey("run7", "s-1"))
-    drill.flush()
+    drill.flush(after_seconds=0)
     drill.ask(m.Renew(1, nonce(1)), SubjobKey("run7", "s-3"))  # in memory only, where there is one
     drill.ask(acquire(2), SubjobKey("run7", "s-5"))  # recalls its holder
-    drill.now += 2
+    drill.now += 0.4  # too soon for another flush
 
     first = drill.read(drill.reading.workflow("run7", "", 100))
     assert first["counts"] == {"active": 6, "recalled": 1}
