@@ -15,6 +15,7 @@ from tests.process.command_lab import Lab, clean_environment
 from tests.process.dag_node import DagNode, NewNode
 from tests.process.execution import NewSandbox, Sandbox
 from tests.process.hooking import HookedStart, Hooks
+from tests.process.store_command import Jobs
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
 
@@ -45,6 +46,17 @@ def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def load(own_server: ServerProcess) -> Iterator[list[Jobs]]:
+    """Jobs that keep a server busy until they are told to stop."""
+    jobs = [Jobs(own_server, number) for number in range(4)]
+    for thread in jobs:
+        thread.start()
+    yield jobs
+    for thread in jobs:
+        thread.stop()
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.postgres import shared_cluster
+from tests.process.store_command import NONCE, OTHER, THIRD, command, rows, store_of
 from tests.process.test_observing import numbers, wait_for
-from tests.process.test_stores import NONCE, OTHER, THIRD, command, rows, store_of
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
 

@@ -1,125 +1,33 @@
 """Small worlds, explored to the last reachable state.
 
-Three attempts of one subjob, two phases. Every message that was ever sent may arrive now, later,
-again or never, and its reply may be lost; leases run out; attempts die silently; the server
-crashes, forgets what need not be durable, and comes back. The explorer visits every combination
-and checks each step, so a rule that is wrong in some corner has nowhere to hide.
+Every message that was ever sent may arrive now, later, again or never, and its reply may be lost;
+leases run out; attempts die silently; the server crashes, forgets what need not be durable, and
+comes back. The explorer visits every combination and checks each step, so a rule that is wrong in
+some corner has nowhere to hide.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
 
 from htlease import messages as m
-from htlease.attempt import Evidence, Place
 from htlease.lifecycle import decide, replayed_reply
-from htlease.plan import PhaseSpec, Plan
-from htlease.subjob import HELD, Status, SubjobState, after_downtime, apply
-from tests.unit.core.world import GJID, nonce
-
-TTL = 120.0
-NOW = 1000.0
-#: The step number that stands for a renewal.
-RENEWAL = 99
-#: What an attempt says, in order. Renewals may be sent at any time between acquire and the end.
-PROGRAM = ("acquire", "enter p1", "complete p1", "enter p2", "complete p2", "exited")
-
-
-class Client(NamedTuple):
-    """One attempt as itself sees it."""
-
-    is_started: bool = False
-    is_dead: bool = False
-    #: How many steps of the program were answered.
-    answered: int = 0
-    #: Whether the next step has been sent, so that it may arrive at any time from now on.
-    is_sent: bool = False
-    fence: int = 0
-    #: Believes to hold the lease: an answer to something sent since time last passed.
-    believes: bool = False
-    #: Its outstanding message was sent since time last passed.
-    is_fresh: bool = False
-
-
-class Node(NamedTuple):
-    """One state of the world; instants are folded to live or lapsed."""
-
-    #: Which of the explorer's server states.
-    state: int
-    #: A bit for each (attempt, step) that the server accepted and remembers.
-    accepted: int
-    clients: tuple[Client, ...]
-    #: The latest attempt that was granted the lease.
-    latest: int = -1
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One small world."""
-
-    name: str
-    evidence: tuple[Evidence, ...]
-    plan: Plan
-    places: tuple[Place, ...] = (Place(), Place(), Place())
-    #: Evidence orders the attempts, so that none may follow a later one.
-    is_ordered: bool = True
-    attempts: int = 3
-
-
-PHASES = (PhaseSpec("p1", "redo"), PhaseSpec("p2", "once"))
-PLAN = Plan(PHASES)
-ORDINARY = tuple(Evidence(start, start, None, 1) for start in (1, 2, 3))
-SLOT = Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1")
-SETTINGS = (
-    Setting("ordinary restarts", ORDINARY, PLAN),
-    Setting(
-        "the counter repeats: dead shadows",
-        tuple(Evidence(1, shadow, None, 1) for shadow in (1, 3, 5)),
-        PLAN,
-    ),
-    Setting("no evidence at all", (Evidence(),) * 3, PLAN, is_ordered=False),
-    Setting(
-        "the second start follows a dead one in its slot", ORDINARY, PLAN, (SLOT, SLOT, Place())
-    ),
-    Setting("immediate takeover", ORDINARY, Plan(PHASES, "immediate")),
-    Setting(
-        "a last phase that is redone",
-        ORDINARY,
-        Plan((PhaseSpec("p1", "resume"), PhaseSpec("p2", "redo"))),
-    ),
+from htlease.subjob import Status, SubjobState, after_downtime, apply
+from tests.unit.core.promises import Broken, Decide, check_state
+from tests.unit.core.small_worlds import (
+    NOW,
+    PROGRAM,
+    RENEWAL,
+    Client,
+    Node,
+    Setting,
+    command_of,
+    folded_state,
+    with_client,
 )
-
-
-class Broken(AssertionError):
-    """A property does not hold; the text is the way there."""
-
-
-def command_of(setting: Setting, attempt: int, step: int, fence: int) -> m.Command:
-    secret = nonce(f"attempt {attempt}")
-    if step == RENEWAL:
-        return m.Renew(fence, secret)
-    word, _, phase = PROGRAM[step].partition(" ")
-    if word == "acquire":
-        return m.Acquire(
-            secret,
-            "job",
-            setting.evidence[attempt],
-            setting.places[attempt],
-            GJID,
-            ttl_seconds=TTL,
-            plan=setting.plan,
-        )
-    if word == "enter":
-        return m.Enter(fence, secret, phase)
-    if word == "complete":
-        return m.Complete(fence, secret, phase)
-    return m.Exited(fence, secret, 0)
-
-
-Decide = Callable[[SubjobState, m.Command, float], m.Decision]
+from tests.unit.core.world import GJID
 
 
 class Explorer:
@@ -149,9 +57,7 @@ class Explorer:
                     self.check_believers(after)
                     todo.append(after)
         for state in self.states:
-            self.check_writers(state)
-            self.check_onlookers(state)
-            self.check_can_finish(state)
+            check_state(self.setting, self.rules, state)
         return len(self.seen)
 
     def number(self, state: SubjobState) -> int:
@@ -294,60 +200,6 @@ class Explorer:
         if len(believers) > 1 and self.setting.plan.takeover == "wait":
             raise Broken(self.way(node, f"{believers} believe to hold the lease"))
 
-    def check_writers(self, state: SubjobState) -> None:
-        writers = [
-            fence
-            for fence in range(1, state.fence + 1)
-            for index in range(self.setting.attempts)
-            if isinstance(
-                self.rules(state, m.Renew(fence, nonce(f"attempt {index}"), "x"), NOW),
-                m.Accepted,
-            )
-        ]
-        if len(writers) > 1 or (writers and writers != [state.fence]):
-            raise Broken(f"{self.setting.name}: fences {writers} can all write in {state}")
-
-    def check_onlookers(self, state: SubjobState) -> None:
-        """What is reported of a job in the queue gives and takes no lease."""
-        for what in m.OBSERVATIONS:
-            for job in (GJID, "ap1#99.0#1795225431"):
-                after = state
-                for _ in range(2):
-                    decision = self.rules(after, m.Observed(job, what), NOW)
-                    after = apply(after, decision.events, NOW)
-                seen = replace(after, job_hold=state.job_hold, removed_jobs=state.removed_jobs)
-                if seen != state:
-                    raise Broken(f"{self.setting.name}: {what} changed {state} to {seen}")
-
-    def check_can_finish(self, state: SubjobState) -> None:
-        """From any state a later start, left alone, brings the subjob to its end."""
-        if state.status is Status.COMPLETE:
-            return
-        now = max(NOW, state.deadline_at) + 1
-        secret = nonce("the last attempt")
-        evidence = Evidence(9, 9, None, 1) if self.setting.is_ordered else Evidence()
-        acquire = m.Acquire(secret, "job", evidence, Place(), GJID, plan=self.setting.plan)
-        decision = self.rules(state, acquire, now)
-        if not isinstance(decision, m.Accepted) or not isinstance(decision.reply, m.Grant):
-            if isinstance(decision, m.Rejection) and decision.outcome == "complete":
-                return
-            raise Broken(f"{self.setting.name}: a later start is stuck: {decision} in {state}")
-        state = apply(state, decision.events, now)
-        fence = decision.reply.fence
-        commands: list[m.Command] = []
-        for phase in decision.reply.phases:
-            if phase.run:
-                commands += [m.Enter(fence, secret, phase.name)]
-                commands += [m.Complete(fence, secret, phase.name)]
-        commands += [m.Exited(fence, secret, 0), m.Commit(fence, secret)]
-        for command in commands:
-            decision = self.rules(state, command, now)
-            if not isinstance(decision, m.Accepted):
-                raise Broken(f"{self.setting.name}: {command} refused: {decision} in {state}")
-            state = apply(state, decision.events, now)
-        if state.status is not Status.COMPLETE:
-            raise Broken(f"{self.setting.name}: did not complete: {state}")
-
     def way(self, node: Node, what: str) -> str:
         labels: list[str] = [what]
         at: Node | None = node
@@ -357,46 +209,5 @@ class Explorer:
         return f"{self.setting.name}:\n  " + "\n  ".join(reversed(labels))
 
 
-def with_client(node: Node, attempt: int, **changes: Any) -> Node:
-    clients = list(node.clients)
-    client = clients[attempt]._replace(**changes)
-    if client.is_dead:  # what it believed no longer tells worlds apart
-        client = client._replace(believes=False, is_fresh=False)
-    clients[attempt] = client
-    return node._replace(clients=tuple(clients))
-
-
 def describe(decision: m.Decision) -> str:
     return decision.code if isinstance(decision, m.Rejection) else "accepted"
-
-
-class FrozenDict(dict):  # type: ignore[type-arg]
-    """A mapping that can be part of a visited state."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
-
-
-def folded_state(state: SubjobState) -> SubjobState:
-    """Drop what does not decide anything: instants, counts for people, notes of refusals."""
-    deadline_at = NOW + TTL if state.is_live(NOW) else NOW - 1
-    phases = {
-        name: m.PhaseRecord(
-            name,
-            entered_fence=record.entered_fence,
-            completed_fence=record.completed_fence,
-            artifacts=FrozenDict(),
-        )
-        for name, record in state.phases.items()
-    }
-    return replace(
-        state,
-        deadline_at=deadline_at if state.status in HELD else 0.0,
-        phases=FrozenDict(phases),
-        submissions=FrozenDict(state.submissions),
-        last_evidence=FrozenDict(state.last_evidence),
-        refusals=(),
-        recalled_by="somebody" if state.recalled_by else None,
-        details=None,
-        details_phase=None,
-    )

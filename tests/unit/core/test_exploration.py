@@ -9,7 +9,9 @@ import pytest
 from htlease import messages as m
 from htlease.lifecycle import decide
 from htlease.subjob import SubjobState
-from tests.unit.core.exploration import SETTINGS, Broken, Decide, Explorer, Setting
+from tests.unit.core.exploration import Explorer
+from tests.unit.core.promises import Broken, Decide
+from tests.unit.core.small_worlds import SETTINGS, Setting
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
