@@ -21,25 +21,28 @@ from htlease_dagman.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 FILE = "holds.jsonl"
-_HELD = 5
+_IDLE, _REMOVED, _HELD = 1, 3, 5
+_REASON = ("HoldReason", "HoldReasonCode", "HoldReasonSubCode")
 _NAMES = (
-    *("GlobalJobId", "JobStatus", "HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
-    *("NumJobStarts", "NumShadowStarts"),
+    *("GlobalJobId", "JobStatus", "NumJobStarts", "NumShadowStarts"),
+    *(*_REASON, *(f"Last{name}" for name in _REASON)),
 )
 
 
 def hold(settings: Settings, call: Call) -> int:
     """Add a line to `holds.jsonl`, tell the server, run the user's script; raises OSError."""
-    ad = read_ad("condor_q", call.macros["JOBID"], _NAMES)
-    held = _held(ad)
+    job = call.macros["JOBID"]
+    ad = read_ad("condor_q", job, _NAMES) or read_ad("condor_history", job, _NAMES)
+    held = held_in(ad)
     line = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "node": call.node,
         "try": call.try_id,
-        "job": call.macros["JOBID"],
+        "job": job,
         **held,
     }
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -47,7 +50,7 @@ def hold(settings: Settings, call: Call) -> int:
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps(line) + "\n")
     if held:
-        _tell(settings, call, held, _starts(ad))
+        _tell(settings, call, reports(held, ad))
     words = settings.scripts(call.node).hold
     if not words:
         return 0
@@ -56,21 +59,43 @@ def hold(settings: Settings, call: Call) -> int:
     return chain.run(call.expand(words), lambda: False, 3600.0)
 
 
-def _held(ad: dict[str, str | int]) -> dict[str, Any]:
-    """Return why and by whom a job is held; nothing when the queue does not say that it is."""
-    if ad.get("JobStatus") != _HELD or "GlobalJobId" not in ad:
+def held_in(ad: Mapping[str, str | int]) -> dict[str, Any]:
+    """Return why and by whom a job is held, or was held last; nothing where its ad says neither.
+
+    DAGMan calls a second or more after the hold, and somebody may have released the job by then.
+    Both sets of attributes, and the change from one to the other: measured on 23.9.6 and 25.14.1.
+    """
+    last = "" if ad.get("JobStatus") == _HELD else "Last"
+    code, subcode = (number(ad, f"{last}HoldReason{part}") for part in ("Code", "SubCode"))
+    if "GlobalJobId" not in ad or (last and code is None):
         return {}
-    code, subcode = number(ad, "HoldReasonCode"), number(ad, "HoldReasonSubCode")
     return {
         "global_job_id": ad["GlobalJobId"],
         "by": held_by(code, subcode),
-        "reason": ad.get("HoldReason"),
+        "reason": ad.get(f"{last}HoldReason"),
         "code": code,
         "subcode": subcode,
     }
 
 
-def _starts(ad: dict[str, str | int]) -> dict[str, Any]:
+def reports(
+    held: Mapping[str, Any], ad: Mapping[str, str | int]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the commands with their bodies that tell of a hold, and of its end if it has one."""
+    status = ad.get("JobStatus")
+    if status != _HELD and held["by"] == "htlease":
+        return  # `htlease dag hold` and `release` have told of it themselves
+    yield "observed", {"what": "held", **held}
+    job = {"global_job_id": held["global_job_id"]}
+    if held["code"] in WALL_TIME_CODES and status in (_IDLE, _REMOVED, _HELD):
+        # The job has heard a signal; that its time was over is known here alone. The counters of
+        # one that runs again are those of its new start.
+        yield "ended", {**job, **_starts(ad), "reason": f"{WALL_TIME}: {held['reason']}"}
+    if status not in (_HELD, _REMOVED):
+        yield "observed", {**job, "what": "released"}
+
+
+def _starts(ad: Mapping[str, str | int]) -> dict[str, int | None]:
     """Return what names the start that the hold has ended."""
     starts = number(ad, "NumJobStarts")
     return {
@@ -79,18 +104,15 @@ def _starts(ad: dict[str, str | int]) -> dict[str, Any]:
     }
 
 
-def _tell(settings: Settings, call: Call, held: dict[str, Any], starts: dict[str, Any]) -> None:
+def _tell(settings: Settings, call: Call, commands: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Report the hold; a server that is away is not worth a failure, and DAGMan would not look."""
     subjob = call.node
     if settings.scripts(call.node).jobs > 1:
         subjob += f".{call.macros['JOBID'].partition('.')[2]}"
     try:
         script = Script(settings, call, None, Server(settings), subjob)
-        script.send("observed", what="held", **held)
-        if held["code"] in WALL_TIME_CODES:
-            # The job has heard a signal; that its time was over is known here alone.
-            reason = f"{WALL_TIME}: {held['reason']}"
-            script.send("ended", global_job_id=held["global_job_id"], **starts, reason=reason)
+        for command, body in commands:
+            script.send(command, **body)
     except HTLeaseError as error:
         print(
             f"htlease hold {call.node}: the server was not told: {error}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.pool.lab import Lab
 from htlease.holds import OUR_SUBCODE
 from htlease_admin.dag.status import NEEDS_A_PERSON, UNDER_WAY
 
+HELD = 12
 PLAN = """\
 [[phase]]
 name = "register"
@@ -99,6 +101,34 @@ def test_a_held_dag_goes_on_when_released_and_the_users_own_hold_stays(lab: Lab)
         grants = [one for one in document["attempts"] if one["kind"] == "job"]
         assert len(grants) == 2
     assert dag.htlease("dag", "status", dag.workflow).splitlines()[1].split()[1] == "complete"
+
+
+def test_a_hold_that_is_over_before_dagman_calls_is_on_record(lab: Lab) -> None:
+    dag = Dag(
+        lab,
+        "held-briefly",
+        ["JOB A job.sub"],
+        behaviour={"block": {"compute": [1]}, "block_seconds": 600},
+    )
+    dag.submit()
+    wait_computing(dag, "A")
+    job = job_of(dag, "A")
+    dagman = dag.dagman()
+    assert dagman
+    for process in dagman:
+        process.send(signal.SIGSTOP)
+    lab.pool.run(["condor_hold", "-reason", "disk full", job])
+    lab.pool.wait_event(dag.directory / "job.log", HELD)
+    lab.pool.release(job)
+    assert lab.pool.job_ad(job)["JobStatus"] != 5
+    for process in dagman:
+        process.send(signal.SIGCONT)
+    assert dag.wait() == 0, dag.explain()
+    [held] = told(dag, "A", "job-held")
+    assert (held["by"], held["code"], held["global_job_id"].split("#")[1]) == ("user", 1, job)
+    assert held["reason"].startswith("disk full"), held
+    assert len(told(dag, "A", "job-released")) == 1
+    assert lab.server.subjob(dag.key("A"))["job_hold"] is None
 
 
 def test_who_removed_a_dag_is_told_by_its_next_run_or_when_somebody_asks(lab: Lab) -> None:
