@@ -54,7 +54,7 @@ _TABLE = tuple(
         (r"SYSTEM_PERIODIC_REMOVE", "removed-by-policy", _FAILED),
         (r"The job attribute \w*Remove\w* expression", "removed-by-own-policy", _FAILED),
         (r"OtherJobRemoveRequirements", "removed-with-other-job", _CANCELLED),
-        (r"DAG Limit:", "removed-by-dagman", _CANCELLED),
+        (r"DAG (Limit|Abort|Removed):", "removed-by-dagman", _CANCELLED),
         (r"Node Error:", "removed-by-dagman", _CANCELLED),
         (r"Spooling is taking too long", "spooling-failed", _FAILED),
         (r"Staging of job files failed", "spooling-failed", _FAILED),

@@ -104,19 +104,20 @@ def _lines(dag: Dag, instruments: Instruments) -> Iterator[str]:
     yield from _lines_for(ALL_NODES, instruments)
     for node in dag.nodes.values():
         if node.kind == "final":
-            yield from _lines_for(node.name, instruments)
+            yield from _lines_for(node.name, instruments, is_final=True)
         for script in node.scripts.values():
             if node.kind not in SERVICE_KINDS:
-                yield _script_line(node.name, script.kind, instruments, script)
+                is_final = node.kind == "final"
+                yield _script_line(node.name, script.kind, instruments, script, is_final)
             elif node.kind == "provisioner":
                 # On 23.9 ALL_NODES means it too, so its own script has to be put back.
                 yield _own_script_line(node.name, script)
         yield from _variables(node, instruments)
 
 
-def _lines_for(target: str, instruments: Instruments) -> Iterator[str]:
+def _lines_for(target: str, instruments: Instruments, is_final: bool = False) -> Iterator[str]:
     for kind in KINDS:
-        yield _script_line(target, kind, instruments)
+        yield _script_line(target, kind, instruments, is_final=is_final)
     yield f"PRE_SKIP {target} {SKIP}"
     key = f"{instruments.workflow}/$(JOB)$({_PROCESS_MACRO})"
     yield (
@@ -126,7 +127,11 @@ def _lines_for(target: str, instruments: Instruments) -> Iterator[str]:
 
 
 def _script_line(
-    target: str, kind: str, instruments: Instruments, own: Script | None = None
+    target: str,
+    kind: str,
+    instruments: Instruments,
+    own: Script | None = None,
+    is_final: bool = False,
 ) -> str:
     seconds = own.defer[1] if own and own.defer else instruments.defer_seconds
     words = ["SCRIPT"] if kind == "HOLD" else ["SCRIPT", "DEFER", str(DEFER), str(seconds)]
@@ -137,6 +142,8 @@ def _script_line(
         # user's script that says more; so there is a DEBUG only where the user wanted one.
         words += ["DEBUG", *own.debug]
     macros = [word[1:].upper() for word in own.command.split() if _is_macro(word)] if own else []
+    if is_final and kind == "PRE":
+        macros.append("DAG_STATUS")
     arguments = words_for(kind.lower(), str(instruments.names.settings), macros)
     return " ".join([*words, kind, target, str(instruments.program), *arguments])
 

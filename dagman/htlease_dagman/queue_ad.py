@@ -1,4 +1,4 @@
-"""What the queue or the history says of a job, by HTCondor's own commands on the access point."""
+"""What the queue or the history says of jobs, by HTCondor's own commands on the access point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: DAGMan waits for its scripts, and a schedd may be busy.
 ASK_SECONDS = 10.0
@@ -21,15 +21,28 @@ def read_ad(program: str, job: str, names: Sequence[str]) -> dict[str, str | int
 
     Nothing is returned for a job that is not there, and when the command cannot be asked.
     """
+    ads = read_ads(program, [job, "-limit", "1"], names)
+    return ads[0] if ads else {}
+
+
+def read_ads(
+    program: str, which: Sequence[str], names: Sequence[str]
+) -> list[dict[str, str | int]]:
+    """Return the same of all jobs that the arguments `which` mean."""
     path = shutil.which(program)
     if path is None:
-        return {}
-    ask = [path, job, "-limit", "1", "-long", "-attributes", ",".join(names)]
+        return []
+    ask = [path, *which, "-long", "-attributes", ",".join(names)]
     try:
         asked = subprocess.run(ask, capture_output=True, text=True, timeout=ASK_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return ad_from(asked.stdout)
+        return []
+    return ads_from(asked.stdout)
+
+
+def ads_from(text: str) -> list[dict[str, str | int]]:
+    """Read ads as the commands print them, with an empty line after each."""
+    return [ad for part in text.split("\n\n") if (ad := ad_from(part))]
 
 
 def ad_from(text: str) -> dict[str, str | int]:
@@ -43,7 +56,7 @@ def ad_from(text: str) -> dict[str, str | int]:
     return found
 
 
-def number(ad: dict[str, str | int], name: str) -> int | None:
+def number(ad: Mapping[str, str | int], name: str) -> int | None:
     """Return a number of an ad, or None."""
     value = ad.get(name)
     return value if isinstance(value, int) else None

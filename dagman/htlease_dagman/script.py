@@ -97,8 +97,11 @@ class Script:
         """Return the same for each job of a node that has several: subjobs of their own."""
         if self.chained.jobs < 2:
             return []
-        names = (f"{self.call.node}.{number}" for number in range(self.chained.jobs))
-        return [Script(self.settings, self.call, None, self._server, name) for name in names]
+        return [self.of(f"{self.call.node}.{number}") for number in range(self.chained.jobs)]
+
+    def of(self, subjob: str) -> Script:
+        """Return the same for another subjob of the workflow."""
+        return Script(self.settings, self.call, None, self._server, subjob)
 
     def say(self, text: str) -> None:
         """Tell whoever reads DAGMan's script output."""

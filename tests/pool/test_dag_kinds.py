@@ -212,3 +212,41 @@ def test_a_complete_subjob_aborts_no_dag_whatever_its_job_exits_with(lab: Lab, c
     dag.write("go", "")
     assert dag.wait() == 0, dag.explain()
     assert closings(lab, key) == ["settled complete"]
+
+
+def test_the_final_node_of_a_dag_cut_short_tells_which_jobs_were_removed(lab: Lab) -> None:
+    lines = ["JOB A fails.sub", "JOB B slow.sub", "FINAL F final.sub"]
+    put_off = ["SCRIPT PRE A wait.sh pre", "ABORT-DAG-ON A 5 RETURN 1"]
+    aborted, removed = (
+        Instrumented(
+            lab,
+            f"cut-{name}",
+            [*lines, *put_off],
+            files={"final.sub": bare("final.sh", ""), "final.sh": note("final")},
+            behaviours={
+                "fails": {"exit": {"compute": {"1": 5}}},
+                "slow": {"block": {"compute": [1]}, "block_seconds": 600},
+            },
+        )
+        for name in ("aborted", "removed")
+    )
+    for dag in (aborted, removed):
+        dag.submit()
+    keys = [dag.key("B") for dag in (aborted, removed)]
+    lab.wait_for(lambda: all(starts(lab, key, "compute") for key in keys), "B to compute", 90)
+    aborted.let_go("pre")
+    lab.pool.remove(removed.job)
+
+    def told(dag: Instrumented) -> list[tuple[str, str]]:
+        events = lab.server.events(dag.key("B"), "job-removed")
+        return [(event["by"], event["reason"].partition(":")[0]) for event in events]
+
+    for dag in (aborted, removed):
+        dag.wait()
+        assert dag.ran[-1:] == ["final"], dag.explain()
+        assert closings(lab, dag.key("F")) == ["settled complete"], dag.explain()
+    assert told(aborted) == [("dagman", "DAG Abort")], aborted.explain()
+    of_job, of_dag = told(removed)
+    assert of_job == ("dagman", "DAG Removed"), removed.explain()
+    assert (of_dag[0], of_dag[1][:12]) == ("user", "via condor_r"), removed.explain()
+    assert lab.server.events(removed.key("A"), "job-removed") == [], "it had no job"

@@ -61,6 +61,16 @@ TEXTS = [
     ),
     ("JobRouter aborted job (by user condor)", "route-withdrawn", None),
     ("Node Error: DAG node A (7.0.0) got an abort event.", "removed-by-dagman", "cancelled"),
+    (
+        "DAG Abort: DAG is exiting and writing rescue file. (by user alice)",
+        "removed-by-dagman",
+        "cancelled",
+    ),
+    (
+        "DAG Removed: User removed scheduler job from queue. (by user alice)",
+        "removed-by-dagman",
+        "cancelled",
+    ),
     ("Spooling is taking too long", "spooling-failed", "failed"),
     ("via condor_rm (by user alice)", "removed-by-user", "cancelled"),
     ("via condor_rm -forcex (by user root)", "removed-by-user", "cancelled"),

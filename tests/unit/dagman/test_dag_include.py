@@ -83,7 +83,12 @@ def test_the_final_node_is_named_and_service_nodes_keep_their_own_scripts(tmp_pa
         "VARS",
         "SCRIPT",
     ]
-    assert last[-1][-2:] == ["DAG_STATUS", "$DAG_STATUS"]
+    assert last[-1][-2:] == ["DAG_STATUS", "$DAG_STATUS"]  # the user's POST script wants it
+    (pre,) = [words for words in last if words[:2] == ["SCRIPT", "DEFER"] and "PRE" in words]
+    assert pre[-2:] == ["DAG_STATUS", "$DAG_STATUS"]
+    assert [line for line in found if "PRE" in line and "DAG_STATUS" in line] == [" ".join(pre)]
+    of_users = "FINAL F f.sub\nSCRIPT PRE F first.sh $DAG_STATUS\n"
+    assert lines(tmp_path, of_users)[-1].count("$DAG_STATUS") == 1
     assert "SCRIPT PRE P provide.sh" in found
     assert not [line for line in found if " V " in line]
 
