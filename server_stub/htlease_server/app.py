@@ -35,12 +35,12 @@ from htlease_server.http1 import Hall
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import note
 from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
-from htlease_server.metrics import CONTENT_TYPE, Limits, Metrics
+from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
 from htlease_server.reading import LIMIT_DEFAULT, Reading
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.store import FlagRow, StoreFailed
-from htlease_server.tally import RequestTally
+from htlease_server.tally import RATE_LIMIT, RequestTally
 from htlease_server.throttle import Throttle
 from htlease_server.wire import (
     Answer,
@@ -80,7 +80,7 @@ class App:
         self._gate = gate
         self._tally = RequestTally()
         self._commands = Commands(ledger, gate.tokens, self._tally)
-        self._numbers = Metrics(ledger, self._tally, Limits(hall, reading, throttle))
+        self._numbers = Metrics(ledger, self._tally, hall)
         self._throttle = throttle
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Call], Awaitable[Answer]]] = {
@@ -127,18 +127,23 @@ class App:
                 raise Refusal("forbidden", caller.why_no_call(call))
             self._start(call, Call(request, query, caller, found.parts), replier, started)
         except Exception as problem_met:
-            self._answer(call, _answer_to(problem_met, request), replier, started)
+            self._answer(call, self._answer_to(problem_met, request), replier, started)
 
     def _answer(self, call: str, answer: Answer, replier: Replier, started: float) -> None:
         self._tally.add(call, answer.code, perf_counter() - started)
         replier.answer(answer)
+
+    def _answer_to(self, problem_met: Exception, request: Request) -> Answer:
+        if isinstance(problem_met, Busy):
+            self._tally.busy[problem_met.cause] += 1
+        return _answer_to(problem_met, request)
 
     def _start(self, name: str, call: Call, replier: Replier, started: float) -> None:
         async def run() -> None:
             try:
                 answer = await self._handlers[name](call)
             except Exception as problem_met:
-                answer = _answer_to(problem_met, call.request)
+                answer = self._answer_to(problem_met, call.request)
             self._answer(name, answer, replier, started)
 
         task = asyncio.get_running_loop().create_task(run())
@@ -149,7 +154,8 @@ class App:
         assert self._throttle is not None
         wait_seconds = self._throttle.wait_seconds(actor)
         if wait_seconds:
-            raise Busy("this token sends more requests than --rate-limit allows", wait_seconds)
+            why = "this token sends more requests than --rate-limit allows"
+            raise Busy(RATE_LIMIT, why, wait_seconds)
 
     def _admitted(self, request: Request) -> Caller:
         caller = self._gate.caller(request.headers.get(b"authorization"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -25,28 +24,18 @@ from htlease.subjob import HELD, Status
 from htlease.version import VERSION
 from htlease_server.http1 import Hall
 from htlease_server.ledger import Ledger
-from htlease_server.reading import Reading
 from htlease_server.tally import RequestTally, Spread
-from htlease_server.throttle import Throttle
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
-
-
-class Limits(NamedTuple):
-    """What refuses requests before the ledger sees them, and counts them."""
-
-    hall: Hall
-    reading: Reading
-    throttle: Throttle | None
 
 
 class Metrics(Collector):
     """The numbers of one server, and of its process."""
 
-    def __init__(self, ledger: Ledger, requests: RequestTally, limits: Limits) -> None:
+    def __init__(self, ledger: Ledger, requests: RequestTally, hall: Hall) -> None:
         self._ledger = ledger
         self._requests = requests
-        self._limits = limits
+        self._hall = hall
         self._totals: Mapping[str, int] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -96,12 +85,8 @@ class Metrics(Collector):
         yield seconds
 
     def _refusing(self) -> Iterator[Metric]:
-        hall, reading, throttle = self._limits
-        causes = {
-            "rate-limit": throttle.refused if throttle else 0,
-            "look-ups": reading.refused,
-            **self._ledger.refused,
-        }
+        hall = self._hall
+        causes = {**self._requests.busy, **self._ledger.refused}
         answers = self._requests.answers.copy().items()
         told = sum(count for (_, code), count in answers if code == "overloaded")
         causes["other"] = told - sum(causes.values())

@@ -37,6 +37,7 @@ from htlease_server.lapses import Glance, Lapses
 from htlease_server.ledger import RETRY_AFTER_SECONDS
 from htlease_server.maintenance import maintenance_document
 from htlease_server.store import HistoryRow, ListedRow, Reader, WorkflowRow
+from htlease_server.tally import LOOK_UPS
 from htlease_server.wire import Busy
 
 LIMIT_DEFAULT = 100
@@ -60,8 +61,6 @@ class Reading:
         self._keeper = keeper
         self._has_writes = has_writes
         self._waiting = 0
-        #: How many look-ups found too many waiting.
-        self.refused = 0
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
         self._local = threading.local()
         self._readers: list[Reader] = []
@@ -83,8 +82,8 @@ class Reading:
             return look_up(reader, self._keeper.vantage(reader))
 
         if self._waiting >= WAITING_MAX:
-            self.refused += 1
-            raise Busy(f"{self._waiting} look-ups are waiting already", RETRY_AFTER_SECONDS)
+            waiting = f"{self._waiting} look-ups are waiting already"
+            raise Busy(LOOK_UPS, waiting, RETRY_AFTER_SECONDS)
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()

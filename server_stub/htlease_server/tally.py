@@ -15,6 +15,11 @@ COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 BATCH_REQUESTS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 
+#: Causes for which a request is refused that the ledger has not seen.
+RATE_LIMIT, LOOK_UPS = "rate-limit", "look-ups"
+BUSY = (RATE_LIMIT, LOOK_UPS)
+
+
 class Spread:
     """How values are spread over fixed buckets, and their sum."""
 
@@ -45,6 +50,8 @@ class RequestTally:
         self.answers: dict[tuple[str, str], int] = {}
         #: Call -> seconds from the request's head to its answer.
         self.seconds: dict[str, Spread] = {}
+        #: Cause -> how many were refused for it.
+        self.busy = dict.fromkeys(BUSY, 0)
 
     def add(self, call: str, code: str, seconds: float) -> None:
         """Count one answer."""

@@ -18,8 +18,6 @@ class Throttle:
         self._per_second = per_second
         self._most = max(1.0, per_second * BURST_SECONDS)
         self._now = now
-        #: How many requests had to wait, of all actors.
-        self.refused = 0
         #: Actor -> (tokens left, when that was counted); used last comes last.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -29,7 +27,6 @@ class Throttle:
         left, at = self._buckets.pop(actor, (self._most, now))
         left = min(self._most, left + (now - at) * self._per_second)
         is_enough = left >= 1.0
-        self.refused += not is_enough
         self._buckets[actor] = (left - 1.0 if is_enough else left, now)
         if len(self._buckets) > TOKENS_MAX:
             self._buckets.popitem(last=False)

@@ -68,10 +68,11 @@ class Unadmitted(Refusal):
 
 
 class Busy(Refusal):
-    """Refuses what would be done if there were less to do."""
+    """Refuses what would be done if there were less to do; `cause` is one of `tally.BUSY`."""
 
-    def __init__(self, detail: str, retry_after_seconds: float) -> None:
+    def __init__(self, cause: str, detail: str, retry_after_seconds: float) -> None:
         super().__init__("overloaded", detail)
+        self.cause = cause
         self.rejection = m.Rejection("overloaded", detail, retry_after_seconds=retry_after_seconds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -11,7 +12,10 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.protocol import rfc3339
 from htlease_server import lapses
+from htlease_server.reading import WAITING_MAX
 from htlease_server.store import WorkflowRow
+from htlease_server.tally import LOOK_UPS
+from htlease_server.wire import Busy
 
 # ------------------------------------------------------------ look-ups
 
@@ -24,6 +28,17 @@ def test_a_subjob_is_found_by_every_id_it_was_known_by(drill: Drill) -> None:
         found = drill.read(drill.reading.known_as(id_text))
         assert [(one["workflow"], one["subjob"]) for one in found] == [("run7", "sample-1")]
     assert drill.read(drill.reading.known_as("ap1#42")) == []
+
+
+def test_more_look_ups_than_may_wait_are_refused_at_once(drill: Drill) -> None:
+    async def all_at_once() -> list[object]:
+        look_ups = (drill.reading.flags(None) for _ in range(WAITING_MAX + 5))
+        return await asyncio.gather(*look_ups, return_exceptions=True)
+
+    found = drill.read(all_at_once())
+    refused = [one for one in found if isinstance(one, Busy)]
+    assert [one.cause for one in refused] == [LOOK_UPS] * 5
+    assert found.count({"flags": []}) == WAITING_MAX
 
 
 def test_no_document_shows_a_nonce_or_what_is_stored_of_it(drill: Drill) -> None:
