@@ -16,6 +16,7 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server.queries import ALL_MAINTENANCE, FLAG, MAINTENANCE
+from htlease_server.sqlite_checkpoint import Checkpoints
 from htlease_server.sqlite_insert import Insert, upsert
 from htlease_server.sqlite_reader import SqliteReader, connected
 from htlease_server.store import (
@@ -45,10 +46,10 @@ MIGRATIONS = (
 RUNS_KEPT = 100
 #: In the lock file: when the server started that ran last, and its last sign of life.
 _STAMP_BYTES = 64
-#: Pages in the write-ahead log before they are moved to the main file, 4 KiB each.
-_CHECKPOINT_PAGES = 4000
 #: Pages that the writer keeps in memory: of a million subjobs, the upper parts of every index.
 _CACHE_KIB = 64 * 1024
+#: The same for each connection that reads.
+_READER_CACHE_KIB = 16 * 1024
 
 _PUT_SUBJOBS = upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
 _PUT_LEASES = upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
@@ -76,6 +77,7 @@ class SqliteStore(SqliteReader):
             super().__init__(connected(path))
             try:
                 self._set_up()
+                self._checkpoints = Checkpoints(self._db, lambda: connected(path))
             except BaseException:
                 self._db.close()
                 raise
@@ -118,7 +120,6 @@ class SqliteStore(SqliteReader):
                 )
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             for number, name in enumerate(MIGRATIONS[version:], version + 1):
                 script = pkgutil.get_data("htlease_server", f"schema/sqlite/{name}")
@@ -215,6 +216,7 @@ class SqliteStore(SqliteReader):
             db.execute("COMMIT")
             if batch.alive:
                 self._stamp(batch.alive)
+            self._checkpoints.after_commit()
         except sqlite3.Error as problem:
             raise StoreFailed(f"store {self.name}: {problem}") from problem
         finally:
@@ -238,9 +240,12 @@ class SqliteStore(SqliteReader):
             self._db.executemany(statement, rows)
 
     def reader(self) -> SqliteReader:
-        return SqliteReader(connected(self._path, read_only=True))
+        connection = connected(self._path, read_only=True)
+        connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+        return SqliteReader(connection)
 
     def close(self) -> None:
+        self._checkpoints.close()
         super().close()
         os.close(self._lock_fd)
 
