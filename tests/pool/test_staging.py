@@ -26,20 +26,16 @@ STAGING = [
     *[(name, NO_JOB, "command") for name in "AD"],
     ("B", NO_JOB, "globus"),
     ("E", ONE_LONG, "globus"),
+    ("E", SHORT_ONES, "command"),
     ("lost-reply", ONE_LONG, "command"),
     ("crash", ONE_LONG, "command"),
     ("hold", ONE_LONG, "globus"),
-    ("maintenance", ONE_LONG, "command"),
+    *[("maintenance", watcher, "command") for watcher in (ONE_LONG, SHORT_ONES)],
 ]
 PLAYS = [
     pytest.param(play, watcher, backend, id=f"{play.name}-{watcher}-{backend}")
     for name, watcher, backend in STAGING
     for play in SCENARIOS[name]
-]
-PLAYS += [
-    pytest.param(play, SHORT_ONES, "command", id=f"{play.name}-{SHORT_ONES}-command")
-    for play in SCENARIOS["E"]
-    if play.name in ("E-running", "E-failed")
 ]
 
 

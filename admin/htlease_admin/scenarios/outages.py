@@ -10,7 +10,7 @@ from htlease_admin.scenarios.runner import Play
 from htlease_admin.scenarios.workflow import TTL_SECONDS
 
 #: How often every lease could have run out meanwhile.
-_LEASES = 2
+_LEASES = 1.5
 NODES = ("stage-in", "compute", "stage-out")
 
 
@@ -44,7 +44,9 @@ def maintaining(play: Play) -> None:
     _sit_out(play)
     stage.lease_server.start()
     stage.pool.power_on()
-    play.say("all is on again")
+    play.say("all is on again, and the window still open for longer than any lease")
+    _sit_out(play)
+    play.fact("leases taken over because they had run out", [], _run_out(play))
     play.say(workflow.htlease("maintenance", "end"))
     ends_well(play, tasks=2)
     play.fact("task of the stage-in", task, workflow.record("stage-in")["external_id"])
@@ -54,6 +56,16 @@ def maintaining(play: Play) -> None:
 def _sit_out(play: Play) -> None:
     until = time.monotonic() + _LEASES * TTL_SECONDS
     play.workflow.wait_for(lambda: time.monotonic() > until, "the outage to pass")
+
+
+def _run_out(play: Play) -> list[str]:
+    """Return the nodes of which somebody was given the lease since the one before had run out."""
+    return [
+        node
+        for node in NODES
+        for event in play.workflow.history(node)
+        if event["event"] == "lease-acquired" and event["why"] == "expired"
+    ]
 
 
 def _shut_out(play: Play) -> list[str]:
