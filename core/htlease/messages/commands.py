@@ -6,6 +6,7 @@ The fields of a command, less those of the path, are the fields of its JSON body
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Union
@@ -24,6 +25,7 @@ KINDS = ("job", "pre", "post", "operator")
 OUTCOMES = ("complete", "failed", "cancelled")
 
 
+@functools.lru_cache(maxsize=10_000)
 def nonce_digest(nonce: str) -> str:
     """Return what is stored of a nonce, so that neither store nor backup can act as its holder."""
     import hashlib  # loads OpenSSL, which a wrapper's start need not wait for
