@@ -67,7 +67,7 @@ def fill(path: Path, leases: int) -> None:
             take(turn, keeper, Waiting(key, sent, "admin", _Nobody()))
         turn.is_last = start + _AT_ONCE >= leases
         keeper.prepare(turn)
-        keeper.write(turn)
+        store.write(turn.batch)
         keeper.wrote(turn)
         keeper.cache.shrink()
     keeper.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from htlease.errors import BadConfig
 from htlease_server import logs
 from htlease_server.serve import LISTEN_DEFAULT, ServeOptions, serve
+from htlease_server.store import StoreFailed
 
 _EXIT_CONFIG = 78
 
@@ -43,6 +44,9 @@ def main() -> int:
     except BadConfig as problem:
         print(f"htlease: {problem}", file=sys.stderr)
         return _EXIT_CONFIG
+    except StoreFailed as problem:
+        print(f"htlease: {problem}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -55,7 +55,7 @@ class Entry:
 
 
 class SubjobCache:
-    """The entries used last. Only the writer's thread changes anything here."""
+    """The entries used last. Only who decides changes anything here."""
 
     def __init__(self, entries_max: int = ENTRIES_MAX, bytes_max: int = SNAPSHOT_BYTES_MAX) -> None:
         self._entries_max = entries_max

@@ -33,7 +33,8 @@ class ExclusiveKeeper:
     def __init__(
         self, store: Store, clock: Callable[[], float], entries_max: int = ENTRIES_MAX
     ) -> None:
-        started_at = clock()
+        #: Names this run of a server over the store.
+        self.started_at = started_at = clock()
         self._store = store
         #: Look-ups do not wait for the transaction that is being written.
         self._reader = store.reader()
@@ -144,13 +145,10 @@ class ExclusiveKeeper:
             self._flushed_at = now
         return bool(batch.has_news or batch.alive)
 
-    def write(self, turn: Turn) -> None:
-        """Make a prepared turn durable, in whatever thread; raises StoreFailed."""
-        self._store.write(turn.batch)
-
     def wrote(self, turn: Turn) -> None:
         """Take note that a turn is durable."""
         if turn.batch.alive:
+            self._store.stamp(turn.batch.alive)
             self._alive_at = turn.batch.alive.alive_at
             self._flushing = {}
         turn.release()

@@ -33,7 +33,7 @@ class Vantage(NamedTuple):
 
 
 class Keeper(Protocol):
-    """Finds states for a turn; for the writer's thread only, but for `vantage`."""
+    """Finds states for a turn; for whoever decides, but for `vantage`."""
 
     cache: SubjobCache
     book: WorkflowBook

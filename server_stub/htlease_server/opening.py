@@ -12,6 +12,7 @@ from htlease_server.ledger import Ledger
 from htlease_server.pipeline import Pipeline
 from htlease_server.sqlite import SqliteStore, path_of
 from htlease_server.turns import TurnLedger
+from htlease_server.writer.process import WriterProcess
 
 _POSTGRESQL = ("postgresql://", "postgres://")
 
@@ -30,7 +31,8 @@ def open_ledger(url: str | None, state_dir: Path, clock: Callable[[], float]) ->
         return TurnLedger(SharedKeeper(PostgresStore(url)), clock, Lanes())
     path = path_of(url) if url else state_dir / "htlease.sqlite3"
     make_directory(path.parent)
-    return Pipeline(ExclusiveKeeper(SqliteStore(path), clock), clock, Lanes())
+    keeper = ExclusiveKeeper(SqliteStore(path), clock)
+    return Pipeline(keeper, clock, Lanes(), WriterProcess(path, keeper.started_at))
 
 
 def is_postgresql(url: str) -> bool:

@@ -1,19 +1,15 @@
-"""The writer of a server that has its store for itself: decides at once, and commits beside that.
+"""The ledger of a server that has its store for itself: decides at once, and commits beside that.
 
-Requests are decided in the event loop, in the turn that is open. While a thread makes one turn
-durable, and so is out of Python, the next one fills; whoever waits for the disk is answered when
-its turn is on it. What was decided on top of a turn that the store refused is undone with it.
+Requests are decided in the event loop, in the turn that is open. While a process makes one turn
+durable, the next one fills; whoever waits for the disk is answered when its turn is on it. What
+was decided on top of a turn that the store refused is undone with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import queue
-import threading
 from collections.abc import Callable
-from time import perf_counter
 
 from htlease_server.deciding import take
 from htlease_server.exclusive import ExclusiveKeeper
@@ -21,61 +17,60 @@ from htlease_server.lanes import Lanes
 from htlease_server.ledger import BATCH_MAX, IDLE_SECONDS, Ledger, give
 from htlease_server.logs import note
 from htlease_server.store import StoreFailed
-from htlease_server.turn import Turn, Waiting
+from htlease_server.turn import QueueFull, Turn, Waiting
+from htlease_server.writer.process import Writer, Written
 
 
 class Pipeline(Ledger):
-    """The open turn, the one that is being written, and the thread that writes it."""
+    """The open turn, and the one that is being written."""
 
     keeper: ExclusiveKeeper
 
-    def __init__(self, keeper: ExclusiveKeeper, clock: Callable[[], float], lanes: Lanes) -> None:
+    def __init__(
+        self, keeper: ExclusiveKeeper, clock: Callable[[], float], lanes: Lanes, writer: Writer
+    ) -> None:
         super().__init__(keeper, clock, lanes)
         self._clock = clock
-        self._loop: asyncio.AbstractEventLoop
+        self._writer = writer
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._open = keeper.open()
         self._written: Turn | None = None
         self._is_due = False
         self._is_stopping = False
-        #: Turns for the thread, and what became of them.
-        self._turns: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[StoreFailed | None, float]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="htlease-writer", daemon=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._thread.start()
+        self._writer.start(loop, self._on_written)
+        loop.call_later(IDLE_SECONDS, self._on_idle)
 
     def stop(self) -> None:
         # The loop has ended, so whatever it would do is done here.
         self._is_stopping = True
-        if self._thread.ident is None:
-            self.keeper.close()
-            return
-        while self._written or self._lanes.waiting or self._open.late:
+        if self._loop is not None:
+            while self._written or self._lanes.waiting or self._open.late:
+                if self._written:
+                    self._end_turn(*self._writer.wait())
+                else:
+                    self._take_turn()
+            self._open.is_last = True
+            self._begin_to_write()
             if self._written:
-                self._end_turn(*self._results.get())
-            else:
-                self._take_turn()
-        self._open.is_last = True
-        self._begin_to_write()
-        if self._written:
-            self._end_turn(*self._results.get())
-        self._turns.put(None)
-        self._thread.join()
+                self._end_turn(*self._writer.wait())
+        self._writer.close()
         self.keeper.close()
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._writer.is_alive
 
     def submit(self, waiting: Waiting) -> None:
+        if not self._writer.is_alive:
+            # What it did last is not known, so nothing is answered from memory either.
+            raise QueueFull("the process that writes the store has ended")
         self._lanes.add(waiting)
         # Once all requests that have arrived by now are in the queue, so that the most urgent of
         # them come first.
         self._come_back()
-
-    # ------------------------------------------------------------ in the event loop
 
     def _take_turn(self) -> None:
         self._is_due = False
@@ -88,6 +83,7 @@ class Pipeline(Ledger):
     def _come_back(self) -> None:
         if not self._is_due and not self._is_stopping:
             self._is_due = True
+            assert self._loop is not None
             self._loop.call_soon(self._take_turn)
 
     def _decide(self) -> None:
@@ -107,23 +103,30 @@ class Pipeline(Ledger):
         self._open = self.keeper.open()
         self._written = turn
         try:
-            is_any = self.keeper.prepare(turn)
+            if self.keeper.prepare(turn):
+                self._writer.put(turn.batch)
+                return
+        except StoreFailed as problem:
+            self._end_turn(problem, 0.0)
         except Exception as problem:
             self._end_turn(_mistake(turn, problem), 0.0)
-            return
-        if is_any:
-            self._turns.put(turn)
         else:
             self._written = None
             give(turn.late)
 
-    def _take_result(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            self._end_turn(*self._results.get_nowait())
-
     def _on_idle(self) -> None:
-        if self._written is None:
+        if self._is_stopping:
+            return
+        if self._written is None and self._writer.is_alive:
             self._begin_to_write()
+        assert self._loop is not None
+        self._loop.call_later(IDLE_SECONDS, self._on_idle)
+
+    def _on_written(self, written: Written) -> None:
+        if self._written is not None:
+            self._end_turn(*written)
+        elif written.problem is not None:  # it has ended with nothing to do
+            self._refusal(written.problem)
 
     def _end_turn(self, problem: StoreFailed | None, seconds: float) -> None:
         turn, self._written = self._written, None
@@ -140,35 +143,6 @@ class Pipeline(Ledger):
             give((waiting, refused) for waiting, _ in [*turn.late, *above.late])
         if not self._is_stopping:
             self._take_turn()
-
-    # ------------------------------------------------------------ in the writer's thread
-
-    def _write(self) -> None:
-        while True:
-            try:
-                turn = self._turns.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                self._tell_loop(self._on_idle)
-                continue
-            if turn is None:
-                return
-            self._results.put(self._tried(turn))
-            self._tell_loop(self._take_result)
-
-    def _tell_loop(self, what: Callable[[], None]) -> None:
-        # A loop that has ended is told nothing: `stop` looks for itself.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(what)
-
-    def _tried(self, turn: Turn) -> tuple[StoreFailed | None, float]:
-        started = perf_counter()
-        try:
-            self.keeper.write(turn)
-        except StoreFailed as problem:
-            return problem, 0.0
-        except Exception as problem:  # a mistake of ours; the thread has to live on all the same
-            return _mistake(turn, problem), 0.0
-        return None, perf_counter() - started
 
 
 def _mistake(turn: Turn, problem: Exception) -> StoreFailed:

@@ -28,6 +28,7 @@ from htlease_server.opening import make_directory, open_ledger
 from htlease_server.reading import Reading
 from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
+from htlease_server.store import StoreFailed
 from htlease_server.throttle import Throttle
 from htlease_server.tls import Certificate
 from htlease_server.tokens import OwnTokens
@@ -72,6 +73,7 @@ def default_state_dir() -> Path:
 def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     """Serve until SIGTERM, SIGINT or SIGQUIT; raises BadConfig when it cannot start.
 
+    Raises StoreFailed when it cannot go on.
     Call it in the main thread. `say` gets one text, once the address takes connections.
     """
     state_dir = (options.state_dir or default_state_dir()).absolute()
@@ -135,8 +137,10 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
                     certificate.look()
 
             def on_tick() -> None:
-                if ledger.is_alive:
-                    manager.tell_alive()
+                if not ledger.is_alive:
+                    # What it did last is not known; the next start finds it on the disk.
+                    raise StoreFailed(f"what writes to {keeper.name} has ended; start it again")
+                manager.tell_alive()
 
             tls = certificate.context() if certificate else None
             occasions = Occasions(on_ready, on_reload, on_tick)

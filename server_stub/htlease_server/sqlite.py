@@ -15,21 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from htlease.errors import BadConfig
-from htlease_server.queries import ALL_MAINTENANCE, FLAG, MAINTENANCE
-from htlease_server.sqlite_checkpoint import Checkpoints
-from htlease_server.sqlite_insert import Insert, upsert
+from htlease_server.queries import ALL_MAINTENANCE
 from htlease_server.sqlite_reader import SqliteReader, connected
-from htlease_server.store import (
-    Batch,
-    DeedRow,
-    Gone,
-    HistoryRow,
-    MaintenanceRow,
-    Run,
-    StoreFailed,
-    SubjobRow,
-    WorkflowRow,
-)
+from htlease_server.sqlite_writer import SqliteWriter
+from htlease_server.store import Batch, MaintenanceRow, Run
 
 #: Migrations in order; `PRAGMA user_version` counts how many of them a file has seen.
 MIGRATIONS = (
@@ -40,30 +29,15 @@ MIGRATIONS = (
     "0005_flags.sql",
     "0006_deeds.sql",
     "0007_held.sql",
+    "0008_current_run.sql",
 )
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
 RUNS_KEPT = 100
 #: In the lock file: when the server started that ran last, and its last sign of life.
 _STAMP_BYTES = 64
-#: Pages that the writer keeps in memory: of a million subjobs, the upper parts of every index.
-_CACHE_KIB = 64 * 1024
-#: The same for each connection that reads.
+#: Pages that each connection that reads keeps in memory.
 _READER_CACHE_KIB = 16 * 1024
-
-_PUT_SUBJOBS = upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
-_PUT_LEASES = upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
-_PUT_WORKFLOWS = upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
-_COUNT = (
-    "INSERT INTO subjob_count (workflow_id, status, subjobs, changed_at) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET"
-    " subjobs = subjobs + excluded.subjobs, changed_at = max(changed_at, excluded.changed_at)"
-)
-_PUT_FLAG = f"INSERT OR REPLACE INTO flag ({FLAG}) VALUES (?, ?, ?, ?, ?)"
-_PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({MAINTENANCE}) VALUES (?, ?, ?, ?)"
-_ADD_HISTORY = Insert("history", HistoryRow._fields)
-_ADD_DEEDS = Insert("deed", DeedRow._fields)
-_ADD_KNOWN_IDS = Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
 
 
 class SqliteStore(SqliteReader):
@@ -71,13 +45,12 @@ class SqliteStore(SqliteReader):
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._path = path
+        self.path = path
         self._lock_fd = self.lock(path)
         try:
             super().__init__(connected(path))
             try:
-                self._set_up()
-                self._checkpoints = Checkpoints(self._db, lambda: connected(path))
+                self._writer = self._set_up()
             except BaseException:
                 self._db.close()
                 raise
@@ -109,7 +82,7 @@ class SqliteStore(SqliteReader):
             ) from problem
         return fd
 
-    def _set_up(self) -> None:
+    def _set_up(self) -> SqliteWriter:
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > len(MIGRATIONS):
@@ -119,14 +92,14 @@ class SqliteStore(SqliteReader):
                     " store with --store"
                 )
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            writer = SqliteWriter(self._db, self.path)
             for number, name in enumerate(MIGRATIONS[version:], version + 1):
                 script = pkgutil.get_data("htlease_server", f"schema/sqlite/{name}")
                 assert script is not None, f"schema/sqlite/{name} is missing from the package"
                 self._db.executescript(
                     f"BEGIN IMMEDIATE; {script.decode()} PRAGMA user_version = {number}; COMMIT;"
                 )
+            return writer
         except sqlite3.DatabaseError as problem:
             raise BadConfig(
                 f"store {self.name} cannot be used: {problem}; restore it from a backup, or name"
@@ -135,6 +108,7 @@ class SqliteStore(SqliteReader):
 
     def begin_run(self, now: float) -> Sequence[Run]:
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
                 "DELETE FROM server_run WHERE started_at >"
                 " (SELECT min(started_at) FROM server_run) AND started_at <="
@@ -147,12 +121,17 @@ class SqliteStore(SqliteReader):
             before = [Run(*row) for row in rows]
             self._refuse_the_past(before)
             self._db.execute("INSERT OR REPLACE INTO server_run VALUES (?, ?)", (now, now))
-            self._stamp(Run(now, now))
+            self._db.execute("INSERT OR REPLACE INTO current_run VALUES (1, ?)", (now,))
+            self._db.execute("COMMIT")
+            self.stamp(Run(now, now))
         except sqlite3.Error as problem:
             raise BadConfig(
                 f"store {self.name} takes no writes: {problem}; make room, or name another store"
                 " with --store"
             ) from problem
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
         return before
 
     def _refuse_the_past(self, runs: Sequence[Run]) -> None:
@@ -168,7 +147,8 @@ class SqliteStore(SqliteReader):
                 " attempts that it does not know"
             )
 
-    def _stamp(self, run: Run) -> None:
+    def stamp(self, run: Run) -> None:
+        """Note beside the file how far it has got, so that an older one is not taken for it."""
         stamp = f"{run.started_at!r} {run.alive_at!r}".encode().ljust(_STAMP_BYTES)
         # On a full disk; an older stamp refuses less, and never too much.
         with suppress(OSError):
@@ -192,60 +172,15 @@ class SqliteStore(SqliteReader):
         return (workflow_id or 0) + 1, (subjob_id or 0) + 1
 
     def write(self, batch: Batch) -> None:
-        db = self._db
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            _PUT_WORKFLOWS.run(db, batch.workflows)
-            _PUT_SUBJOBS.run(db, [row[:-2] for row in batch.subjobs])
-            _PUT_LEASES.run(db, batch.leases)
-            db.executemany(_COUNT, batch.count_rows())
-            _ADD_HISTORY.run(db, batch.history)
-            _ADD_KNOWN_IDS.run(db, batch.known_ids)
-            db.executemany(_PUT_MAINTENANCE, batch.maintenance)
-            if batch.fence_floor:
-                db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (batch.fence_floor,))
-            db.executemany("INSERT INTO server_run VALUES (?, ?)", batch.runs)
-            db.executemany(_PUT_FLAG, batch.flags)
-            _ADD_DEEDS.run(db, batch.deeds)
-            self._let_go(batch.gone)
-            if batch.alive:
-                db.execute(
-                    "UPDATE server_run SET alive_at = ? WHERE started_at = ?",
-                    (batch.alive.alive_at, batch.alive.started_at),
-                )
-            db.execute("COMMIT")
-            if batch.alive:
-                self._stamp(batch.alive)
-            self._checkpoints.after_commit()
-        except sqlite3.Error as problem:
-            raise StoreFailed(f"store {self.name}: {problem}") from problem
-        finally:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-
-    def _let_go(self, gone: Sequence[Gone]) -> None:
-        if not gone:
-            return
-        ids = [(row.id,) for row in gone]
-        workflows = [(workflow_id,) for workflow_id in {row.workflow_id for row in gone}]
-        known = [(id_text, row.id) for row in gone for id_text in row.known_ids]
-        for statement, rows in (
-            ("INSERT INTO trimming VALUES (?)", workflows),
-            ("DELETE FROM history WHERE subjob_id = ?", ids),
-            ("DELETE FROM trimming WHERE workflow_id = ?", workflows),
-            ("DELETE FROM known_id WHERE id_text = ? AND subjob_id = ?", known),
-            ("DELETE FROM lease WHERE subjob_id = ?", ids),
-            ("DELETE FROM subjob WHERE id = ?", ids),
-        ):
-            self._db.executemany(statement, rows)
+        self._writer.write(batch)
 
     def reader(self) -> SqliteReader:
-        connection = connected(self._path, read_only=True)
+        connection = connected(self.path, read_only=True)
         connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         return SqliteReader(connection)
 
     def close(self) -> None:
-        self._checkpoints.close()
+        self._writer.close()
         super().close()
         os.close(self._lock_fd)
 

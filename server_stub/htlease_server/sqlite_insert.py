@@ -11,8 +11,7 @@ from typing import Any
 class Insert:
     """An INSERT of any number of rows in few statements.
 
-    Each statement lets go of Python's global lock once and has to get it back from the thread that
-    reads requests. One for each row would cost more than the rows themselves.
+    One for each row would cost more, in Python and in SQLite, than the rows themselves.
     """
 
     #: Rows in one statement, largest first; each size is prepared once and stays prepared.

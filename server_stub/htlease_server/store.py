@@ -296,5 +296,8 @@ class Store(Reader, Protocol):
     def write(self, batch: Batch) -> None:
         """Make a batch durable, wholly or not at all; raises StoreFailed."""
 
+    def stamp(self, run: Run) -> None:
+        """Note beside the store how far a run has got."""
+
     def reader(self) -> Reader:
         """Return a new connection for look-ups that sees what has been written."""

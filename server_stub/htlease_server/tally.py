@@ -64,7 +64,7 @@ class RequestTally:
 
 
 class CommitTally:
-    """Transactions of the store; the writer's thread adds. `clock`: seconds since 1970."""
+    """Transactions of the store; the ledger's thread adds. `clock`: seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

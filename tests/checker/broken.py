@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -137,22 +135,20 @@ def answer_before_it_is_durable() -> None:
     """An answer is sent a third of a second before its write reaches the disk."""
     from htlease_server.sqlite import SqliteStore
     from htlease_server.store import Batch
+    from htlease_server.writer.process import WriterProcess, Written
 
-    write, waiting, lock = SqliteStore.write, list[tuple[float, Any, Batch]](), threading.Lock()
+    put, hear = WriterProcess.put, WriterProcess.wait
 
-    def flush_for_ever() -> None:
-        while True:
-            time.sleep(0.02)
-            while waiting and waiting[0][0] < time.monotonic():
-                _, store, batch = waiting.pop(0)
-                with lock:
-                    write(store, batch)
+    def put_later(writer: Any, batch: Batch) -> None:
+        if writer._loop.is_running():
+            writer._loop.call_later(0.3, put, writer, batch)
+            writer._loop.call_soon(writer._on_written, Written(None, 0.0))
 
-    def write_later(store: SqliteStore, batch: Batch) -> None:
-        waiting.append((time.monotonic() + 0.3, store, batch))
-
-    _put(SqliteStore, "write", write_later)
-    threading.Thread(target=flush_for_ever, daemon=True).start()
+    # Or the next start would find out by itself.
+    _put(SqliteStore, "stamp", lambda store, run: None)
+    _put(WriterProcess, "put", put_later)
+    _put(WriterProcess, "_hear", hear)
+    _put(WriterProcess, "wait", lambda writer: Written(None, 0.0))
 
 
 def commit_without_the_disk() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests import postgres
 from tests.contract.drill import Drill
-from tests.contract.stores import STORES, StoreKind
+from tests.contract.stores import STORES, RefusingStore, StoreKind
 
 
 @pytest.fixture(params=STORES)
@@ -20,6 +20,15 @@ def kind(request: pytest.FixtureRequest) -> StoreKind:
 def drill(kind: StoreKind, tmp_path: Path) -> Iterator[Drill]:
     drill = Drill(kind, tmp_path)
     yield drill
+    drill.close()
+
+
+@pytest.fixture
+def refusing(kind: StoreKind, tmp_path: Path) -> Iterator[Drill]:
+    """A drill whose `store.is_full` can be set."""
+    drill = Drill(kind, tmp_path, RefusingStore)
+    yield drill
+    drill.store.is_full = False
     drill.close()
 
 

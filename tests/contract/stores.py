@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,9 @@ from htlease_server.postgresql import connection
 from htlease_server.postgresql.keeper import SharedKeeper
 from htlease_server.postgresql.store import PostgresStore, Wanted
 from htlease_server.sqlite import MIGRATIONS, SqliteStore
-from htlease_server.store import Batch
+from htlease_server.store import Batch, StoreFailed
 from htlease_server.turns import TurnLedger
+from htlease_server.writer.process import Writer, WriterProcess, Written
 
 
 class StoreKind(Protocol):
@@ -46,6 +48,55 @@ class StoreKind(Protocol):
         """Run SQL past the store, as a person with a database client would."""
 
 
+class RefusingStore:
+    """A real store whose writes fail while `is_full`."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.is_full = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def write(self, batch: Batch, *how: Any) -> None:
+        if self.is_full:
+            raise StoreFailed("store x: database or disk is full")
+        self._store.write(batch, *how)
+
+
+class WriterAtOnce:
+    """Writes in this process, for stores that a test has made to fail."""
+
+    is_alive = True
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._written: list[Written] = []
+
+    def start(self, loop: asyncio.AbstractEventLoop, on_written: Callable[[Written], None]) -> None:
+        self._loop, self._on_written = loop, on_written
+
+    def put(self, batch: Batch) -> None:
+        problem = None
+        try:
+            self._store.write(batch)
+        except StoreFailed as met:
+            problem = met
+        self._written.append(Written(problem, 0.0))
+        if not self._loop.is_closed():
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        if self._written:
+            self._on_written(self._written.pop())
+
+    def wait(self) -> Written:
+        return self._written.pop()
+
+    def close(self) -> None:
+        self.is_alive = False
+
+
 class SqliteKind:
     """One file, one server."""
 
@@ -56,7 +107,13 @@ class SqliteKind:
         return SqliteStore(folder / "store.sqlite3")
 
     def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
-        return Pipeline(ExclusiveKeeper(store, clock, **limits), clock, lanes)
+        keeper = ExclusiveKeeper(store, clock, **limits)
+        writer: Writer = (
+            WriterProcess(store.path, keeper.started_at)
+            if isinstance(store, SqliteStore)
+            else WriterAtOnce(store)
+        )
+        return Pipeline(keeper, clock, lanes, writer)
 
     def write(self, store: Any, batch: Batch) -> None:
         store.write(batch)

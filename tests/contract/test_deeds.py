@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from tests.contract.drill import KEY, Drill, acquire
 
 from htlease import messages as m
 from htlease_server.bodies import WORKFLOW_DECODER, decode
 from htlease_server.deeds import MINT, REVOKE, Deed
-from htlease_server.store import DeedRow, StoreFailed
+from htlease_server.store import DeedRow
 from htlease_server.turn import Waiting
 from htlease_server.workflow import PutWorkflow
 
@@ -59,18 +58,12 @@ def test_revocations_are_found_from_an_instant_on(drill: Drill) -> None:
     reader.close()
 
 
-def test_a_deed_that_the_store_refused_was_not_done(
-    drill: Drill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-
-        def refuse(*given: object) -> None:
-            raise StoreFailed("the disk is full")
-
-        patched.setattr(drill.store, "write", refuse)
-        answer = _do(drill, Deed(MINT, token_id="t"))
+def test_a_deed_that_the_store_refused_was_not_done(refusing: Drill) -> None:
+    refusing.store.is_full = True
+    answer = _do(refusing, Deed(MINT, token_id="t"))
+    refusing.store.is_full = False
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    assert drill.read(drill.reading.deeds(None, 0, 10))["deeds"] == []
+    assert refusing.read(refusing.reading.deeds(None, 0, 10))["deeds"] == []
 
 
 def test_workflows_and_windows_that_are_changed_are_deeds_too(drill: Drill) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from tests.contract.drill import KEY, Drill, nonce
 from tests.contract.stores import STORES
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.plan import PhaseSpec, Plan
-from htlease_server.store import FlagRow, StoreFailed
+from htlease_server.store import FlagRow
 
 PLAN = Plan((PhaseSpec("fetch", needs=("hpss", "pftp")), PhaseSpec("compute")))
 ENTER = m.Enter(1, nonce(1), "fetch")
@@ -74,20 +73,14 @@ def test_flags_outlast_the_server(drill: Drill) -> None:
     assert (flag["is_up"], flag["reason"], flag["actor"]) == (False, "tape robot", "admin")
 
 
-def test_a_flag_that_the_store_did_not_keep_holds_back_nothing(
-    drill: Drill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drill.acquire(plan=PLAN)
-
-    def refuse(batch: object) -> None:
-        raise StoreFailed("disk full")
-
-    monkeypatch.setattr(drill.store, "write", refuse)
-    answer = drill.flag("hpss", False)
+def test_a_flag_that_the_store_did_not_keep_holds_back_nothing(refusing: Drill) -> None:
+    refusing.acquire(plan=PLAN)
+    refusing.store.is_full = True
+    answer = refusing.flag("hpss", False)
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    monkeypatch.undo()
-    assert refusal(drill) is None
-    assert isinstance(drill.flag("hpss", False), FlagRow)
+    refusing.store.is_full = False
+    assert refusal(refusing) is None
+    assert isinstance(refusing.flag("hpss", False), FlagRow)
 
 
 def test_a_flag_lowered_on_one_server_holds_back_at_once_on_another(tmp_path: Path) -> None:

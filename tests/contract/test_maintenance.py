@@ -6,7 +6,7 @@ import pytest
 from tests.contract.drill import KEY, Drill, acquire, nonce
 
 from htlease import messages as m
-from htlease_server.store import MaintenanceRow, StoreFailed
+from htlease_server.store import MaintenanceRow
 
 DAY = 86400.0
 NEWER = acquire(2)
@@ -104,21 +104,15 @@ def test_an_open_window_can_be_prolonged_over_a_restart(drill: Drill) -> None:
     assert drill.read(drill.reading.maintenance())["open"] is None
 
 
-def test_a_window_that_the_store_refused_is_not_there(
-    drill: Drill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drill.acquire()
-    with monkeypatch.context() as patched:
-
-        def refuse(batch: object) -> None:
-            raise StoreFailed("the disk is full")
-
-        patched.setattr(drill.store, "write", refuse)
-        answer = drill.maintain(DAY)
+def test_a_window_that_the_store_refused_is_not_there(refusing: Drill) -> None:
+    refusing.acquire()
+    refusing.store.is_full = True
+    answer = refusing.maintain(DAY)
+    refusing.store.is_full = False
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    assert drill.read(drill.reading.maintenance()) == {"open": None, "windows": []}
-    drill.now += 121
-    assert not is_live(drill)
+    assert refusing.read(refusing.reading.maintenance()) == {"open": None, "windows": []}
+    refusing.now += 121
+    assert not is_live(refusing)
 
 
 def test_windows_are_kept_as_they_were_announced(drill: Drill) -> None:

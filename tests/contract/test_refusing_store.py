@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.contract.drill import PLAN, Drill, acquire, nonce, refused
@@ -16,7 +14,6 @@ from htlease.attempt import SubjobKey
 from htlease.subjob import SubjobState
 from htlease_server import deciding
 from htlease_server.lanes import Lanes
-from htlease_server.store import Batch, StoreFailed
 from htlease_server.turn import Crashed, QueueFull
 
 # ------------------------------------------------------------ memory
@@ -59,30 +56,6 @@ def test_a_full_queue_refuses_at_once(kind: StoreKind, tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------ a store that refuses
-
-
-class RefusingStore:
-    """A real store whose writes fail while `is_full`."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-        self.is_full = False
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    def write(self, batch: Batch, *how: Any) -> None:
-        if self.is_full:
-            raise StoreFailed("store x: database or disk is full")
-        self._store.write(batch, *how)
-
-
-@pytest.fixture
-def refusing(kind: StoreKind, tmp_path: Path) -> Iterator[Drill]:
-    drill = Drill(kind, tmp_path, RefusingStore)
-    yield drill
-    drill.store.is_full = False
-    drill.close()
 
 
 def set_full(drill: Drill, is_full: bool) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.contract.drill import Drill
-from tests.contract.stores import STORES
+from tests.contract.stores import STORES, RefusingStore
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease_server import sqlite_checkpoint
-from htlease_server.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -21,7 +20,8 @@ def drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drill:
     monkeypatch.setattr(sqlite_checkpoint, "_CHANGES", 60)
     monkeypatch.setattr(sqlite_checkpoint, "_REST", 20)
     monkeypatch.setattr(sqlite_checkpoint, "_APART_SECONDS", 0.0)
-    return Drill(STORES["sqlite"], tmp_path)
+    # What can be made to fail writes in this process.
+    return Drill(STORES["sqlite"], tmp_path, RefusingStore)
 
 
 def beginnings(folder: Path) -> int:
@@ -54,14 +54,12 @@ def test_the_log_begins_anew_again_and_again(drill: Drill, tmp_path: Path) -> No
 def test_writes_go_on_while_the_log_cannot_be_moved(
     drill: Drill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(drill.store, SqliteStore)
-
     def refuse() -> sqlite3.Connection:
         raise sqlite3.OperationalError("unable to open database file")
 
     before = beginnings(tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(drill.store._checkpoints, "_connect", refuse)
+        broken.setattr(drill.store._writer._checkpoints, "_connect", refuse)
         broken.setattr(sqlite_checkpoint, "_move", lambda connection: None)
         write(drill, 100)
         assert (beginnings(tmp_path), pages_in_log(tmp_path) > 500) == (before, True)

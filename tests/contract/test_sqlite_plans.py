@@ -40,9 +40,17 @@ LOOK_UPS: dict[str, Callable[[Any], object]] = {
     "fence_floor": lambda store: store.fence_floor(),
 }
 #: They change something, or ask nothing.
-NOT_LOOK_UPS = {"close", "reader", "write", "begin_run"}
+NOT_LOOK_UPS = {"close", "reader", "write", "stamp", "begin_run"}
 #: Tables that stay small; of counts there are a few for each workflow.
-SMALL = ("subjob_count", "server_run", "maintenance", "flag", "fence_floor", "trimming")
+SMALL = (
+    "subjob_count",
+    "server_run",
+    "maintenance",
+    "flag",
+    "fence_floor",
+    "trimming",
+    "current_run",
+)
 
 
 def public(protocol: type) -> set[str]:

@@ -86,7 +86,7 @@ def without_durations(value: Any) -> Any:
         return {
             name: without_durations(part)
             for name, part in value.items()
-            if name != "expires_in_seconds"
+            if name not in ("expires_in_seconds", "lapsed_counted_at")
         }
     return [without_durations(part) for part in value] if isinstance(value, list) else value
 

@@ -1,0 +1,112 @@
+"""A SQLite store's one connection that writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from htlease_server.queries import FLAG, MAINTENANCE
+from htlease_server.sqlite_checkpoint import Checkpoints
+from htlease_server.sqlite_insert import Insert, upsert
+from htlease_server.sqlite_reader import connected
+from htlease_server.store import (
+    Batch,
+    DeedRow,
+    Gone,
+    HistoryRow,
+    StoreFailed,
+    SubjobRow,
+    WorkflowRow,
+)
+
+#: Pages that the writer keeps in memory: of a million subjobs, the upper parts of every index.
+_CACHE_KIB = 64 * 1024
+
+_PUT_SUBJOBS = upsert("subjob", SubjobRow._fields[:-2], fixed=("id", "workflow_id", "name"))
+_PUT_LEASES = upsert("lease", ("subjob_id", "deadline_at", "ttl_seconds"), fixed=("subjob_id",))
+_PUT_WORKFLOWS = upsert("workflow", WorkflowRow._fields, fixed=("id", "name"))
+_COUNT = (
+    "INSERT INTO subjob_count (workflow_id, status, subjobs, changed_at) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET"
+    " subjobs = subjobs + excluded.subjobs, changed_at = max(changed_at, excluded.changed_at)"
+)
+_PUT_FLAG = f"INSERT OR REPLACE INTO flag ({FLAG}) VALUES (?, ?, ?, ?, ?)"
+_PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({MAINTENANCE}) VALUES (?, ?, ?, ?)"
+_ADD_HISTORY = Insert("history", HistoryRow._fields)
+_ADD_DEEDS = Insert("deed", DeedRow._fields)
+_ADD_KNOWN_IDS = Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
+
+
+class SqliteWriter:
+    """Makes batches durable over one connection: on the disk before they count."""
+
+    def __init__(
+        self, db: sqlite3.Connection, path: Path, run_started_at: float | None = None
+    ) -> None:
+        """With a run, nothing is written any more once another one has begun."""
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._checkpoints = Checkpoints(db, lambda: connected(path))
+        self._db = db
+        self._name = str(path)
+        self._run_started_at = run_started_at
+
+    def write(self, batch: Batch) -> None:
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            self._refuse_after_the_run()
+            _PUT_WORKFLOWS.run(db, batch.workflows)
+            _PUT_SUBJOBS.run(db, [row[:-2] for row in batch.subjobs])
+            _PUT_LEASES.run(db, batch.leases)
+            db.executemany(_COUNT, batch.count_rows())
+            _ADD_HISTORY.run(db, batch.history)
+            _ADD_KNOWN_IDS.run(db, batch.known_ids)
+            db.executemany(_PUT_MAINTENANCE, batch.maintenance)
+            if batch.fence_floor:
+                db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (batch.fence_floor,))
+            db.executemany("INSERT INTO server_run VALUES (?, ?)", batch.runs)
+            db.executemany(_PUT_FLAG, batch.flags)
+            _ADD_DEEDS.run(db, batch.deeds)
+            self._let_go(batch.gone)
+            if batch.alive:
+                db.execute(
+                    "UPDATE server_run SET alive_at = ? WHERE started_at = ?",
+                    (batch.alive.alive_at, batch.alive.started_at),
+                )
+            db.execute("COMMIT")
+            self._checkpoints.after_commit()
+        except sqlite3.Error as problem:
+            raise StoreFailed(f"store {self._name}: {problem}") from problem
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+
+    def _let_go(self, gone: Sequence[Gone]) -> None:
+        if not gone:
+            return
+        ids = [(row.id,) for row in gone]
+        workflows = [(workflow_id,) for workflow_id in {row.workflow_id for row in gone}]
+        known = [(id_text, row.id) for row in gone for id_text in row.known_ids]
+        for statement, rows in (
+            ("INSERT INTO trimming VALUES (?)", workflows),
+            ("DELETE FROM history WHERE subjob_id = ?", ids),
+            ("DELETE FROM trimming WHERE workflow_id = ?", workflows),
+            ("DELETE FROM known_id WHERE id_text = ? AND subjob_id = ?", known),
+            ("DELETE FROM lease WHERE subjob_id = ?", ids),
+            ("DELETE FROM subjob WHERE id = ?", ids),
+        ):
+            self._db.executemany(statement, rows)
+
+    def close(self) -> None:
+        """Let go of everything but the connection."""
+        self._checkpoints.close()
+
+    def _refuse_after_the_run(self) -> None:
+        """Refuse what a server left behind that was killed, once the next one reads the store."""
+        if self._run_started_at is None:
+            return
+        ((started_at,),) = self._db.execute("SELECT started_at FROM current_run")
+        if started_at != self._run_started_at:
+            raise StoreFailed(f"store {self._name}: another server has started on it")

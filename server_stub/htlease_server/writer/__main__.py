@@ -1,0 +1,57 @@
+"""`python -m htlease_server.writer PATH RUN FD`: writes what a server sends, until it is gone."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from time import perf_counter
+
+from htlease_server import logs
+from htlease_server.sqlite_reader import connected
+from htlease_server.sqlite_writer import SqliteWriter
+from htlease_server.store import StoreFailed
+from htlease_server.writer.line import Outcome, batch_from, framed, receive
+
+#: Service managers signal all processes of a service; the server is the one that ends this one.
+_LEFT_TO_THE_SERVER = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+def main() -> int:
+    """Write batches until the line ends."""
+    path, run_started_at, fd = sys.argv[1:]
+    for number in _LEFT_TO_THE_SERVER:
+        signal.signal(number, signal.SIG_IGN)
+    logs.configure("text", "warning", None)
+    db = connected(Path(path))
+    writer = SqliteWriter(db, Path(path), float(run_started_at))
+    try:
+        with socket.socket(fileno=int(fd)) as line, line.makefile("rb") as stream:
+            line.sendall(framed(Outcome()))
+            while (body := receive(stream)) is not None:
+                line.sendall(framed(_outcome(writer, body)))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the server was killed while it waited
+    finally:
+        writer.close()
+        db.close()
+    return 0
+
+
+def _outcome(writer: SqliteWriter, body: bytes) -> Outcome:
+    started = perf_counter()
+    try:
+        writer.write(batch_from(body))
+    except StoreFailed as problem:
+        return Outcome(problem=str(problem))
+    except Exception as problem:  # a mistake of ours; the next batch may be a better one
+        return Outcome(
+            problem=f"the batch could not be written: {problem!r}", trace=traceback.format_exc()
+        )
+    return Outcome(perf_counter() - started)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
