@@ -15,7 +15,7 @@ from htlease import messages as m
 from htlease.plan import RESTARTS
 from htlease.protocol import PHASE_CALLS, SUBJOB_CALLS
 from htlease.subjob import CLOSED, OPEN
-from htlease_server import documents
+from htlease_server import documents, site_documents
 from htlease_server.history import EVENT_NAMES, NEVER_SHOWN
 from htlease_server.limits import Schema, narrow
 
@@ -36,14 +36,14 @@ ANSWERS: Mapping[str, type] = {
     **dict.fromkeys(("maintenance", "put-maintenance"), documents.Maintenance),
     "flags": documents.Flags,
     "put-flag": documents.FlagDocument,
-    "mint": documents.NewToken,
-    "tokens": documents.Tokens,
-    "revoke": documents.Revocation,
-    **dict.fromkeys(("keys", "rotate-key"), documents.SigningKeys),
-    "audit": documents.Audit,
-    "trim": documents.TrimStep,
-    **dict.fromkeys(("healthz", "readyz"), documents.Health),
-    "openapi": documents.OpenApi,
+    "mint": site_documents.NewToken,
+    "tokens": site_documents.Tokens,
+    "revoke": site_documents.Revocation,
+    **dict.fromkeys(("keys", "rotate-key"), site_documents.SigningKeys),
+    "audit": site_documents.Audit,
+    "trim": site_documents.TrimStep,
+    **dict.fromkeys(("healthz", "readyz"), site_documents.Health),
+    "openapi": site_documents.OpenApi,
 }
 REF = "#/components/schemas/{name}"
 _OUTCOME: Schema = {"enum": list(m.OUTCOMES)}
@@ -75,7 +75,7 @@ RECORDED = tuple(event for event in EVENT_NAMES if event is not m.LeaseRenewed)
 
 def answer_schemas() -> dict[str, Schema]:
     """Return the components by name; those that requests have too, as `Plan`, are theirs."""
-    schemas = _components(*ANSWERS.values(), *documents.DEEDS.values(), documents.EventHead)
+    schemas = _components(*ANSWERS.values(), *site_documents.DEEDS.values(), documents.EventHead)
     # Replies are sent whole, with instants as text and now and then with a token.
     for reply in get_args(m.Reply):
         schema = schemas[reply.__name__]
@@ -97,7 +97,7 @@ def answer_schemas() -> dict[str, Schema]:
         "event", {EVENT_NAMES[event]: f"{event.__name__}Event" for event in RECORDED}
     )
     schemas["Deed"] = _any_of(
-        "deed", {kind: deed.__name__ for kind, deed in documents.DEEDS.items()}
+        "deed", {kind: deed.__name__ for kind, deed in site_documents.DEEDS.items()}
     )
     return schemas
 

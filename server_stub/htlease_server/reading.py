@@ -36,6 +36,7 @@ from htlease_server.keeper import Keeper, Vantage
 from htlease_server.lapses import Glance, Lapses
 from htlease_server.ledger import RETRY_AFTER_SECONDS
 from htlease_server.maintenance import maintenance_document
+from htlease_server.site_documents import Audit
 from htlease_server.store import HistoryRow, ListedRow, Reader, WorkflowRow
 from htlease_server.tally import LOOK_UPS
 from htlease_server.wire import Busy
@@ -158,10 +159,10 @@ class Reading:
 
         return await self._run(look_up)
 
-    async def deeds(self, kind: str | None, after: int, limit: int) -> docs.Audit:
+    async def deeds(self, kind: str | None, after: int, limit: int) -> Audit:
         """Return a page of what was done to the site itself, of one kind or all."""
 
-        def look_up(reader: Reader, at: Vantage) -> docs.Audit:
+        def look_up(reader: Reader, at: Vantage) -> Audit:
             rows = reader.deeds(kind, after, limit)
             return {
                 "deeds": [deed_document(deed_id, row) for deed_id, row in rows],

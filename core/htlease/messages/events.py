@@ -46,7 +46,8 @@ class LeaseAcquired:
     nonce_digest: str
     ttl_seconds: float
     deadline_at: float
-    #: Why it was granted: first, abandoned, exited, expired, same-slot, immediate.
+    #: Why it was granted: first, abandoned, exited, expired, same-slot, immediate; waiting or
+    #: failed, of a subjob that was opened again; restored, which is nobody's.
     why: str
     #: How the lease before this one ended, when this grant ended it: expired or superseded.
     ended_before: str | None = None
@@ -187,7 +188,8 @@ class SubjobClosed:
     """Nothing more happens here unless a new submission re-opens it."""
 
     outcome: str
-    #: last-phase, committed, settled, cancelled, walltime, or state (a terminal one was entered).
+    #: last-phase, nothing-left, committed, settled, cancelled, walltime, or state (a terminal one
+    #: was entered).
     by: str
     fence: int
     reason: str | None = None
