@@ -5,7 +5,10 @@ The rows are those that a real subjob leaves, with other numbers in them, writte
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import random
 import re
 import sqlite3
 import statistics
@@ -19,8 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.jobs import Workflows, checked, full_load
-from bench.load import Outcome, open_loop
+from bench.jobs import NONCE, Workflows, checked, full_load
+from bench.load import Outcome, open_loop, post
 from bench.machine import Running, server
 from htlease import messages as m
 from htlease.attempt import Evidence, Place
@@ -39,8 +42,11 @@ ONE_HELD_OF = 50
 AT = 1_790_000_000.0
 _NUMBER = 98_765_432  # eight digits, to be found and replaced
 ROUNDS = 5
+#: Subjobs of the store that restarts in the big one are compared with.
+SMALL = 200_000
 CALM_PER_SECOND = 300.0
 STORE = "htlease.sqlite3"
+PLACE = Place(machine="ep1", slot="slot1_1@ep1", startd="<10.0.0.1:9618>#17952")
 _QUIET = ("--log-level", "warning")
 _Item = TypeVar("_Item")
 
@@ -51,10 +57,8 @@ class Template:
     def __init__(self, is_held: bool) -> None:
         job = f"ap1.example.org#{_NUMBER}.0#1795225431"
         evidence = Evidence(job_starts=1, shadow_starts=1, shadow_birthdate=1795225431)
-        place = Place(machine="ep1", slot="slot1_1@ep1", startd="<10.0.0.1:9618>#17952")
-        nonce = "bench-nonce-0123456789"
         commands: list[m.Command] = [
-            m.Acquire(nonce, "job", evidence, place, job, "ep1.example.org", 3600.0)
+            m.Acquire(NONCE, "job", evidence, PLACE, job, "ep1.example.org", 3600.0)
         ]
         if not is_held:
             commands.append(m.Cancel("generated"))
@@ -186,9 +190,10 @@ def _median_ms(url: str, token: str, paths: Sequence[str]) -> float:
 
 def measure_bigstore(directory: Path, subjobs: int) -> dict[str, Any]:
     """Writes and look-ups in a store of so many subjobs, writes in turns with an empty one."""
-    empty, big = directory / "empty", directory / "big"
-    for place in (empty, big):
+    empty, small, big = directory / "empty", directory / "small", directory / "big"
+    for place in (empty, small, big):
         place.mkdir()
+    generate(small / STORE, SMALL)
     started_at = time.perf_counter()
     generate(big / STORE, subjobs)
     seconds = round(time.perf_counter() - started_at)
@@ -198,6 +203,7 @@ def measure_bigstore(directory: Path, subjobs: int) -> dict[str, Any]:
         "generated_in_seconds": seconds,
         "size_mib": size_mib,
         **compare(empty, big, subjobs),
+        "restarts": compare_restarts({small: SMALL, big: subjobs}),
     }
 
 
@@ -243,6 +249,66 @@ def _calm(running: Running, prefix: str, seconds: float = 5) -> Outcome:
     lives = workflows.all_lives(range(int(CALM_PER_SECOND * seconds / 500) + 1))
     requests = iter([request for group in zip(*lives, strict=True) for request in group])
     return checked(open_loop(running.port, requests, CALM_PER_SECOND, seconds))
+
+
+def compare_restarts(stores: dict[Path, int]) -> dict[str, dict[str, float]]:
+    """Measure starts of subjobs at random places of generated stores, in turns."""
+    spent: dict[Path, list[dict[str, float]]] = {place: [] for place in stores}
+    with contextlib.ExitStack() as servers:
+        serving = {place: servers.enter_context(_serving(place)) for place in stores}
+        for _ in range(ROUNDS + 1):
+            for place, running in serving.items():
+                spent[place].append(_restarts(running, stores[place]))
+    return {
+        f"{subjobs}_subjobs": {
+            what: round(statistics.median(row[what] for row in spent[place][1:]), 2)
+            for what in spent[place][0]
+        }
+        for place, subjobs in stores.items()
+    }
+
+
+def _restarts(running: Running, subjobs: int, seconds: float = 5) -> dict[str, float]:
+    started_at = time.time()
+    before, cpu_before = running.disk_kib(), running.cpu_seconds()
+    numbers = _held_at_random(int(CALM_PER_SECOND * seconds), subjobs)
+    # Later than any start before, whichever run of this bench made it.
+    starts = int((started_at - AT) * 1000)
+    requests = [
+        _start(running, number, subjobs, starts + nth) for nth, number in enumerate(numbers)
+    ]
+    outcome = checked(open_loop(running.port, iter(requests), CALM_PER_SECOND, seconds))
+    count = len(outcome.latencies_seconds)
+    read, written = (now - then for now, then in zip(running.disk_kib(), before, strict=True))
+    return {
+        "p50_ms": outcome.percentile_ms(50),
+        "p99_ms": outcome.percentile_ms(99),
+        "server_cpu_us_each": (running.cpu_seconds() - cpu_before) / count * 1e6,
+        "disk_read_kib_each": read / count,
+        "written_kib_each": written / count,
+    }
+
+
+def _held_at_random(count: int, subjobs: int) -> list[int]:
+    numbers = range(ONE_HELD_OF, subjobs + 1, ONE_HELD_OF)
+    held = [number for number in numbers if _workflow_of(number, subjobs) % 2]
+    return random.choices(held, k=count)
+
+
+def _start(running: Running, number: int, subjobs: int, starts: int) -> bytes:
+    """Return the request of another start in the slot of the last one, which is thereby over."""
+    body = {
+        "request_id": f"restart-{starts}",
+        "nonce": f"{NONCE}-{starts}",
+        "global_job_id": f"ap1.example.org#{number:08d}.0#1795225431",
+        "evidence": {"job_starts": starts, "shadow_starts": starts},
+        "place": dataclasses.asdict(PLACE),
+        "host": "ep1.example.org",
+        "ttl_seconds": 3600,
+    }
+    workflow = f"w-{_workflow_of(number, subjobs):06d}"
+    path = f"/v1/workflows/{workflow}/subjobs/s-{number:08d}/acquire"
+    return post(path, running.admin_token, json.dumps(body).encode())
 
 
 def _while_trimming(running: Running) -> dict[str, float]:

@@ -44,6 +44,14 @@ class Running:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [self.pid, *map(int, children)]
 
+    def disk_kib(self) -> tuple[float, float]:
+        """Return what was read from the disk, and what whoever writes has given to files."""
+        counts: list[dict[str, int]] = []
+        for pid in self._processes():
+            lines = (line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+            counts.append({name: int(value) for name, value in lines})
+        return sum(each["read_bytes"] for each in counts) / 1024, counts[-1]["wchar"] / 1024
+
 
 @contextlib.contextmanager
 def server(directory: Path, *command: str) -> Iterator[Running]:

@@ -36,8 +36,6 @@ MIGRATIONS = (
 RUNS_KEPT = 100
 #: In the lock file: when the server started that ran last, and its last sign of life.
 _STAMP_BYTES = 64
-#: Pages that each connection that reads keeps in memory.
-_READER_CACHE_KIB = 16 * 1024
 
 
 class SqliteStore(SqliteReader):
@@ -175,9 +173,7 @@ class SqliteStore(SqliteReader):
         self._writer.write(batch)
 
     def reader(self) -> SqliteReader:
-        connection = connected(self.path, read_only=True)
-        connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
-        return SqliteReader(connection)
+        return SqliteReader(connected(self.path, read_only=True))
 
     def close(self) -> None:
         self._writer.close()
