@@ -73,7 +73,10 @@ class ServerProcess:
                 env={name: value for name, value in os.environ.items() if "HTLEASE" not in name},
             )
         until = time.monotonic() + START_SECONDS
-        while (found := re.search(r"://([\d.]+:\d+)", log.read_text())) is None:
+        # The log goes to the same file, and names other servers.
+        while (
+            found := re.search(r"^htlease server  \S+://([\d.]+:\d+)", log.read_text(), re.M)
+        ) is None:
             assert self._process.poll() is None, log.read_text()
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.05)
