@@ -159,7 +159,7 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     for url in ("mysql://x", "sqlite:/x", "sqlite:///"):
-        assert url in refused("--store", url, home=tmp_path)
+        assert url in refused("--listen", "127.0.0.1:0", "--store", url, home=tmp_path)
     path = tmp_path / "store.sqlite3"
     path.write_bytes(b"this is no database" * 1000)
     text = refused("--listen", "127.0.0.1:0", "--store", f"sqlite:///{path}", home=tmp_path)
