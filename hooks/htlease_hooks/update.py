@@ -109,7 +109,10 @@ def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
         return
     say(f"{state.key}: {why}; the job is stopped")
     start.show({"ChirpHTLeaseState": "lost"})
-    start.notes.write_stopped(why)
+    try:
+        start.notes.write_stopped(why)
+    except OSError:
+        pass  # on a full disk, say; the job has to end all the same
     is_gone = stop(job_pid, job_mark(environ, os.getpid(), job_pid), KILL_GRACE_SECONDS)
     if is_gone and state.fence is not None and not _job_exit_was_first(start):
         client.call(m.Abandon(state.fence, state.nonce, why))

@@ -206,6 +206,17 @@ def test_a_recalled_job_is_stopped_and_its_lease_given_up(
     assert newer.prepare().code == 0
 
 
+def test_a_job_is_stopped_also_where_nothing_can_be_noted(
+    started: HookedStart, new_family: NewFamily
+) -> None:
+    (started.path / ".htlease-hooks" / "stopped").mkdir()  # no file can take its name
+    family = new_family(started, "sleep 300")
+    wait_for(family.processes, "the family")
+    started.server.command(started.key, "cancel")
+    family.update()
+    assert family.processes() == []
+
+
 @pytest.mark.parametrize("comes_first", ["update", "exit"])
 def test_the_end_of_a_stopped_job_is_not_its_own(
     new_start: NewStart, new_family: NewFamily, comes_first: str
