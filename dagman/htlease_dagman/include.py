@@ -103,11 +103,11 @@ def _lines(dag: Dag, instruments: Instruments) -> Iterator[str]:
         yield f"INCLUDE {names.splices}"
     yield from _lines_for(ALL_NODES, instruments)
     for node in dag.nodes.values():
-        if node.kind == "final":
+        is_final = node.kind == "final"
+        if is_final:
             yield from _lines_for(node.name, instruments, is_final=True)
         for script in node.scripts.values():
             if node.kind not in SERVICE_KINDS:
-                is_final = node.kind == "final"
                 yield _script_line(node.name, script.kind, instruments, script, is_final)
             elif node.kind == "provisioner":
                 # On 23.9 ALL_NODES means it too, so its own script has to be put back.

@@ -48,7 +48,7 @@ ANSWERS: Mapping[str, type] = {
 REF = "#/components/schemas/{name}"
 _OUTCOME: Schema = {"enum": list(m.OUTCOMES)}
 _STATUS: Schema = {"enum": [status.value for status in (*OPEN, *CLOSED)]}
-_INSTANT: Schema = {"type": "string", "format": "date-time", "pattern": "Z$"}
+_INSTANT: Schema = {"type": "string", **documents.INSTANT_FORMAT}
 #: What the types of replies and events leave open.
 _OF: Mapping[str, Mapping[str, Schema]] = {
     "Renewal": {"order": {"enum": ["continue", "stop", "cancel"]}, "outcome": _OUTCOME},

@@ -23,8 +23,9 @@ def one_of(*names: str) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema={"enum": list(names)})
 
 
-#: RFC 3339 in UTC.
-Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time", "pattern": "Z$"})]
+#: What a text is that is an instant: RFC 3339 in UTC.
+INSTANT_FORMAT = {"format": "date-time", "pattern": "Z$"}
+Instant = Annotated[str, msgspec.Meta(extra_json_schema=INSTANT_FORMAT)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 StatusName = Annotated[str, one_of(*(status.value for status in Status))]
 Outcome = Annotated[str, one_of(*m.OUTCOMES)]

@@ -29,7 +29,7 @@ _REST = 4
 _GOOD_SECONDS, _GOOD_TIMES = 5.0, 4
 #: Workflows whose counts are remembered, and those that wait for one.
 _KEPT = 10_000
-_HELD_NAMES = tuple(status.value for status in HELD)
+HELD_NAMES = tuple(status.value for status in HELD)
 
 _T = TypeVar("_T")
 
@@ -137,7 +137,7 @@ class Glance:
         None stands for not yet: then they are among those whose status is held.
         """
         counts = self._reader.counts(workflow_id)
-        held = sum(counts.get(name, 0) for name in _HELD_NAMES)
+        held = sum(counts.get(name, 0) for name in HELD_NAMES)
         if held <= self._left:
             self._left -= held
             counted_at = self._at.now

@@ -13,6 +13,8 @@ from htlease_server.store import (
 
 #: No row ID is above it.
 ID_MAX = 2**63 - 1
+#: Somebody has the lease, or had it and it has run out; an index of either store is of just these.
+IS_HELD = "status IN ('active', 'recalled')"
 
 HISTORY = ", ".join(HistoryRow._fields)
 WORKFLOW = ", ".join(WorkflowRow._fields)
@@ -30,7 +32,7 @@ SELECT_LISTED = (
 )
 ALL_WORKFLOWS = f"SELECT {WORKFLOW} FROM workflow ORDER BY id"
 ALL_SUBJOBS = f"{SELECT_SUBJOB} ORDER BY id"
-HELD_SUBJOBS = f"{SELECT_SUBJOB} WHERE status IN ('active', 'recalled')"
+HELD_SUBJOBS = f"{SELECT_SUBJOB} WHERE {IS_HELD}"
 ALL_HISTORY = f"SELECT {HISTORY} FROM history ORDER BY subjob_id, seq"
 ALL_MAINTENANCE = f"SELECT {MAINTENANCE} FROM maintenance ORDER BY started_at"
 ALL_FLAGS = f"SELECT {FLAG} FROM flag ORDER BY name"

@@ -20,7 +20,7 @@ from htlease.attempt import SubjobKey
 from htlease.plan import PhaseSpec, phases_left
 from htlease.protocol import rfc3339
 from htlease.rollup import rollup
-from htlease.subjob import CLOSED, HELD, Status, SubjobState
+from htlease.subjob import CLOSED, Status, SubjobState
 from htlease_server import documents as docs
 from htlease_server.deeds import deed_document
 from htlease_server.flags import concerning, flag_document
@@ -33,7 +33,7 @@ from htlease_server.history import (
     state_from,
 )
 from htlease_server.keeper import Keeper, Vantage
-from htlease_server.lapses import Glance, Lapses
+from htlease_server.lapses import HELD_NAMES, Glance, Lapses
 from htlease_server.ledger import RETRY_AFTER_SECONDS
 from htlease_server.maintenance import maintenance_document
 from htlease_server.site_documents import Audit
@@ -49,7 +49,6 @@ WAITING_MAX = 200
 #: How long at most a look-up gives way to writes.
 _GIVE_WAY_SECONDS = 1.0
 _LOOK_SECONDS = 0.01
-_HELD_NAMES = {status.value for status in HELD}
 
 _T = TypeVar("_T")
 
@@ -242,7 +241,7 @@ def _workflow(row: WorkflowRow, glance: Glance) -> docs.WorkflowSummary:
 
 def _summary(row: ListedRow, at: Vantage) -> docs.SubjobSummary:
     status, expires_in_seconds = row.status, None
-    if row.status in _HELD_NAMES:
+    if row.status in HELD_NAMES:
         deadline_at = at.deadline(row.id, row.deadline_at, row.ttl_seconds)
         if deadline_at > at.now:
             expires_in_seconds = deadline_at - at.now

@@ -13,6 +13,7 @@ from htlease_server.queries import (
     DEED,
     HISTORY,
     ID_MAX,
+    IS_HELD,
     SELECT_LISTED,
     SELECT_SUBJOB,
     WORKFLOW,
@@ -109,7 +110,7 @@ class SqliteReader:
     def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
         found = self._db.execute(
             "SELECT id FROM subjob INDEXED BY subjob_held WHERE workflow_id = ?"
-            " AND status IN ('active', 'recalled') AND id > ? ORDER BY id LIMIT 1 OFFSET ?",
+            f" AND {IS_HELD} AND id > ? ORDER BY id LIMIT 1 OFFSET ?",
             (workflow_id, after, nth - 1),
         ).fetchone()
         return found[0] if found else None
@@ -120,7 +121,7 @@ class SqliteReader:
         return self._db.execute(
             "SELECT id, status, deadline_at, ttl_seconds"
             " FROM subjob INDEXED BY subjob_held CROSS JOIN lease ON subjob_id = id"
-            " WHERE workflow_id = ? AND status IN ('active', 'recalled')"
+            f" WHERE workflow_id = ? AND {IS_HELD}"
             " AND id > ? AND id <= ? AND deadline_at <= ?",
             (workflow_id, after, ID_MAX if last is None else last, now),
         ).fetchall()

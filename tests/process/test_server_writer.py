@@ -9,10 +9,9 @@ import signal
 import struct
 import termios
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from tests.process.execution import wait_for
 from tests.process.wire_call import NONCE, Called, Caller
 from tests.serving import ServerProcess
 
@@ -34,16 +33,16 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def wait_for(holds: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
+def post(server: ServerProcess, call: str, **body: object) -> Called:
+    return Caller(server.url, server.admin_token).post(f"{PATH}/{call}", nonce=NONCE, **body)
 
 
-def acquire(server: ServerProcess, **body: object) -> Called:
-    body = {"nonce": NONCE, "ttl_seconds": 600, **body}
-    return Caller(server.url, server.admin_token).post(f"{PATH}/acquire", **body)
+def acquire(server: ServerProcess) -> Called:
+    return post(server, "acquire", ttl_seconds=600)
+
+
+def enter(server: ServerProcess) -> Called:
+    return post(server, "phases/run/enter", fence=1)
 
 
 def test_it_ends_with_its_server_however_that_ends(own_server: ServerProcess) -> None:
@@ -70,13 +69,7 @@ def test_a_server_whose_writer_was_killed_ends_and_says_so(own_server: ServerPro
     writer = writer_of(own_server)
     os.kill(writer, signal.SIGSTOP)
     answers: list[Called] = []
-    entering = threading.Thread(
-        target=lambda: answers.append(
-            Caller(own_server.url, own_server.admin_token).post(
-                f"{PATH}/phases/run/enter", nonce=NONCE, fence=1
-            )
-        )
-    )
+    entering = threading.Thread(target=lambda: answers.append(enter(own_server)))
     entering.start()
     wait_for(lambda: unread_bytes(writer) > 0, "the batch to be on its way")
     os.kill(writer, signal.SIGKILL)
@@ -87,9 +80,7 @@ def test_a_server_whose_writer_was_killed_ends_and_says_so(own_server: ServerPro
     assert "what writes to" in own_server.log_text
     assert "Traceback" not in own_server.log_text
     own_server.start()
-    entered = Caller(own_server.url, own_server.admin_token).post(
-        f"{PATH}/phases/run/enter", nonce=NONCE, fence=1
-    )
+    entered = enter(own_server)
     assert entered.status == 200 and entered.document["entries"] == 1
 
 
@@ -113,15 +104,13 @@ def test_what_a_killed_server_left_to_write_is_refused_once_the_next_one_has_sta
     own_server.start()
     names = [event["event"] for event in own_server.history("writer/s")]
     assert "attempt-exited" not in names and names.count("lease-acquired") == 1
-    entered = Caller(own_server.url, own_server.admin_token).post(
-        f"{PATH}/phases/run/enter", nonce=NONCE, fence=1
-    )
+    entered = enter(own_server)
     assert entered.status == 200
 
 
 def _try_to_exit(server: ServerProcess) -> None:
     try:
-        Caller(server.url, server.admin_token).post(f"{PATH}/exited", nonce=NONCE, fence=1)
+        post(server, "exited", fence=1)
     except OSError:
         return  # killed before its answer
     raise AssertionError("it was answered without being written")

@@ -15,6 +15,7 @@ from htlease_server.queries import (
     DEED,
     HISTORY,
     ID_MAX,
+    IS_HELD,
     SELECT_LISTED,
     SELECT_SUBJOB,
     WORKFLOW,
@@ -196,7 +197,7 @@ class PostgresReader:
 
     def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
         rows = self._rows(
-            "SELECT id FROM subjob WHERE workflow_id = %s AND status IN ('active', 'recalled')"
+            f"SELECT id FROM subjob WHERE workflow_id = %s AND {IS_HELD}"
             " AND id > %s ORDER BY id OFFSET %s LIMIT 1",
             workflow_id,
             after,
@@ -211,7 +212,7 @@ class PostgresReader:
             (row_id, status, deadline_at, ttl_seconds)
             for row_id, status, deadline_at, ttl_seconds in self._rows(
                 "SELECT id, status, deadline_at, ttl_seconds FROM subjob JOIN lease"
-                " ON subjob_id = id WHERE workflow_id = %s AND status IN ('active', 'recalled')"
+                f" ON subjob_id = id WHERE workflow_id = %s AND {IS_HELD}"
                 " AND id > %s AND id <= %s AND deadline_at <= %s::float8",
                 workflow_id,
                 after,
