@@ -63,8 +63,8 @@ class Step(NamedTuple):
 
     state: SubjobState
     at: float
-    #: Request ID -> the command accepted under it, of those still remembered.
-    remembered: Mapping[str, m.Command]
+    #: Request ID -> the command accepted under it and its answer, of those still remembered.
+    remembered: Mapping[str, tuple[m.Command, m.Accepted]]
     request_id: str = ""
     #: What the request was answered, as a document without durations.
     answer: Any = None
@@ -160,7 +160,7 @@ def _made_by(
             continue
         remembered = dict(before.remembered)
         if isinstance(decision, m.Accepted):
-            remembered[row["request_id"]] = command
+            remembered[row["request_id"]] = (command, decision)
             while len(remembered) > REQUESTS_KEPT:
                 del remembered[next(iter(remembered))]
         status, answer = _answer_of(decision, key)
@@ -169,7 +169,7 @@ def _made_by(
         yield Step(after, now, remembered, row["request_id"], answer, status, why), len(names)
 
 
-def _known(command: m.Command, request_id: str, step: Step) -> m.Command | None:
+def _known(command: m.Command, request_id: str, step: Step) -> tuple[m.Command, m.Accepted] | None:
     """Return what was accepted under a request ID; renewals are neither remembered nor compared."""
     if isinstance(command, m.Renew) and command.details is None:
         return None
@@ -292,10 +292,12 @@ def _explains(steps: Sequence[Step], position: int, delivery: Delivery, key: Sub
             decision = decide(state, command, step.at)
             if any(not isinstance(event, m.LeaseRenewed) for event in decision.events):
                 continue  # it would have left a trace
-        elif known == command:
-            decision = replayed_reply(state, command, step.at)
-        else:
+        elif known[0] != command:
             return bool(document.get("code") == "request-id-reused")
+        elif isinstance(command, m.Enroll):
+            decision = known[1]  # the epoch of then, whatever was enrolled since
+        else:
+            decision = replayed_reply(state, command, step.at)
         if _answer_of(decision, key) == (delivery.status, document):
             return True
     return False
