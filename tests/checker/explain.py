@@ -22,12 +22,11 @@ either and 4 decides it.
 from __future__ import annotations
 
 import datetime
-import itertools
 import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -37,42 +36,16 @@ from htlease.lifecycle import decide, replayed_reply
 from htlease.protocol import problem_document, reply_document
 from htlease.subjob import HELD, REQUESTS_KEPT, SubjobState, apply, replace
 from htlease_server.history import EVENT_NAMES, data_of
+from tests.checker.holders import overlapping
 from tests.checker.record import Delivery, Outage, Recording
 from tests.checker.shown import facts, facts_of, shows
+from tests.checker.steps import Finding, Step
 
 #: Refusals that say nothing about the subjob.
 _NOT_OF_THE_RULES = {"overloaded", "unauthorized", "forbidden", "invalid", "too-large"}
 #: Of no meaning for the rules, or told by no model: instants and durations.
 _DATA = {"seq", "at", "actor", "client_at", "via", "deadline_at", "nonce_digest"}
 _DURATIONS = {"expires_in_seconds", "retry_after_seconds"}
-
-
-class Finding(NamedTuple):
-    """Something that the rules do not explain."""
-
-    #: rules, order, answers, reads, holders or state.
-    kind: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"[{self.kind}] {self.text}"
-
-
-class Step(NamedTuple):
-    """The subjob after one request that left events."""
-
-    state: SubjobState
-    at: float
-    #: Request ID -> the command accepted under it and its answer, of those still remembered.
-    remembered: Mapping[str, tuple[m.Command, m.Accepted]]
-    request_id: str = ""
-    #: What the request was answered, as a document without durations.
-    answer: Any = None
-    status: int = 0
-    why: str | None = None
-    #: Between these instants the request was done.
-    after: float = -math.inf
-    before: float = math.inf
 
 
 def findings(recording: Recording, outages: Sequence[Outage] = ()) -> list[Finding]:
@@ -82,7 +55,7 @@ def findings(recording: Recording, outages: Sequence[Outage] = ()) -> list[Findi
     if not any(finding.kind == "rules" for finding in found):
         found += _unexplained(recording, steps)
         found += _wrong_end(recording, steps[-1])
-    found += _overlapping(recording, steps, outages)
+    found += overlapping(recording, steps, outages)
     return found
 
 
@@ -334,60 +307,6 @@ def _plain(document: Any) -> Any:
         return document
     plain = {name: value for name, value in document.items() if name not in _DURATIONS}
     return json.loads(json.dumps(plain))
-
-
-# ------------------------------------------------------------ 4: holders
-
-
-def _overlapping(
-    recording: Recording, steps: Sequence[Step], outages: Sequence[Outage]
-) -> list[Finding]:
-    promised = _promises(recording.deliveries)
-    found = []
-    for before, step in itertools.pairwise(steps):
-        if step.why != "expired" or before.state.holder is None:
-            continue
-        fence, ttl_seconds = before.state.fence, before.state.holder.ttl_seconds
-        until, by = max(promised[fence], key=lambda promise: promise[0], default=(-math.inf, ""))
-        for outage in outages:
-            mine = [until for until, by in promised[fence] if by.sent_at < outage.down_at]
-            if mine and max(mine) > outage.gone_at and outage.started_at < step.before:
-                prolonged = outage.started_at + ttl_seconds
-                until, by = max((until, str(by)), (prolonged, f"{outage}"))
-        if step.before < until:
-            found.append(
-                Finding(
-                    "holders",
-                    f"{recording.key}: fence {step.state.fence} was granted as expired by"
-                    f" {step.before:.3f}, while fence {fence} was promised until {until:.3f} by"
-                    f" {by}",
-                )
-            )
-    holders: dict[int, set[str]] = defaultdict(set)
-    for delivery in recording.deliveries:
-        if isinstance(delivery.command, m.Acquire) and delivery.status == 200:
-            holders[delivery.document["fence"]].add(delivery.command.nonce)
-    for fence, nonces in holders.items():
-        if len(nonces) > 1:
-            text = f"{recording.key}: fence {fence} was granted to {len(nonces)} holders"
-            found.append(Finding("holders", text))
-    return found
-
-
-def _promises(deliveries: Iterable[Delivery]) -> Mapping[int, list[tuple[float, Delivery]]]:
-    """Return, for each fence, until when the lease was promised, and by which answer.
-
-    A holder counts from before it asked (rule 9), so the server counts at least that far.
-    """
-    found: dict[int, list[tuple[float, Delivery]]] = defaultdict(list)
-    for delivery in deliveries:
-        if delivery.status != 200 or not isinstance(delivery.command, (m.Acquire, m.Renew)):
-            continue
-        is_grant = isinstance(delivery.command, m.Acquire)
-        fence = delivery.document["fence"] if is_grant else delivery.command.fence  # type: ignore[union-attr]
-        until = delivery.sent_at + delivery.document["expires_in_seconds"]
-        found[fence].append((until, delivery))
-    return found
 
 
 # ------------------------------------------------------------ 5: state

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from htlease.attempt import SubjobKey
 from htlease.protocol import subjob_path
-from tests.checker.explain import Finding, findings
+from tests.checker.explain import findings
 from tests.checker.line import Endpoint, Line
 from tests.checker.load import Story
 from tests.checker.record import Outage, Recording
+from tests.checker.steps import Finding
 from tests.serving import exchange
 
 #: Of all requests, those to which something happens on the way.
