@@ -7,6 +7,7 @@ import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -106,7 +107,7 @@ def run(site: Site, settings: Settings) -> Run:
 
 
 async def _run(site: Site, settings: Settings) -> Run:
-    result, is_over = Run(settings), asyncio.Event()
+    result, is_calm, is_over = Run(settings), asyncio.Event(), asyncio.Event()
     workflow = f"checked-{settings.seed}-{random.randrange(10**9)}"
     lines: dict[SubjobKey, Line] = {}
 
@@ -120,9 +121,9 @@ async def _run(site: Site, settings: Settings) -> Run:
 
     async def disturb() -> None:
         draw = random.Random(settings.seed)
-        while not is_over.is_set():
+        while not is_calm.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(is_over.wait(), draw.uniform(0.2, 1.5))
+                await asyncio.wait_for(is_calm.wait(), draw.uniform(0.2, 1.5))
                 return
             outage = await asyncio.to_thread(site.disturb, draw)
             result.disturbances += 1
@@ -130,12 +131,17 @@ async def _run(site: Site, settings: Settings) -> Run:
                 result.outages.append(outage)
 
     async def end() -> None:
+        disturbing = asyncio.create_task(disturb())
         await asyncio.sleep(settings.seconds)
+        is_calm.set()
+        await disturbing
+        calm_at = time.monotonic()
+        while not _is_answered_since(calm_at, lines.values()):
+            assert time.monotonic() < calm_at + _AWAY_SECONDS, "nothing works after the last outage"
+            await asyncio.sleep(0.1)
         is_over.set()
 
-    await asyncio.gather(
-        end(), disturb(), *(one_after_the_other() for _ in range(settings.at_once))
-    )
+    await asyncio.gather(end(), *(one_after_the_other() for _ in range(settings.at_once)))
     for line in lines.values():
         await line.settle()
         result.faults += line.faults
@@ -143,6 +149,14 @@ async def _run(site: Site, settings: Settings) -> Run:
         await asyncio.to_thread(_recording, site, key, line) for key, line in lines.items()
     ]
     return result
+
+
+def _is_answered_since(instant: float, lines: Iterable[Line]) -> bool:
+    return any(
+        delivery.status == 200 and delivery.command is not None and delivery.sent_at > instant
+        for line in lines
+        for delivery in line.deliveries
+    )
 
 
 def _recording(site: Site, key: SubjobKey, line: Line) -> Recording:
