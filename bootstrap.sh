@@ -18,5 +18,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     apt-get -qq update
     apt-get -qq install -y --no-install-recommends python3-venv ca-certificates >/dev/null
 fi
+echo "making .venv in $PWD, which takes about a minute"
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --editable '.[ap,condor,globus,relay,server,postgres,scitokens,docs,test]'

@@ -42,6 +42,8 @@ INSECURE = "http+insecure"
 _SCHEMES = ("http", "https", INSECURE)
 
 _RETRY_AFTER_DIGITS_MAX = 9
+#: What OpenSSL calls certificates that are their own authority, or whose authority it lacks.
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)
 #: A kept connection that the server has given up, noticed too late.
 _GONE = (Closed, BrokenPipeError, ConnectionResetError)
 
@@ -186,7 +188,12 @@ class HttpTransport:
 
     def _with_tls(self, connection: socket.socket) -> socket.socket:
         self._tls = self._tls or tls_context()
-        return self._tls.wrap_socket(connection, server_hostname=self._host)
+        try:
+            return self._tls.wrap_socket(connection, server_hostname=self._host)
+        except OSError as error:
+            if getattr(error, "verify_code", None) not in _UNKNOWN_AUTHORITY:
+                raise
+            raise OSError(f"{error}; set HTLEASE_CA_FILE to the file of its authority") from error
 
     def _answer(self, raw: RawAnswer) -> Answer:
         try:

@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("--name", default="default", help="which pool (default: %(default)s)")
     parser = argparse.ArgumentParser(
-        prog="htlease_minipool",
+        prog="htlease pool",
         description="A personal HTCondor pool that can be broken on purpose.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -109,6 +109,7 @@ def test_an_unknown_authority_is_refused_before_a_token_is_sent(
     done = site.run(pyz, site.url(), environ)
     assert done.returncode == NO_SERVER
     assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
+    assert "set HTLEASE_CA_FILE to the file of its authority" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -119,6 +120,7 @@ def test_a_certificate_for_another_host_is_refused(site: Site, pyz: Path, tmp_pa
     done = site.run(pyz, site.url(), {"HTLEASE_CA_FILE": str(site.ca_file)})
     assert done.returncode == NO_SERVER
     assert "IP address mismatch" in done.stderr
+    assert "HTLEASE_CA_FILE" not in done.stderr
 
 
 def test_plain_http_to_it_gets_no_answer(site: Site, pyz: Path) -> None:
