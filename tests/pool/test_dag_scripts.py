@@ -10,6 +10,7 @@ from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
 from htlease_dagman.call import DEFER
+from htlease_minipool import PoolError
 
 
 def closings(lab: Lab, dag: Dag, node: str) -> list[str]:
@@ -36,7 +37,11 @@ def test_a_dag_runs_and_its_second_submission_runs_nothing(lab: Lab) -> None:
 
 
 def wait_ran(dag: Dag, line: str, count: int = 1) -> None:
-    dag.lab.wait_for(lambda: dag.ran.count(line) >= count, f"{line!r} in {dag.directory}/ran", 60)
+    what = f"{line!r} in {dag.directory}/ran"
+    try:
+        dag.lab.wait_for(lambda: dag.ran.count(line) >= count, what, 60)
+    except PoolError as error:
+        raise AssertionError(f"{error}\n{dag.ran}\n{dag.explain()}") from None
 
 
 def jobs_submitted(dag: Dag) -> int:
