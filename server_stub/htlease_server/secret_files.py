@@ -14,10 +14,12 @@ _SECRET_MIN_CHARS = 16
 
 def read_or_make_secret(path: Path, what: str) -> str:
     """Return the secret in a file that only its owner can read; make it when it is absent."""
-    try:
-        return make_secret(path, what)
-    except FileExistsError:
-        return read_secret(path, what)
+    if not path.exists():  # a full disk is to keep no server from starting again
+        try:
+            return make_secret(path, what)
+        except FileExistsError:
+            pass
+    return read_secret(path, what)
 
 
 def make_secret(path: Path, what: str) -> str:
@@ -29,11 +31,11 @@ def make_secret(path: Path, what: str) -> str:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(secret + "\n")
-            file.flush()
-            os.fsync(file.fileno())
         try:
+            with os.fdopen(fd, "w") as file:
+                file.write(secret + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.link(temporary, path)
         finally:
             temporary.unlink()

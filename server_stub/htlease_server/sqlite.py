@@ -18,7 +18,7 @@ from htlease.errors import BadConfig
 from htlease_server.queries import ALL_MAINTENANCE
 from htlease_server.sqlite_reader import SqliteReader, connected
 from htlease_server.sqlite_writer import SqliteWriter
-from htlease_server.store import Batch, MaintenanceRow, Run
+from htlease_server.store import Batch, MaintenanceRow, Run, StoreFailed
 
 #: Migrations in order; `PRAGMA user_version` counts how many of them a file has seen.
 MIGRATIONS = (
@@ -36,10 +36,15 @@ MIGRATIONS = (
 RUNS_KEPT = 100
 #: In the lock file: when the server started that ran last, and its last sign of life.
 _STAMP_BYTES = 64
+#: What SQLite says when a later start may succeed without anybody changing the set-up.
+_PASSING = ("database or disk is full", "disk I/O error", "is locked")
 
 
 class SqliteStore(SqliteReader):
-    """The store in one file; raises BadConfig when the file cannot be used."""
+    """The store in one file; raises BadConfig when the file cannot be used.
+
+    Raises StoreFailed when it cannot be used now.
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -64,7 +69,8 @@ class SqliteStore(SqliteReader):
         """
         lock_path = path.with_name(path.name + ".lock")
         try:
-            fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            belong_with(fd, path.parent)
         except OSError as problem:
             raise BadConfig(
                 f"store {path} cannot be written: {problem.strerror}; make its directory writable,"
@@ -99,6 +105,7 @@ class SqliteStore(SqliteReader):
                 )
             return writer
         except sqlite3.DatabaseError as problem:
+            self._fail_if_passing(problem)
             raise BadConfig(
                 f"store {self.name} cannot be used: {problem}; restore it from a backup, or name"
                 " another store with --store"
@@ -123,14 +130,22 @@ class SqliteStore(SqliteReader):
             self._db.execute("COMMIT")
             self.stamp(Run(now, now))
         except sqlite3.Error as problem:
+            self._fail_if_passing(problem)
             raise BadConfig(
-                f"store {self.name} takes no writes: {problem}; make room, or name another store"
-                " with --store"
+                f"store {self.name} takes no writes: {problem}; make it writable, or name another"
+                " store with --store"
             ) from problem
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         return before
+
+    def _fail_if_passing(self, problem: sqlite3.Error) -> None:
+        if any(text in str(problem) for text in _PASSING):
+            advice = "end the program that has it" if "lock" in str(problem) else "make room"
+            raise StoreFailed(
+                f"store {self.name} takes no writes: {problem}; {advice}"
+            ) from problem
 
     def _refuse_the_past(self, runs: Sequence[Run]) -> None:
         """Refuse a file that does not know the last server that ran on it.
@@ -179,6 +194,20 @@ class SqliteStore(SqliteReader):
         self._writer.close()
         super().close()
         os.close(self._lock_fd)
+
+
+def belong_with(file: int | Path, directory: Path) -> None:
+    """Give what root has made to the directory's owner, who is to go on with it; raises OSError.
+
+    Root works where a service of another user has its store. SQLite does the same with `-wal`.
+    """
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        if isinstance(file, int):
+            os.fchown(file, owner.st_uid, owner.st_gid)
+        else:
+            # The owner may have put a link there meanwhile.
+            os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def path_of(url: str) -> Path:

@@ -29,6 +29,14 @@ class Certificate:
         self._monotonic = monotonic
         self._looked_at = monotonic()
         self._seen = self._stamps()
+        for file in (chain, key):
+            try:
+                file.open("rb").close()  # OpenSSL does not say which of the two
+            except OSError as error:
+                raise BadConfig(
+                    f"{file} cannot be read: {error.strerror}; name another, or let the server's"
+                    " user read it, by its group for instance"
+                ) from error
         try:
             self._latest = self._read()
         except (OSError, ssl.SSLError) as error:

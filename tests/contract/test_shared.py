@@ -23,6 +23,7 @@ from htlease.errors import BadConfig
 from htlease.plan import PhaseSpec, Plan
 from htlease_server.history import fold
 from htlease_server.postgresql.store import PostgresStore
+from htlease_server.store import StoreFailed
 from htlease_server.turn import Crashed
 
 PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("push", "once")))
@@ -279,7 +280,7 @@ def test_what_is_wrong_with_the_database_is_said(kind: PostgresKind, tmp_path: P
     assert "s3cret" not in str(told.value)
     with pytest.raises(BadConfig, match="lets us not in.*somebody"):
         PostgresStore(cluster.url("postgres").replace("htlease@", "somebody@"))
-    with pytest.raises(BadConfig, match="cannot be reached"):
+    with pytest.raises(StoreFailed, match="cannot be reached"):
         PostgresStore("postgresql://htlease@127.0.0.1:1/x")
     name = cluster.new_database()
     cluster.sql("postgres", "CREATE ROLE guest LOGIN")

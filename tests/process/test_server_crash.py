@@ -9,9 +9,11 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,32 @@ def test_a_full_disk_refuses_breaks_nothing_and_is_recovered_from(small_disk: Pa
             assert shown.document["status"] == ("exited" if number == 0 else "active")
     finally:
         server.stop()
+
+
+def test_a_start_on_a_full_disk_fails_so_that_it_is_tried_again(small_disk: Path) -> None:
+    """Service managers do not try again after 78."""
+    state = small_disk / "state"
+    server = ServerProcess(state)
+    server.start()
+    server.stop()
+    before = sorted(state.iterdir())
+    ballast = small_disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"\0" * 4096)
+    done = subprocess.run(
+        [sys.executable, "-m", "htlease_server", "--listen", "127.0.0.1:0", "--state-dir", state],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "make room" in done.stderr and "Traceback" not in done.stderr
+    ballast.unlink()
+    assert [path for path in before if not path.exists()] == []
+    assert not list(state.glob(".*")), "nothing is left lying about"
+    server.start()
+    server.stop()
 
 
 def admin_get(server: ServerProcess, path: str) -> Called:

@@ -156,6 +156,7 @@ def test_a_certificate_that_is_not_good_gets_no_token(
         impostor.close()
     assert impostor.greeted and impostor.received == b""
     assert "certificate" in said.lower() and "Traceback" not in said
+    assert ("HTLEASE_CA_FILE" in said) == (fault == "wrong authority")
     assert TOKEN not in said
 
 

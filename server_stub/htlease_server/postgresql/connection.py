@@ -9,6 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from htlease.errors import BadConfig
+from htlease_server.store import StoreFailed
 
 #: Migrations in order; the table `schema_version` says how many of them a database has seen.
 MIGRATIONS = ("0001_first.sql", "0002_flags.sql", "0003_deeds.sql", "0004_held.sql")
@@ -56,13 +57,20 @@ class Database:
         return connection
 
     def connect_first(self) -> psycopg.Connection[Any]:
-        """Return a connection to a database of this version; raises BadConfig."""
+        """Return a connection to a database of this version.
+
+        Raises BadConfig, or StoreFailed when the database may only be away.
+        """
         try:
             connection = self.connect()
         except psycopg.Error as problem:
-            raise BadConfig(f"store {self.name} {why_not(problem)}") from None
+            kind = BadConfig if _mistake(_told(problem)) else StoreFailed
+            raise kind(f"store {self.name} {why_not(problem)}") from None
         try:
             self._migrate(connection)
+        except psycopg.OperationalError as problem:
+            connection.close()
+            raise StoreFailed(f"store {self.name} {why_not(problem)}") from None
         except psycopg.Error as problem:
             connection.close()
             raise BadConfig(
@@ -110,6 +118,13 @@ class Database:
 def why_not(problem: psycopg.Error) -> str:
     """Say what keeps us from connecting, and what to do; of several hosts the last one counts."""
     text = _told(problem)
+    return _mistake(text) or (
+        f"cannot be reached: {text}; start the database, or name another store with --store"
+    )
+
+
+def _mistake(text: str) -> str | None:
+    """Say what a person has to mend, where waiting for the database would not help."""
     if "does not exist" in text and "database" in text:
         return f"is not there: {text}; make it with `createdb`, or name another with --store"
     if "password" in text:
@@ -119,7 +134,7 @@ def why_not(problem: psycopg.Error) -> str:
         )
     if "pg_hba" in text or "authentication failed" in text or "role" in text:
         return f"lets us not in: {text}; check user and database in --store, and pg_hba.conf"
-    return f"cannot be reached: {text}; start the database, or name another store with --store"
+    return None
 
 
 def _told(problem: psycopg.Error) -> str:

@@ -98,7 +98,8 @@ class Found(NamedTuple):
 class PostgresStore(PostgresReader):
     """The database; look-ups and writes go over connections of their own.
 
-    `clock` is SQL for seconds since 1970. Raises BadConfig when the database cannot be used.
+    `clock` is SQL for seconds since 1970. Raises BadConfig when the database cannot be used, and
+    StoreFailed when it cannot be used now.
     """
 
     def __init__(self, url: str, clock: str = CLOCK) -> None:
@@ -116,7 +117,8 @@ class PostgresStore(PostgresReader):
             self._writer = self._prepared(connection)
         except psycopg.Error as problem:
             connection.close()
-            raise BadConfig(f"store {self.name} takes no writes: {problem}") from None
+            kind = StoreFailed if isinstance(problem, psycopg.OperationalError) else BadConfig
+            raise kind(f"store {self.name} takes no writes: {problem}") from None
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from htlease.errors import BadConfig
-from htlease_server.sqlite import SqliteStore
+from htlease_server.sqlite import SqliteStore, belong_with
 from htlease_server.upkeep.fencing import fence_off
 from htlease_server.upkeep.sqlite_whole import SqliteWhole
 
@@ -28,7 +28,7 @@ def back_up(path: Path, target: Path) -> int:
         raise BadConfig(f"store {path} does not exist; name another with --store")
     partial = target.with_name(target.name + ".partial")
     try:
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
         source, copy = sqlite3.connect(path), sqlite3.connect(partial)
         try:
             # The copy is a whole without a log beside it, and is not written twice.
@@ -91,7 +91,8 @@ def shut_out(path: Path, reason: str) -> tuple[int, int]:
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Give a closed store its name, durably."""
+    """Give a closed store its name, durably, and to whom its directory belongs."""
+    belong_with(partial, path.parent)
     _sync(partial)
     partial.rename(path)
     partial.with_name(partial.name + ".lock").unlink(missing_ok=True)
