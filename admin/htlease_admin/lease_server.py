@@ -83,7 +83,7 @@ class LeaseServer:
         return self._send("PUT", protocol.workflow_path(name), "workflow", body)
 
     def maintenance(self) -> Document:
-        """Return the maintenance windows: {"open", "windows"}."""
+        """Return the maintenance windows: {"open", "next", "windows"}."""
         return self._send("GET", f"/{protocol.VERSION}/maintenance", "windows")
 
     def put_maintenance(self, ends_in_seconds: float, reason: str | None) -> Document:
@@ -92,6 +92,22 @@ class LeaseServer:
         if reason is not None:
             body["reason"] = reason
         return self._send("PUT", f"/{protocol.VERSION}/maintenance", "windows", body)
+
+    def announce_maintenance(
+        self, starts_at: str, until_at: str, reason: str | None, instead_of: str | None = None
+    ) -> Document:
+        """Announce a window (RFC 3339 instants), or move one; return all windows."""
+        body = {"starts_at": starts_at, "until_at": until_at}
+        if reason is not None:
+            body["reason"] = reason
+        if instead_of is not None:
+            body["instead_of"] = instead_of
+        return self._send("POST", f"/{protocol.VERSION}/maintenance/announce", "windows", body)
+
+    def withdraw_maintenance(self, starts_at: str) -> Document:
+        """Take an announced window back, named by its begin; return all windows."""
+        body = {"starts_at": starts_at}
+        return self._send("POST", f"/{protocol.VERSION}/maintenance/withdraw", "windows", body)
 
     def flags(self, workflow: str | None = None) -> Document:
         """Return the flags that were ever changed, or those that concern one workflow."""

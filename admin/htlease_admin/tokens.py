@@ -181,9 +181,10 @@ def audit(server: LeaseServer, wants_json: bool) -> None:
 
 def _about(deed: Document) -> str:
     shown = ("workflow", "subjob", "token_id", "role", "workflows", "name", "kid", "reason")
+    of_outages = ("flag", "is_up", "starts_at", "until_at", "ends_in_seconds", "instead_of")
     parts = [
         f"{name}={', '.join(value) if isinstance(value, list) else value}"
-        for name in (*shown, "flag", "is_up", "ends_in_seconds", "expires_at")
+        for name in (*shown, *of_outages, "expires_at")
         if (value := deed.get(name)) not in (None, [])
     ]
     return " ".join(parts)

@@ -33,7 +33,9 @@ ANSWERS: Mapping[str, type] = {
     "find": documents.Subjobs,
     "workflows": documents.Workflows,
     **dict.fromkeys(("workflow", "put-workflow"), documents.WorkflowDocument),
-    **dict.fromkeys(("maintenance", "put-maintenance"), documents.Maintenance),
+    **dict.fromkeys(
+        ("maintenance", "put-maintenance", "announce", "withdraw"), documents.Maintenance
+    ),
     "flags": documents.Flags,
     "put-flag": documents.FlagDocument,
     "mint": site_documents.NewToken,

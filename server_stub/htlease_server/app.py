@@ -20,8 +20,6 @@ from htlease_server import routes
 from htlease_server.administration import Administration
 from htlease_server.auth import Gate
 from htlease_server.bodies import (
-    FLAG_DECODER,
-    MAINTENANCE_DECODER,
     READERS,
     WORKFLOW_DECODER,
     decode,
@@ -29,17 +27,16 @@ from htlease_server.bodies import (
 from htlease_server.call import Call
 from htlease_server.caller import NOBODY, Caller
 from htlease_server.commands import INTERNAL, Commands, key_of
-from htlease_server.flags import PutFlag, flag_document
 from htlease_server.health import why_not_ready
 from htlease_server.http1 import Hall
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import note
-from htlease_server.maintenance import WINDOW_MAX_SECONDS, PutMaintenance
 from htlease_server.metrics import CONTENT_TYPE, Metrics
 from htlease_server.openapi import openapi_document
+from htlease_server.outages import Outages
 from htlease_server.reading import LIMIT_DEFAULT, Reading
 from htlease_server.roles import OPEN_TO_ALL
-from htlease_server.store import FlagRow, StoreFailed
+from htlease_server.store import StoreFailed
 from htlease_server.tally import RATE_LIMIT, RequestTally
 from htlease_server.throttle import Throttle
 from htlease_server.wire import (
@@ -90,16 +87,13 @@ class App:
             "workflows": self._workflows,
             "workflow": self._workflow,
             "put-workflow": self._put_workflow,
-            "maintenance": self._maintenance,
-            "put-maintenance": self._put_maintenance,
-            "flags": self._flags,
-            "put-flag": self._put_flag,
             "healthz": self._healthz,
             "readyz": self._readyz,
             "metrics": self._metrics,
             "openapi": self._openapi,
             "home": self._home,
             **Administration(gate, self._commands, reading).handlers(),
+            **Outages(self._commands, reading).handlers(),
         }
 
     def __call__(self, request: Request, replier: Replier) -> None:
@@ -182,36 +176,6 @@ class App:
         note(logging.INFO, "workflow changed", workflow=name, actor=caller.actor)
         return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
 
-    async def _put_maintenance(self, call: Call) -> Answer:
-        body = decode(MAINTENANCE_DECODER, call.request.body)
-        if not 0 <= body.ends_in_seconds <= WINDOW_MAX_SECONDS:
-            raise InvalidField(
-                "ends_in_seconds", f"{body.ends_in_seconds:g} is not 0 to {WINDOW_MAX_SECONDS:g}"
-            )
-        put = PutMaintenance(body.ends_in_seconds, body.reason)
-        outcome = await self._commands.put(put, call.caller, call.via)
-        if isinstance(outcome, m.Rejection):
-            return problem(outcome)
-        note(
-            logging.INFO,
-            "maintenance announced" if body.ends_in_seconds else "maintenance ended",
-            ends_in_seconds=body.ends_in_seconds,
-            actor=call.caller.actor,
-        )
-        return await self._maintenance(call)
-
-    async def _put_flag(self, call: Call) -> Answer:
-        name = check_name("flag", routes.decoded("flag", call.parts[0]))
-        body = decode(FLAG_DECODER, call.request.body)
-        put = PutFlag(name, body.is_up, body.reason)
-        outcome = await self._commands.put(put, call.caller, call.via)
-        if isinstance(outcome, m.Rejection):
-            return problem(outcome)
-        assert isinstance(outcome, FlagRow)
-        word = "flag raised" if body.is_up else "flag lowered"
-        note(logging.INFO, word, flag=name, why=body.reason, actor=call.caller.actor)
-        return document(flag_document(outcome))
-
     # ------------------------------------------------------------ documents
 
     async def _is_in_reach(self, caller: Caller, workflow: str, subjob: str | None = None) -> bool:
@@ -228,15 +192,6 @@ class App:
         if not await self._is_in_reach(caller, key.workflow, key.subjob):
             raise Refusal("forbidden", caller.out_of_reach(key))
         return key
-
-    async def _flags(self, call: Call) -> Answer:
-        workflow = call.query.get("workflow")
-        if workflow is not None:
-            check_name("workflow", workflow)
-        return document(await self._reading.flags(workflow))
-
-    async def _maintenance(self, call: Call) -> Answer:
-        return document(await self._reading.maintenance())
 
     async def _subjob(self, call: Call) -> Answer:
         key = await self._visible_key(call)

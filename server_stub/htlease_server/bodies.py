@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import datetime
 import functools
 import hashlib
 import re
@@ -283,10 +284,29 @@ class RotateBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class MaintenanceBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Until when no lease shall run out; 0 ends the window that is open."""
+    """Until when, from now on, no lease shall run out; 0 ends the window that is open."""
 
     ends_in_seconds: float
     reason: Annotated[str, msgspec.Meta(max_length=400)] | None = None
+
+
+_Moment = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+
+
+class AnnounceBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """From when until when no lease shall run out; both count to the whole second."""
+
+    starts_at: _Moment
+    until_at: _Moment
+    reason: Annotated[str, msgspec.Meta(max_length=400)] | None = None
+    #: The begin of an announced window that this one replaces.
+    instead_of: _Moment | None = None
+
+
+class WithdrawBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The begin of an announced window that shall not be."""
+
+    starts_at: _Moment
 
 
 class FlagBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -298,6 +318,8 @@ class FlagBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 FLAG_DECODER = msgspec.json.Decoder(FlagBody)
 MAINTENANCE_DECODER = msgspec.json.Decoder(MaintenanceBody)
+ANNOUNCE_DECODER = msgspec.json.Decoder(AnnounceBody)
+WITHDRAW_DECODER = msgspec.json.Decoder(WithdrawBody)
 WORKFLOW_DECODER = msgspec.json.Decoder(WorkflowBody)
 TOKEN_DECODER = msgspec.json.Decoder(TokenBody)
 

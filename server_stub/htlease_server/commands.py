@@ -21,7 +21,7 @@ from htlease_server.flags import PutFlag
 from htlease_server.journal import note_command
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import is_noted, note
-from htlease_server.maintenance import PutMaintenance
+from htlease_server.maintenance import WindowChange
 from htlease_server.store import DeedRow, FlagRow, MaintenanceRow, WorkflowRow
 from htlease_server.tally import RequestTally
 from htlease_server.tokens import Minted, OwnTokens
@@ -129,7 +129,7 @@ class Commands:
 
     async def put(
         self,
-        put: PutWorkflow | PutMaintenance | PutFlag | Deed | Trim,
+        put: PutWorkflow | WindowChange | PutFlag | Deed | Trim,
         caller: Caller,
         via: bytes | None,
         is_own_only: bool = False,

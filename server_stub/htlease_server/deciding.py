@@ -15,13 +15,13 @@ from htlease.lifecycle import decide, replayed_reply
 from htlease.subjob import HELD, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
-from htlease_server.deeds import PUT_FLAG, PUT_MAINTENANCE, PUT_WORKFLOW, TRIM, Deed
+from htlease_server.deeds import PUT_FLAG, PUT_WORKFLOW, TRIM, Deed
 from htlease_server.flags import PutFlag, down_for
 from htlease_server.history import EVENT_NAMES, data_of, ids_in
 from htlease_server.keeper import Keeper
 from htlease_server.logs import note
-from htlease_server.maintenance import PutMaintenance
-from htlease_server.store import DeedRow, HistoryRow, WorkflowRow
+from htlease_server.maintenance import WindowChange
+from htlease_server.store import DeedRow, HistoryRow, MaintenanceRow, WorkflowRow
 from htlease_server.trimming import Trim
 from htlease_server.turn import Crashed, Turn, Waiting
 from htlease_server.workflow import PutWorkflow, plan_in
@@ -48,8 +48,8 @@ def take(turn: Turn, keeper: Keeper, waiting: Waiting) -> None:
     try:
         if isinstance(waiting.sent, PutWorkflow):
             _put_workflow(turn, keeper, waiting, waiting.sent)
-        elif isinstance(waiting.sent, PutMaintenance):
-            _put_maintenance(turn, keeper, waiting, waiting.sent)
+        elif isinstance(waiting.sent, WindowChange):
+            _change_windows(turn, keeper, waiting, waiting.sent)
         elif isinstance(waiting.sent, PutFlag):
             _put_flag(turn, keeper, waiting, waiting.sent)
         elif isinstance(waiting.sent, Trim):
@@ -197,17 +197,22 @@ def _put_workflow(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutWorkflow
     turn.answer(waiting, decision, is_late=True)
 
 
-def _put_maintenance(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutMaintenance) -> None:
+def _change_windows(turn: Turn, keeper: Keeper, waiting: Waiting, change: WindowChange) -> None:
     uptime = keeper.uptime
+    rows = change.rows(uptime.windows, turn.now, waiting.actor)
+    if isinstance(rows, m.Rejection):
+        turn.answer(waiting, rows, is_late=True)
+        return
     if not turn.batch.maintenance:
         turn.windows_before = uptime.windows
-    row = put.row(uptime.windows, turn.now, waiting.actor)
-    others = (window for window in uptime.windows if window.started_at != row.started_at)
-    uptime.windows = (*others, row)
-    turn.batch.maintenance.append(row)
-    data = {"ends_in_seconds": put.ends_in_seconds, "reason": put.reason}
-    _note_deed(turn, waiting, Deed(PUT_MAINTENANCE, data=data))
-    turn.answer(waiting, row, is_late=True)
+    changed = {row.started_at for row in rows}
+    others = (window for window in uptime.windows if window.started_at not in changed)
+    uptime.windows = (*others, *rows)
+    turn.batch.maintenance += rows
+    _note_deed(turn, waiting, change.deed())
+    # Who ends what is not open is told so by what is there afterwards.
+    ended = MaintenanceRow(turn.now, turn.now, None, waiting.actor)
+    turn.answer(waiting, rows[-1] if rows else ended, is_late=True)
 
 
 def _put_flag(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutFlag) -> None:

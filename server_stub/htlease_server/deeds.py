@@ -1,7 +1,8 @@
 """What is done to the site itself, as the audit keeps it; what happens to subjobs is in histories.
 
 Kinds: `mint-token` (of tokens for more than one subjob; the others are in the log), `revoke-token`,
-`rotate-key`, `put-workflow`, `put-maintenance`, `put-flag`, `trim` (one for each step).
+`rotate-key`, `put-workflow`, `put-maintenance`, `announce-maintenance`, `withdraw-maintenance`,
+`put-flag`, `trim` (one for each step).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from htlease_server.store import DeedRow
 
 MINT, REVOKE, ROTATE = "mint-token", "revoke-token", "rotate-key"
 PUT_WORKFLOW, PUT_MAINTENANCE, PUT_FLAG = "put-workflow", "put-maintenance", "put-flag"
+ANNOUNCE, WITHDRAW = "announce-maintenance", "withdraw-maintenance"
 
 TRIM = "trim"
 

@@ -221,14 +221,17 @@ class Window(TypedDict):
     started_at: Instant
     until_at: Instant
     is_open: bool
+    #: It is to begin yet, and until then nothing is different.
+    is_announced: bool
     reason: str | None
     actor: str
 
 
 class Maintenance(TypedDict):
-    """All such times, newest first, and the one that it is now."""
+    """All such times, newest first, the one that it is now, and the one that begins next."""
 
     open: Window | None
+    next: Window | None
     windows: list[Window]
 
 

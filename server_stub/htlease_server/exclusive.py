@@ -75,7 +75,7 @@ class ExclusiveKeeper:
             entry = Entry(row.id, row.workflow_id, state, row.seq, len(row.snapshot))
             self.cache.put(key, entry)
         if self.uptime.windows:
-            entry.state = self.uptime.keep_through_maintenance(entry.state, now)
+            entry.state = self.uptime.correct(entry.state, now)
         return entry
 
     def add(self, key: SubjobKey, entry: Entry) -> None:

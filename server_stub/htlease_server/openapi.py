@@ -15,12 +15,14 @@ from htlease.protocol import PHASE_CALLS
 from htlease_server.answer_schemas import ANSWERS, REF, answer_schemas
 from htlease_server.bodies import (
     READERS,
+    AnnounceBody,
     FlagBody,
     MaintenanceBody,
     RevokeBody,
     RotateBody,
     TokenBody,
     TrimBody,
+    WithdrawBody,
     WorkflowBody,
 )
 from htlease_server.limits import NAME, QUERY, state_limits
@@ -52,6 +54,8 @@ _BODIES: dict[str, type] = {
     "revoke": RevokeBody,
     "rotate-key": RotateBody,
     "put-maintenance": MaintenanceBody,
+    "announce": AnnounceBody,
+    "withdraw": WithdrawBody,
     "put-flag": FlagBody,
     "trim": TrimBody,
 }

@@ -50,7 +50,7 @@ MAY: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("enroll", "ended", "observed", "commit", "settle"), _ON_ACCESS_POINT),
     "mint": _ON_ACCESS_POINT,
     **dict.fromkeys(("put-workflow", "cancel"), _SUBMITTING),
-    **dict.fromkeys(("put-maintenance", "put-flag", "audit"), _OPERATING),
+    **dict.fromkeys(("put-maintenance", "announce", "withdraw", "put-flag", "audit"), _OPERATING),
     **dict.fromkeys(("tokens", "revoke", "keys", "rotate-key", "trim"), ADMINISTERING),
 }
 #: Calls for monitors and people, without any token.

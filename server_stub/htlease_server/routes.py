@@ -48,6 +48,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/audit", "audit", "What was done to tokens, keys, workflows, maintenance."),
     Route("GET", "/v1/maintenance", "maintenance", "The times in which no lease runs out."),
     Route("PUT", "/v1/maintenance", "put-maintenance", "Start, change or end such a time."),
+    Route("POST", "/v1/maintenance/announce", "announce", "Announce one for later, or move it."),
+    Route("POST", "/v1/maintenance/withdraw", "withdraw", "Take an announced one back."),
     Route("GET", "/v1/flags", "flags", "Flags that were ever changed, or those of a workflow."),
     Route("POST", "/v1/trim", "trim", "Delete some of what has been closed for long."),
     Route("PUT", "/v1/flags/{flag}", "put-flag", "Raise or lower a flag."),

@@ -7,7 +7,17 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 
-from htlease_server.deeds import MINT, PUT_FLAG, PUT_MAINTENANCE, PUT_WORKFLOW, REVOKE, ROTATE, TRIM
+from htlease_server.deeds import (
+    ANNOUNCE,
+    MINT,
+    PUT_FLAG,
+    PUT_MAINTENANCE,
+    PUT_WORKFLOW,
+    REVOKE,
+    ROTATE,
+    TRIM,
+    WITHDRAW,
+)
 from htlease_server.documents import Count, Instant, one_of
 from htlease_server.roles import Role
 
@@ -80,10 +90,31 @@ class DeedReason(TypedDict, total=False):
 
 
 class MaintenanceDeed(DeedHead, DeedReason):
-    """Somebody announced a maintenance window, or ended it (0)."""
+    """Somebody began a maintenance window, moved its end, or ended it (0)."""
 
     deed: Annotated[str, one_of(PUT_MAINTENANCE)]
     ends_in_seconds: float
+
+
+class AnnounceReplaces(TypedDict, total=False):
+    """The begin of the announced window that it replaced, where it did."""
+
+    instead_of: Instant
+
+
+class AnnounceDeed(DeedHead, DeedReason, AnnounceReplaces):
+    """Somebody announced a maintenance window, or moved one."""
+
+    deed: Annotated[str, one_of(ANNOUNCE)]
+    starts_at: Instant
+    until_at: Instant
+
+
+class WithdrawDeed(DeedHead):
+    """Somebody withdrew an announced maintenance window."""
+
+    deed: Annotated[str, one_of(WITHDRAW)]
+    starts_at: Instant
 
 
 class FlagDeed(DeedHead, DeedReason):
@@ -109,6 +140,8 @@ DEEDS: Mapping[str, type] = {
     ROTATE: RotateDeed,
     PUT_WORKFLOW: WorkflowDeed,
     PUT_MAINTENANCE: MaintenanceDeed,
+    ANNOUNCE: AnnounceDeed,
+    WITHDRAW: WithdrawDeed,
     PUT_FLAG: FlagDeed,
     TRIM: TrimDeed,
 }

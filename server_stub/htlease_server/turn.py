@@ -14,7 +14,7 @@ from htlease_server.bodies import Sent
 from htlease_server.cache import Entry, SubjobCache
 from htlease_server.deeds import Deed
 from htlease_server.flags import PutFlag
-from htlease_server.maintenance import PutMaintenance
+from htlease_server.maintenance import WindowChange
 from htlease_server.store import Batch, DeedRow, FlagRow, MaintenanceRow, WorkflowRow
 from htlease_server.trimming import Trim, Trimmed
 from htlease_server.workflow import PutWorkflow
@@ -52,7 +52,7 @@ class Waiting:
     def __init__(
         self,
         key: SubjobKey | None,
-        sent: Sent | PutWorkflow | PutMaintenance | PutFlag | Deed | Trim,
+        sent: Sent | PutWorkflow | WindowChange | PutFlag | Deed | Trim,
         actor: str,
         future: Promise,
         via: str | None = None,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from htlease.plan import TTL_MAX_SECONDS
 from htlease.subjob import HELD, SubjobState, extended_deadline
 from htlease_server.store import MaintenanceRow, Run
 
@@ -24,10 +23,10 @@ def steady_clock() -> Callable[[], float]:
 class Uptime:
     """The times in which a lease could not, or should not, be renewed, and what they do to it.
 
-    They are the gaps in which no server answered, and the announced maintenance windows.
+    They are the gaps in which no server answered, and the maintenance windows that have begun.
 
-    Nothing is swept: a deadline is corrected whenever it is read from the store, and while a
-    window is open or was lately, whenever somebody asks.
+    Nothing is swept, and nothing happens when a window begins: a deadline is corrected whenever
+    it is read from the store, and once there are windows, whenever somebody asks.
     Correcting one twice, or one that was written after the gap, changes nothing.
     """
 
@@ -38,20 +37,23 @@ class Uptime:
         ]
         #: A deadline later than this by its ttl was written after the last gap.
         self._answered_from = max((started_at for _, started_at in self._gaps), default=0.0)
-        #: The maintenance windows; replaced as a whole, so that others may read meanwhile.
+        #: The maintenance windows, announced and withdrawn ones too; replaced as a whole, so that
+        #: others may read meanwhile.
         self.windows = tuple(windows)
 
     def deadline(self, deadline_at: float, ttl_seconds: float, now: float) -> float:
         """Return the true deadline of a held lease from the stored one."""
-        windows = self._windows_at(now) if self.windows else ()
-        if windows or deadline_at < self._answered_from + ttl_seconds:
-            for last_alive_at, started_at in sorted([*self._gaps, *windows]):
+        begun = self._begun(now) if self.windows else ()
+        settled_from = max((until_at for _, until_at in begun), default=self._answered_from)
+        if deadline_at < max(settled_from, self._answered_from) + ttl_seconds:
+            # Those that are over count too: a lease that one has kept may have met the next.
+            for last_alive_at, started_at in sorted([*self._gaps, *begun]):
                 deadline_at = extended_deadline(deadline_at, ttl_seconds, last_alive_at, started_at)
         # No lease ends later than that, unless the wall clock went back between two runs.
         return min(deadline_at, now + ttl_seconds)
 
     def correct(self, state: SubjobState, now: float) -> SubjobState:
-        """Return a state as it should be after it was read from the store."""
+        """Return a state as it is now: it was read from the store, or time has passed since."""
         if state.status not in HELD or state.holder is None:
             return state
         deadline_at = self.deadline(state.deadline_at, state.holder.ttl_seconds, now)
@@ -59,14 +61,9 @@ class Uptime:
             state if deadline_at == state.deadline_at else replace(state, deadline_at=deadline_at)
         )
 
-    def keep_through_maintenance(self, state: SubjobState, now: float) -> SubjobState:
-        """Return a state, corrected when it was read, as the windows since then have left it."""
-        return self.correct(state, now) if self._windows_at(now) else state
-
-    def _windows_at(self, now: float) -> list[tuple[float, float]]:
-        """Return the windows that may have to do with a lease that is live now."""
+    def _begun(self, now: float) -> list[tuple[float, float]]:
         return [
             (window.started_at, window.until_at)
             for window in self.windows
-            if window.started_at <= now < window.until_at + TTL_MAX_SECONDS
+            if window.started_at <= min(now, window.until_at)
         ]

@@ -24,7 +24,7 @@ from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
 from htlease_server.flags import PutFlag
 from htlease_server.history import state_from
 from htlease_server.lanes import Lanes
-from htlease_server.maintenance import PutMaintenance
+from htlease_server.maintenance import Announce, PutMaintenance, WindowChange, Withdraw
 from htlease_server.reading import Reading
 from htlease_server.store import HistoryRow
 from htlease_server.turn import Answer, Waiting
@@ -166,8 +166,21 @@ class Drill:
 
     def maintain(self, seconds: float, reason: str | None = None) -> Any:
         """PUT a maintenance window that ends in so many seconds."""
-        put = PutMaintenance(seconds, reason)
-        return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
+        return self._change(PutMaintenance(seconds, reason))
+
+    def announce(
+        self, begin: float, until: float, instead_of: float | None = None, reason: str | None = None
+    ) -> Any:
+        """Announce a maintenance window, or move one; all instants in seconds after `START`."""
+        replaced = None if instead_of is None else START + instead_of
+        return self._change(Announce(START + begin, START + until, reason, replaced))
+
+    def withdraw(self, begin: float) -> Any:
+        """Withdraw the window announced from `START` plus so many seconds."""
+        return self._change(Withdraw(START + begin))
+
+    def _change(self, change: WindowChange) -> Any:
+        return self.ask_all(Waiting(None, change, "admin", self._loop.create_future()))[0]
 
     def flag(self, name: str, is_up: bool, reason: str | None = None) -> Any:
         """PUT a flag."""

@@ -110,7 +110,11 @@ def test_a_window_that_the_store_refused_is_not_there(refusing: Drill) -> None:
     answer = refusing.maintain(DAY)
     refusing.store.is_full = False
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    assert refusing.read(refusing.reading.maintenance()) == {"open": None, "windows": []}
+    assert refusing.read(refusing.reading.maintenance()) == {
+        "open": None,
+        "next": None,
+        "windows": [],
+    }
     refusing.now += 121
     assert not is_live(refusing)
 

@@ -119,6 +119,23 @@ def test_a_maintenance_window_counts_on_all_servers_at_once(servers: Servers) ->
     assert first.read(first.reading.maintenance())["windows"][0]["reason"] == "the yearly one"
 
 
+def test_an_announced_window_begins_on_all_servers_at_the_databases_time(
+    servers: Servers,
+) -> None:
+    first, second = servers
+    second.announce(3600, 86400)
+    first.announce(7200, 86400, instead_of=3600)
+    first.now += 7200 - 60
+    first.acquire()
+    second.now = first.now + 120
+    assert refused(second.ask(acquire(2))) == "lease-still-live"
+    assert refused(second.withdraw(7200)) == "invalid", "it has begun"
+    second.restart(after_seconds=0)
+    first.now = START + 86400 + 119
+    assert refused(first.ask(acquire(3))) == "lease-still-live"
+    assert len(first.read(first.reading.maintenance())["windows"]) == 1
+
+
 def test_two_servers_at_the_same_subjobs_leave_a_history_that_folds_to_the_state(
     servers: Servers,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import schemathesis
@@ -11,7 +12,10 @@ import schemathesis
 def before_call(
     context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Mend what no schema can say: 7.0 is no count, phases differ, and workflows must be there."""
+    """Mend what no schema can say.
+
+    7.0 is no count, phases differ, workflows must be there, and windows lie ahead.
+    """
     body: Any = case.body
     is_wrong_on_purpose = case.meta is not None and case.meta.generation.mode.is_negative
     if isinstance(body, dict) and not is_wrong_on_purpose:
@@ -23,6 +27,10 @@ def before_call(
             for number, phase in enumerate(plan["phases"]):
                 if isinstance(phase, dict) and phase.get("name") and isinstance(phase["name"], str):
                     phase["name"] = f"{number}{phase['name'][1:]}"
+        if {"starts_at", "until_at"} <= body.keys():
+            begin = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+            body["starts_at"] = begin.isoformat()
+            body["until_at"] = (begin + datetime.timedelta(hours=1)).isoformat()
         case.body = _whole(body)
 
 

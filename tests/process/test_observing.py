@@ -161,7 +161,7 @@ def test_json_lines_name_subjob_request_actor_and_code_and_no_secret(tmp_path: P
     assert (refused["request_id"], refused["actor"]) == ("zombie-1", "admin")
     assert refused["fence"] == 1 and refused["duration_seconds"] > 0
     assert len(lines(server, "token minted")) == len(lines(server, "workflow changed")) == 1
-    assert lines(server, "maintenance announced")[0]["ends_in_seconds"] == 60
+    assert lines(server, "maintenance begun or prolonged")[0]["ends_in_seconds"] == 60
     assert len(lines(server, "started")) == len(lines(server, "stopped")) == 1
     assert lines(server, "acquire done") == [], "each request is told at debug only"
     for kept_to_itself in (NONCE, OTHER, token, secret):
@@ -198,7 +198,7 @@ def test_a_log_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     server.ask("PUT", "maintenance", {"ends_in_seconds": 60})
     server.stop()
     assert "an attempt was shut out" in (tmp_path / "htlease.log.1").read_text()
-    assert "maintenance announced" in log.read_text()
+    assert "maintenance begun or prolonged" in log.read_text()
     assert "maintenance" not in server.log_text
 
 

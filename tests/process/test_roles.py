@@ -29,12 +29,17 @@ BODIES: dict[str, dict[str, Any]] = {
     "settle": {"fence": 1, "nonce": NONCE, "outcome": "failed"},
     "ended": {"global_job_id": "ap#1.0#1"},
     "put-maintenance": {"ends_in_seconds": 0},
+    "announce": {"starts_at": "2001-01-01T00:00:00Z", "until_at": "2001-01-01T01:00:00Z"},
+    "withdraw": {"starts_at": "2001-01-01T00:00:00Z"},
     "put-flag": {"is_up": True},
     "mint": {"workflow": "{w}", "subjob": "s"},
     "revoke": {"id": "nobody's"},
     "trim": {"older_than_seconds": 86400, "dry_run": True},
 }
-WITHOUT_REQUEST_ID = ("put-maintenance", "put-flag", "mint", "revoke", "rotate-key", "trim")
+WITHOUT_REQUEST_ID = (
+    *("put-maintenance", "announce", "withdraw", "put-flag"),
+    *("mint", "revoke", "rotate-key", "trim"),
+)
 
 
 def _send(caller: Caller, route: Route, workflow: str) -> Called:

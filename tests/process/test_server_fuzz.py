@@ -36,12 +36,12 @@ GROWTH_MAX_MIB = 60
 CALLS = [
     *(f"{SUBJOB}/{call}" for call in SUBJOB_CALLS),
     *(f"{SUBJOB}/phases/run/{call}" for call in PHASE_CALLS),
-    *("/v1/tokens", "/v1/maintenance", WORKFLOW),
+    *("/v1/tokens", "/v1/maintenance", "/v1/maintenance/announce", WORKFLOW),
 ]
 #: Calls that a body can get right by chance.
 NEEDS_NO_NONCE = {
     *(f"{SUBJOB}/{call}" for call in ("enroll", "acquire", "cancel", "ended", "observed")),
-    *("/v1/tokens", "/v1/maintenance", WORKFLOW),
+    *("/v1/tokens", "/v1/maintenance", "/v1/maintenance/announce", WORKFLOW),
 }
 
 

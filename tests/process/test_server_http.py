@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
-from tests.process.wire_call import NONCE, Caller, acquire, newer
+from tests.process.wire_call import NONCE, Called, Caller, acquire, newer
 from tests.serving import ServerProcess
 
 from htlease.messages import STATUS_OF_CODE
-from htlease.protocol import BODY_MAX_BYTES, PHASE_CALLS, SUBJOB_CALLS
+from htlease.protocol import BODY_MAX_BYTES, PHASE_CALLS, SUBJOB_CALLS, rfc3339
 
 # ------------------------------------------------------------ the calls
 
@@ -167,6 +168,37 @@ def test_a_maintenance_window_is_announced_prolonged_and_ended(admin: Caller) ->
     for bad in (-1, 1e9, "soon"):
         called = admin.raw("PUT", "/v1/maintenance", json.dumps({"ends_in_seconds": bad}).encode())
         assert (called.code, called.document["field"]) == ("invalid", "ends_in_seconds")
+
+
+def test_a_window_is_announced_moved_and_withdrawn(admin: Caller) -> None:
+    def post(call: str, **body: object) -> Called:
+        return admin.raw("POST", f"/v1/maintenance/{call}", json.dumps(body).encode())
+
+    begin = int(time.time()) + 86400.0
+    first, second, third = rfc3339(begin), rfc3339(begin + 3600), rfc3339(begin + 7200)
+    in_another_zone = rfc3339(begin + 3600.75).replace("Z", "+01:00")
+    called = post("announce", starts_at=in_another_zone, until_at=second)
+    assert called.status == 200, called
+    assert called.document["open"] is None
+    assert called.document["next"]["started_at"] == first, "to the second, in UTC"
+    moved = post(
+        "announce", starts_at=second, until_at=third, instead_of=first, reason="x"
+    ).document
+    assert [window["started_at"] for window in moved["windows"] if window["is_announced"]] == [
+        second
+    ]
+    assert post("withdraw", starts_at=second).document["next"] is None
+    for call, body, field in (
+        ("announce", {"starts_at": first, "until_at": first}, "until_at"),
+        ("announce", {"starts_at": "2001-01-01T00:00:00Z", "until_at": first}, "starts_at"),
+        ("announce", {"starts_at": "0001-01-01T00:00:00+14:00", "until_at": first}, "starts_at"),
+        ("announce", {"starts_at": first, "until_at": "9999-12-31T23:59:59-14:00"}, "until_at"),
+        ("announce", {"starts_at": first.rstrip("Z"), "until_at": second}, "starts_at"),
+        ("withdraw", {}, "starts_at"),
+    ):
+        refused = post(call, **body)
+        assert (refused.code, refused.document["field"]) == ("invalid", field), (call, body)
+    assert post("withdraw", starts_at=third).code == "not-found"
 
 
 def test_statuses_are_those_of_the_table(admin: Caller, subjob: str) -> None:

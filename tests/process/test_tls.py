@@ -160,7 +160,10 @@ def wait_until_seen(site: Site, what: str) -> None:
     ("options", "says"),
     [
         (["--tls-cert", "chain.pem"], "give both"),
-        (["--tls-cert", "chain.pem", "--tls-key", "none.pem"], "none.pem cannot be read: No such file"),
+        (
+            ["--tls-cert", "chain.pem", "--tls-key", "none.pem"],
+            "none.pem cannot be read: No such file",
+        ),
         (["--tls-cert", "chain.pem", "--tls-key", "locked.pem"], "cannot be used"),
         (["--tls-cert", "ca.pem", "--tls-key", "key.pem"], "cannot be used"),
     ],

@@ -37,8 +37,8 @@ def scenario(
     server are lost in the middle of the stage-in. E: a transfer from elsewhere is grafted on, which
     runs, is finished, failed, or unknown. lost-reply: D, and nobody ever heard the task's ID.
     crash: schedd, DAGMan and watcher are killed. hold: `htlease dag hold` and `release`.
-    maintenance: lease server and pool are off for longer than any lease. walltime: a job has had
-    its time, with each policy of its plan.
+    maintenance: in a window announced before, lease server and pool are off for longer than any
+    lease. walltime: a job has had its time, with each policy of its plan.
 
     Tells what is done and what is seen; ends with 1 if anything is not as it should be.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Collection, Mapping
@@ -13,6 +14,8 @@ from htlease_admin.scenarios.workflow import TTL_SECONDS
 
 #: How often every lease could have run out meanwhile.
 _LEASES = 1.5
+#: From the announcement to the begin: enough for a restart of the server.
+_AHEAD_SECONDS = 10
 NODES = ("stage-in", "compute", "stage-out")
 
 
@@ -21,7 +24,7 @@ def maintaining(play: Play) -> None:
     workflow, stage = play.workflow, play.stage
     play.begin()
     task = workflow.wait_task()
-    play.say(workflow.htlease("maintenance", "start", "--until", "14d", "--reason", "new cooling"))
+    _announce(play)
 
     play.say("the lease server is down for longer than any lease; the watchers stay")
     stage.lease_server.stop(signal.SIGKILL)
@@ -53,6 +56,25 @@ def maintaining(play: Play) -> None:
     ends_well(play, tasks=2)
     play.fact("task of the stage-in", task, workflow.record("stage-in")["external_id"])
     play.fact("writes refused in the end", [], _shut_out(play))
+
+
+def _announce(play: Play) -> None:
+    """Have the window begin by itself, at a server that was restarted since it was announced."""
+    workflow, server = play.workflow, play.stage.lease_server
+    when = ("--from", f"{_AHEAD_SECONDS}s", "--until", "14d")
+    play.say(workflow.htlease("maintenance", "announce", *when, "--reason", "new cooling"))
+    announced = _windows(play)
+    play.fact("windows open before the time", None, announced["open"])
+    play.fact("what the next one is for", "new cooling", announced["next"]["reason"])
+    server.stop(signal.SIGTERM)
+    server.start()
+    workflow.wait_for(lambda: _windows(play)["open"], "the window to begin")
+    play.say("the window has begun, and nobody did anything")
+
+
+def _windows(play: Play) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(play.workflow.htlease("maintenance", "status", "--json"))
+    return shown
 
 
 def _sit_out(play: Play) -> None:

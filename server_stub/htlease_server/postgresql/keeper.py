@@ -32,7 +32,7 @@ from htlease_server.deciding import is_bare_renewal
 from htlease_server.flags import PutFlag
 from htlease_server.history import state_from
 from htlease_server.keeper import Vantage
-from htlease_server.maintenance import PutMaintenance
+from htlease_server.maintenance import WindowChange
 from htlease_server.postgresql.reader import ALIVE_MARGIN_SECONDS, PostgresReader
 from htlease_server.postgresql.store import Found, PostgresStore, Wanted
 from htlease_server.store import Conflict, FlagRow, Reader, Run, WorkflowRow
@@ -135,7 +135,7 @@ class SharedKeeper:
                 is_of_workflow = isinstance(sent.command, (m.Acquire, m.Enroll))
                 if is_held_back or is_of_workflow or waiting.is_own_only:
                     workflows.add(waiting.key.workflow)
-            elif isinstance(sent, PutMaintenance):
+            elif isinstance(sent, WindowChange):
                 is_maintenance = True
             elif isinstance(sent, PutFlag):
                 is_flag = True
