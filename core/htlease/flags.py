@@ -1,7 +1,8 @@
 """Flags: switches for what a phase needs, e.g. a mass storage; decided before a phase is entered.
 
 Whoever looks after such a system lowers its flag, and no phase that needs it is entered anywhere
-until the flag is raised. A flag that nobody ever lowered is up.
+until the flag is raised. Of a job that begins its phase before anybody is asked, the start is held
+back. A flag that nobody ever lowered is up.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from htlease import messages as m
 from htlease.plan import Plan, phases_left
-from htlease.subjob import SubjobState
+from htlease.subjob import SubjobState, apply
 
 #: When somebody who waits for a flag should ask again.
 RETRY_SECONDS = 15.0
@@ -42,19 +43,27 @@ def next_phase(state: SubjobState) -> str | None:
 
 
 def held_back(
-    decision: m.Decision, state: SubjobState, command: m.Command, down: Mapping[str, Flag]
+    decision: m.Decision,
+    state: SubjobState,
+    command: m.Command,
+    down: Mapping[str, Flag],
+    now: float,
 ) -> m.Decision:
     """Return the decision on a command, or its refusal while a flag that it needs is down.
 
-    Only the entering of a phase that has not begun is held back; nothing is recorded of that, and
-    the lease stays with its holder.
+    Only the entering of a phase that has not begun is held back, and the lease that would begin
+    one; nothing is recorded of that, and a lease stays with its holder.
     """
-    if not isinstance(command, m.Enter) or command.is_underway or not down:
+    if not down or not isinstance(decision, m.Accepted) or not decision.events:
         return decision
-    if not isinstance(decision, m.Accepted) or not decision.events:
-        return decision
-    flag = flag_against(state.plan, command.phase, down)
-    return decision if flag is None else blocked(flag, command.phase)
+    after = apply(state, decision.events, now)
+    phase = None
+    if isinstance(command, m.Enter) and not command.is_underway:
+        phase = command.phase
+    elif isinstance(command, m.Acquire) and command.heeds_flags and after.fence > state.fence:
+        phase = next_phase(after)
+    flag = None if phase is None else flag_against(after.plan, phase, down)
+    return decision if flag is None or phase is None else blocked(flag, phase)
 
 
 def blocked(flag: Flag, phase: str) -> m.Rejection:

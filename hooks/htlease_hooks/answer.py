@@ -24,6 +24,7 @@ CHAIN_FAILED = 400
 LEASE_STILL_LIVE = 601
 NO_SERVER_IDLE = 602
 OVERLOADED = 603
+BLOCKED = 604
 
 #: Makes HTCondor run nothing and see a job that ended with 0. Source: measured on 23.9.6 and
 #: 25.14.1; without `TransferExecutable` the job is held.

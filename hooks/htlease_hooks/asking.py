@@ -28,7 +28,7 @@ def ask(client: LeaseClient, command: m.Acquire, site: Site) -> Lease:
         try:
             return client.acquire(command)
         except Refused as refused:
-            if refused.code != "lease-still-live":
+            if refused.code not in ("lease-still-live", "blocked"):
                 raise
             away_since = None
             left_seconds = began_at + site.wait_lease - clock.monotonic()
@@ -59,6 +59,12 @@ def answer_to(
             answer.LEASE_STILL_LIVE,
             f"{about}: {why}, so this start went back to Idle before it did anything; it starts "
             "by itself when that lease has ended",
+        )
+    if code == "blocked":
+        return Answer(
+            answer.BLOCKED,
+            f"{about}: {why}, so this start went back to Idle before it did anything; it starts "
+            "by itself when the flag is up again",
         )
     if code in ("superseded-attempt", "stale-fence"):
         return Answer(

@@ -95,8 +95,11 @@ def _acquired(name: str, start: Start) -> Answer:
     state = start.new_state()
     write_state(start.notes.folder, state)  # a lost reply is found again by this nonce
     try:
-        lease = ask(start.connect(state), start.acquire_command(state), start.site)
+        command = replace(start.acquire_command(state), heeds_flags=True)
+        lease = ask(start.connect(state), command, start.site)
     except Refused as refused:
+        if refused.flag is not None:
+            start.show({"ChirpHTLeaseState": f"blocked:{refused.flag}"})
         return _refusal(name, start, refused)
     except ServerUnavailable as error:
         start.show({"ChirpHTLeaseState": "server-away"})

@@ -25,9 +25,13 @@ from htlease_wrapper.credentials import TOKEN_ATTRIBUTE
 from htlease_wrapper.job_ad import Ad, parse_ad
 
 WAIT_SERVER_SECONDS = 10.0
-#: HTCondor ends a hook of the shadow after 120 s; ours is over long before.
+#: HTCondor ends a hook of the shadow after 120 s; ours is over before.
 WAIT_SERVER_MAX_SECONDS = 60.0
 ASK_AGAIN_SECONDS = 0.5
+#: HTCondor starts the job again within seconds, so a flag is waited for in place.
+WAIT_FLAG_SECONDS = 20.0
+WAIT_FLAG_MAX_SECONDS = 40.0
+ASK_FLAG_AGAIN_SECONDS = 10.0
 STDIN_MAX_CHARS = 4 << 20
 
 
@@ -38,6 +42,7 @@ class Options:
     socket: str
     url: str
     wait_server_seconds: float
+    wait_flag_seconds: float
     on_no_server: str
 
 
@@ -67,7 +72,7 @@ def prepare(options: Options, ad_text: str) -> Answer:
     if cluster is None or proc is None:
         return Answer(answer.UNREADABLE_INPUT, "the job ad on stdin has no ClusterId and ProcId")
     try:
-        status, document = _ask(
+        status, document = _ask_about_flags(
             options, {"job": f"{cluster}.{proc}", "no_path": options.url == CHIRP_URL}
         )
     except RelayAway as error:
@@ -88,6 +93,7 @@ _REFUSALS = {
     "forbidden": answer.BAD_CREDENTIAL,
     "invalid": answer.BAD_CONFIG,
     "lease-still-live": answer.LEASE_STILL_LIVE,
+    "blocked": answer.BLOCKED,
     "superseded-attempt": answer.SUPERSEDED,
     "subjob-closed": answer.CLOSED,
 }
@@ -115,7 +121,8 @@ def _without_server(options: Options, why: str) -> Answer:
 
 
 def _options(arguments: Sequence[str]) -> Options:
-    given = {"--socket": "", "--url": "", "--wait-server": "", "--on-no-server": ""}
+    names = ("--socket", "--url", "--wait-server", "--wait-flag", "--on-no-server")
+    given = dict.fromkeys(names, "")
     for argument in arguments:
         option, equals, value = argument.partition("=")
         if option not in given or not equals:
@@ -123,17 +130,38 @@ def _options(arguments: Sequence[str]) -> Options:
                 f"{argument!r} is not one of {', '.join(f'{name}=...' for name in given)}"
             )
         given[option] = value
-    seconds = given["--wait-server"] or f"{WAIT_SERVER_SECONDS:g}"
     policy = given["--on-no-server"] or "run"
     if not given["--socket"]:
         raise argparse.ArgumentTypeError("--socket=PATH is missing")
     if policy not in ("run", "idle", "hold"):
         raise argparse.ArgumentTypeError(f"--on-no-server={policy} is not run, idle or hold")
+    server_seconds = _seconds(given, "--wait-server", WAIT_SERVER_SECONDS)
+    flag_seconds = _seconds(given, "--wait-flag", WAIT_FLAG_SECONDS)
+    return Options(
+        given["--socket"],
+        given["--url"],
+        min(WAIT_SERVER_MAX_SECONDS, max(0.1, server_seconds)),
+        min(WAIT_FLAG_MAX_SECONDS, max(0.0, flag_seconds)),
+        policy,
+    )
+
+
+def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
     try:
-        wait_seconds = min(WAIT_SERVER_MAX_SECONDS, max(0.1, float(seconds)))
+        return float(given[name] or default)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"--wait-server={seconds} is not a number") from None
-    return Options(given["--socket"], given["--url"], wait_seconds, policy)
+        raise argparse.ArgumentTypeError(f"{name}={given[name]} is not a number") from None
+
+
+def _ask_about_flags(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+    """Return the relay's answer, after a wait for a flag that is down; raises RelayAway."""
+    until = time.monotonic() + options.wait_flag_seconds
+    while True:
+        status, document = _ask(options, body)
+        left_seconds = until - time.monotonic()
+        if document.get("code") != "blocked" or left_seconds <= 0:
+            return status, document
+        time.sleep(min(left_seconds, ASK_FLAG_AGAIN_SECONDS))
 
 
 def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:

@@ -109,13 +109,16 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
             if state.fence < keeper.fence_floor and state.status not in HELD:
                 state = replace(state, fence=keeper.fence_floor)
             decision = decide(state, command, turn.now)
+            if keeper.flags and isinstance(command, m.Acquire) and command.heeds_flags:
+                down = down_for(keeper.flags, keeper.book.get(key.workflow))
+                decision = held_back(decision, state, command, down, turn.now)
     elif entry is None:
         decision = m.Rejection("unknown-subjob", f"there is no subjob {key}; acquire it first")
     else:
         decision = decide(entry.state, command, turn.now)
         if keeper.flags and isinstance(command, m.Enter):
             down = down_for(keeper.flags, keeper.book.get(key.workflow))
-            decision = held_back(decision, entry.state, command, down)
+            decision = held_back(decision, entry.state, command, down, turn.now)
 
     if entry is not None and decision.events:
         is_accepted = isinstance(decision, m.Accepted)

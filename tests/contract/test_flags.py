@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.contract.drill import KEY, Drill, nonce
+from tests.contract.drill import KEY, Drill, acquire, nonce, refused
 from tests.contract.stores import STORES
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.plan import PhaseSpec, Plan
+from htlease.protocol import body_of
 from htlease_server.store import FlagRow
 
 PLAN = Plan((PhaseSpec("fetch", needs=("hpss", "pftp")), PhaseSpec("compute")))
@@ -39,6 +40,24 @@ def test_a_flag_that_is_down_holds_back_what_needs_it_and_leaves_no_mark(drill: 
     assert refusal(drill) == "pftp"
     drill.flag("pftp", True)
     assert refusal(drill) is None
+
+
+def test_a_start_that_heeds_flags_is_refused_its_lease_and_leaves_no_mark(drill: Drill) -> None:
+    drill.put(KEY.workflow, plan=body_of(acquire(plan=PLAN), "r")["plan"])
+    drill.flag("hpss", False, "tape robot")
+    heeding = acquire(heeds_flags=True)
+    answer = drill.ask(heeding)
+    assert (refused(answer), answer.flag) == ("blocked", "hpss")
+    assert drill.read(drill.reading.subjob(KEY)) is None
+    drill.flag("hpss", True)
+    assert drill.ask(heeding).fence == 1
+    drill.flag("hpss", False, "tape robot")
+    assert drill.ask(heeding).fence == 1, "its reply was lost"
+    drill.ask(m.Abandon(1, nonce(1)))
+    before = drill.history()
+    assert refused(drill.ask(acquire(2, heeds_flags=True))) == "blocked"
+    assert drill.history() == before
+    assert drill.acquire(number=2).fence == 2, "one that asks again before it enters"
 
 
 def test_what_was_entered_before_stays_entered(drill: Drill) -> None:

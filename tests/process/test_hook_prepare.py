@@ -88,6 +88,32 @@ def test_a_lease_that_ends_while_the_start_waits_is_taken(new_start: NewStart) -
     assert environment_in(start.prepare())["HTLEASE_FENCE"] == "2"
 
 
+def _need(start: HookedStart, flag: str) -> None:
+    """Let the job's one phase need a flag."""
+    plan = {"phases": [{"name": "run", "needs": [flag]}]}
+    start.server.ask(
+        "PUT", f"workflows/{start.key.split('/')[0]}", {"request_id": flag, "plan": plan}
+    )
+
+
+def test_a_flag_that_is_down_sends_the_start_back_to_idle_without_a_mark(
+    new_start: NewStart,
+) -> None:
+    start = new_start(key="hooks-flagged/s")
+    _need(start, "hpss-hooks")
+    start.server.ask("PUT", "flags/hpss-hooks", {"is_up": False, "reason": "tape robot"})
+    called = start.prepare("prepare_job_before_transfer")
+    assert (called.status, called.code) == (4, 604)
+    message = called.attributes["HookStatusMessage"]
+    assert message.startswith("hooks-flagged/s: run needs hpss-hooks, which is down: tape robot")
+    assert message.endswith("it starts by itself when the flag is up again")
+    assert called.seconds >= 2, "it waited in place first"
+    start.server.ask("PUT", "flags/hpss-hooks", {"is_up": True})
+    again = new_start(key=start.key)
+    assert environment_in(again.prepare())["HTLEASE_FENCE"] == "1"
+    assert len(start.server.events(start.key, "lease-acquired")) == 1
+
+
 def test_a_superseded_start_is_held(new_start: NewStart) -> None:
     newer = new_start(NumShadowStarts=5)
     assert newer.prepare().code == 0

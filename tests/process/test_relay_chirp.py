@@ -99,6 +99,19 @@ def desk(server: ServerProcess, tmp_path: Path) -> Desk:
     return Desk(server, tmp_path / "starts")
 
 
+def test_a_flag_holds_a_start_back_before_anything_is_recorded(desk: Desk) -> None:
+    desk.key = "chirp-flagged/s"
+    plan = {"phases": [{"name": "fetch", "needs": ["hpss-chirp"]}, {"name": "push"}]}
+    desk.server.ask("PUT", "workflows/chirp-flagged", {"request_id": "plan", "plan": plan})
+    desk.server.ask("PUT", "flags/hpss-chirp", {"is_up": False, "reason": "tape robot"})
+    with pytest.raises(Refused, match="fetch needs hpss-chirp, which is down") as refused:
+        desk.begin()
+    assert refused.value.code == "blocked"
+    assert not list(desk.directory.iterdir()), "nothing is kept of such a start"
+    desk.server.ask("PUT", "flags/hpss-chirp", {"is_up": True})
+    assert desk.begin() == 1
+
+
 RAN: tuple[tuple[str, str | None, dict[str, object]], ...] = (
     ("acquire", None, {"plan": {"phases": [{"name": "a"}, {"name": "b"}]}}),
     ("enter", "a", {}),

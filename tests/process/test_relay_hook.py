@@ -74,7 +74,8 @@ def answering(tmp_path: Path) -> Iterator[Callable[[bytes | None], Path]]:
 def call(
     hook: Path, relay: Path, *options: str, ad: str = AD, seconds: str = "1"
 ) -> subprocess.CompletedProcess[str]:
-    command = [str(hook), f"--socket={relay}", "--url=http://s", f"--wait-server={seconds}"]
+    waits = (f"--wait-server={seconds}", "--wait-flag=0")
+    command = [str(hook), f"--socket={relay}", "--url=http://s", *waits]
     return subprocess.run(
         [*command, *options],
         input=ad,
@@ -144,6 +145,7 @@ def test_the_other_policies_say_what_becomes_of_the_job(
         (problem(403, "forbidden"), 172),
         (problem(400, "invalid"), 171),
         (problem(409, "lease-still-live"), 601),
+        (problem(409, "blocked"), 604),
         (problem(410, "superseded-attempt"), 174),
         (problem(409, "subjob-closed", outcome="failed"), 175),
         (problem(409, "subjob-closed", outcome="complete"), 176),
@@ -159,7 +161,8 @@ def test_what_is_said_of_the_job_itself_is_its_hook_status(
 
 
 @pytest.mark.parametrize(
-    "option", ["--on-no-server=maybe", "--colour=red", "--wait-server=soon", "plain"]
+    "option",
+    ["--on-no-server=maybe", "--colour=red", "--wait-server=soon", "--wait-flag=x", "plain"],
 )
 def test_a_configuration_that_is_wrong_holds_the_job_and_is_quoted(
     hook: Path, tmp_path: Path, option: str

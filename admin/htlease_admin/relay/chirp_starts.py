@@ -117,6 +117,7 @@ class ChirpStarts:
             global_job_id=start.global_job_id,
             host=str(ad.get("RemoteHost") or "") or None,
             ttl_seconds=start.ttl_seconds,
+            heeds_flags=True,
         )
         try:
             grant = self._send(start, command_path(key, acquire), body_of(acquire, _new_id()))

@@ -21,7 +21,7 @@ _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 #: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.
 _ATTRIBUTES = ("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath")
 #: Refusals that the job has to hear; others are between relay and server.
-_ABOUT_THE_LEASE = ("lease-still-live", "superseded-attempt", "subjob-closed")
+_ABOUT_THE_LEASE = ("lease-still-live", "blocked", "superseded-attempt", "subjob-closed")
 
 
 @dataclass(frozen=True)

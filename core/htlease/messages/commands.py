@@ -84,6 +84,9 @@ class Acquire:
     host: str | None = None
     ttl_seconds: float = TTL_DEFAULT_SECONDS
     plan: Plan | None = None
+    #: Grant nothing while a flag holds back the phase that comes first: the caller's job begins it
+    #: before the server can be asked. None means no, as does an absent field.
+    heeds_flags: bool | None = None
 
     def __post_init__(self) -> None:
         if not 16 <= len(self.nonce) <= 200:

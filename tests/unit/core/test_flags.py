@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from htlease import messages as m
+from htlease.attempt import Evidence
 from htlease.flags import RETRY_SECONDS, Flag, held_back, next_phase
 from htlease.lifecycle import decide
 from htlease.plan import PhaseSpec, Plan
@@ -26,7 +27,7 @@ def world() -> World:
 
 def enter(world: World, down: dict[str, Flag], phase: str = "fetch") -> m.Decision:
     command = m.Enter(1, nonce("first"), phase)
-    return held_back(decide(world.state, command, world.now), world.state, command, down)
+    return held_back(decide(world.state, command, world.now), world.state, command, down, world.now)
 
 
 def test_the_first_flag_that_is_down_is_named_in_the_order_of_needs(world: World) -> None:
@@ -52,19 +53,49 @@ def test_what_has_begun_is_not_held_back(world: World) -> None:
     for command in (m.Renew, m.Abandon):
         sent = command(1, nonce("first"))
         decision = decide(world.state, sent, world.now)
-        assert held_back(decision, world.state, sent, DOWN) is decision
+        assert held_back(decision, world.state, sent, DOWN, world.now) is decision
 
 
 def test_a_phase_that_runs_already_is_recorded_as_it_is(world: World) -> None:
     command = m.Enter(1, nonce("first"), "fetch", is_underway=True)
     decision = decide(world.state, command, world.now)
-    assert held_back(decision, world.state, command, DOWN) is decision
+    assert held_back(decision, world.state, command, DOWN, world.now) is decision
 
 
 def test_who_may_not_enter_anyway_hears_that_and_not_of_flags(world: World) -> None:
     command = m.Enter(1, nonce("somebody"), "fetch")
-    decision = held_back(decide(world.state, command, world.now), world.state, command, DOWN)
+    decision = held_back(
+        decide(world.state, command, world.now), world.state, command, DOWN, world.now
+    )
     assert isinstance(decision, m.Rejection) and decision.code == "stale-fence"
+
+
+def start(
+    world: World, number: int, down: dict[str, Flag], heeds: bool | None = True
+) -> m.Decision:
+    command = m.Acquire(
+        f"nonce-of-start-{number:04d}", evidence=Evidence(number, number), heeds_flags=heeds
+    )
+    return held_back(decide(world.state, command, world.now), world.state, command, down, world.now)
+
+
+def test_a_start_that_heeds_flags_gets_no_lease_while_its_first_phase_is_held_back(
+    world: World,
+) -> None:
+    assert start(world, 2, DOWN, heeds=None) == start(world, 2, DOWN)
+    world.write("first", m.Abandon)
+    refused = start(world, 2, DOWN)
+    assert isinstance(refused, m.Rejection)
+    assert (refused.code, refused.flag) == ("blocked", "hpss")
+    assert isinstance(start(world, 2, DOWN, heeds=None), m.Accepted)
+    assert isinstance(start(world, 2, {"lustre": Flag("lustre")}), m.Accepted)
+
+
+def test_a_start_that_has_its_lease_already_keeps_it(world: World) -> None:
+    command = m.Acquire(nonce("first"), evidence=Evidence(1, 1), heeds_flags=True)
+    decision = decide(world.state, command, world.now)
+    assert isinstance(decision, m.Accepted), decision
+    assert held_back(decision, world.state, command, DOWN, world.now) is decision
 
 
 def test_the_next_phase_is_the_one_that_would_be_entered(world: World) -> None:
