@@ -98,8 +98,6 @@ def _acquired(name: str, start: Start) -> Answer:
         command = replace(start.acquire_command(state), heeds_flags=True)
         lease = ask(start.connect(state), command, start.site)
     except Refused as refused:
-        if refused.flag is not None:
-            start.show({"ChirpHTLeaseState": f"blocked:{refused.flag}"})
         return _refusal(name, start, refused)
     except ServerUnavailable as error:
         start.show({"ChirpHTLeaseState": "server-away"})
