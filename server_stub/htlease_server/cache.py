@@ -16,7 +16,10 @@ SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
 class Entry:
     """A subjob as the writer knows it."""
 
-    __slots__ = ("id", "requests", "seq", "size_bytes", "state", "unwritten", "workflow_id")
+    __slots__ = (
+        *("has_all_requests", "id", "marks", "requests", "seq", "size_bytes", "state"),
+        *("unwritten", "workflow_id"),
+    )
 
     def __init__(
         self, id: int, workflow_id: int, state: SubjobState, seq: int, size_bytes: int
@@ -28,6 +31,10 @@ class Entry:
         self.seq = seq
         #: Request ID -> digest of the accepted ones, oldest first; None until it is looked at.
         self.requests: dict[str, bytes] | None = None
+        #: Whether older requests than these are recognised, of which only the marks are known.
+        self.has_all_requests = True
+        #: Of all requests that are recognised, see `mark_of`; None where they are not counted.
+        self.marks: bytes | None = None
         #: Of the snapshot, as a measure for the memory that the state takes.
         self.size_bytes = size_bytes
         #: Turns that changed it and are not on the disk yet.
@@ -48,7 +55,7 @@ class Entry:
             holder.host if holder else None,
             self.seq,
             now,
-            snapshot_of(state),
+            snapshot_of(state, self.marks),
             state.deadline_at,
             holder.ttl_seconds if holder else 0.0,
         )

@@ -17,7 +17,7 @@ from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
 from htlease_server.deeds import PUT_FLAG, PUT_WORKFLOW, TRIM, Deed
 from htlease_server.flags import PutFlag, down_for
-from htlease_server.history import EVENT_NAMES, data_of, ids_in
+from htlease_server.history import EVENT_NAMES, data_of, ids_in, marks_with
 from htlease_server.keeper import Keeper
 from htlease_server.logs import note
 from htlease_server.maintenance import WindowChange
@@ -77,7 +77,7 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
     entry = keeper.entry(key, turn.now)
     known = None
     if entry is not None and not is_bare_renewal(waiting):
-        known = keeper.requests_of(entry).get(sent.request_id)
+        known = keeper.requests_of(entry, sent.request_id).get(sent.request_id)
     decision: m.Decision
     if known is not None:
         assert entry is not None
@@ -164,9 +164,11 @@ def _keep(
             assert isinstance(events[0], (m.SubmissionEnrolled, m.SubmissionSeen))
             # The state does not tell which of several requests has made which epoch.
             digest += events[0].epoch.to_bytes(8, "big")
-        requests = keeper.requests_of(entry)
+        requests = keeper.requests_of(entry, sent.request_id)
         requests[sent.request_id] = digest
-        turn.remembered.append((requests, sent.request_id))
+        turn.remembered.append(requests)
+        if entry.marks is not None:
+            entry.marks = marks_with(entry.marks, sent.request_id)
     for event in events:
         entry.seq += 1
         turn.batch.history.append(

@@ -6,6 +6,7 @@ and `Uptime` make that safe.
 
 from __future__ import annotations
 
+import functools
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from dataclasses import replace
 from htlease.attempt import SubjobKey
 from htlease.subjob import REQUESTS_KEPT
 from htlease_server.cache import ENTRIES_MAX, Entry, SubjobCache
-from htlease_server.history import state_from
+from htlease_server.history import mark_of, marks_with, snapshot_from
 from htlease_server.keeper import Vantage
 from htlease_server.store import FlagRow, Reader, Run, Store
 from htlease_server.trimming import SUBJOBS_MAX, Trim, Trimmed, chosen
@@ -68,23 +69,40 @@ class ExclusiveKeeper:
             row = self._reader.subjob(key)
             if row is None:
                 return None
-            state = self.uptime.correct(state_from(row.snapshot, row.deadline_at), now)
+            stored, marks = snapshot_from(row.snapshot, row.deadline_at)
+            state = self.uptime.correct(stored, now)
             renewed = self._unflushed.get(row.id) or self._flushing.get(row.id)
             if renewed is not None:
                 state = replace(state, deadline_at=renewed[0])
             entry = Entry(row.id, row.workflow_id, state, row.seq, len(row.snapshot))
+            if marks is not None:
+                entry.requests, entry.marks, entry.has_all_requests = {}, marks, False
             self.cache.put(key, entry)
         if self.uptime.windows:
             entry.state = self.uptime.correct(entry.state, now)
         return entry
 
     def add(self, key: SubjobKey, entry: Entry) -> None:
+        entry.marks = b""
         self.cache.put(key, entry)
 
-    def requests_of(self, entry: Entry) -> dict[str, bytes]:
-        if entry.requests is None:
-            entry.requests = dict(self._reader.requests(entry.id, REQUESTS_KEPT))
-        return entry.requests
+    def requests_of(self, entry: Entry, request_id: str) -> dict[str, bytes]:
+        requests = entry.requests
+        if requests is None:
+            # Of a store of before there were marks, or a turn was undone.
+            requests = entry.requests = dict(self._reader.requests(entry.id, REQUESTS_KEPT))
+            entry.marks = functools.reduce(marks_with, requests, b"")
+            entry.has_all_requests = True
+        elif not entry.has_all_requests and request_id not in requests:
+            assert entry.marks is not None
+            # The history of a subjob may lie on as many pages as it has events.
+            if mark_of(request_id) in entry.marks:
+                since = dict(requests)
+                requests.clear()
+                requests.update(self._reader.requests(entry.id, REQUESTS_KEPT))
+                requests.update(since)
+                entry.has_all_requests = True
+        return requests
 
     def new_subjob_id(self) -> int:
         self._next_subjob_id += 1
@@ -163,9 +181,8 @@ class ExclusiveKeeper:
         if turn.batch.alive:
             self._unflushed = {**self._flushing, **self._unflushed}
             self._flushing = {}
-        for requests, request_id in turn.remembered:
-            requests.pop(request_id, None)
         for key, (entry, state, seq) in turn.changed.items():
+            entry.requests = entry.marks = None  # they may be of requests that came to nothing
             if state is None:
                 self.cache.forget(key)
                 self._unflushed.pop(entry.id, None)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import re
 import typing
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 
 from htlease import messages as m
 from htlease.protocol import rfc3339
-from htlease.subjob import SubjobState, evolve
+from htlease.subjob import REQUESTS_KEPT, SubjobState, evolve
 from htlease_server.documents import Attempt, AttemptPhase, Closing
 from htlease_server.store import HistoryRow
 
@@ -26,20 +27,38 @@ NEVER_SHOWN = ("nonce_digest",)
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
-_states = msgspec.msgpack.Decoder(SubjobState)
+_Snapshot = typing.Union[SubjobState, tuple[SubjobState, bytes]]  # noqa: UP007
+_snapshots: msgspec.msgpack.Decoder[_Snapshot] = msgspec.msgpack.Decoder(_Snapshot)
+_MARK_BYTES = 4
 
 
-def snapshot_of(state: SubjobState) -> bytes:
-    """Return a state as it is stored."""
-    return _msgpack.encode(state)
+def snapshot_of(state: SubjobState, marks: bytes | None = None) -> bytes:
+    """Return a state as it is stored, with the marks of its requests where these are known."""
+    return _msgpack.encode(state if marks is None else (state, marks))
+
+
+def snapshot_from(snapshot: bytes, deadline_at: float) -> tuple[SubjobState, bytes | None]:
+    """Read a stored state and the marks beside it; the deadline is stored elsewhere."""
+    found = _snapshots.decode(snapshot)
+    state, marks = found if isinstance(found, tuple) else (found, None)
+    if state.deadline_at != deadline_at:
+        state = dataclasses.replace(state, deadline_at=deadline_at)
+    return state, marks
 
 
 def state_from(snapshot: bytes, deadline_at: float) -> SubjobState:
-    """Read a stored state; the deadline is stored beside it."""
-    state = _states.decode(snapshot)
-    if state.deadline_at != deadline_at:
-        state = dataclasses.replace(state, deadline_at=deadline_at)
-    return state
+    """Read a stored state; the deadline is stored elsewhere."""
+    return snapshot_from(snapshot, deadline_at)[0]
+
+
+def mark_of(request_id: str) -> bytes:
+    """Return what tells most request IDs from each other, in few bytes."""
+    return zlib.crc32(request_id.encode()).to_bytes(_MARK_BYTES, "big")
+
+
+def marks_with(marks: bytes, request_id: str) -> bytes:
+    """Return the marks of the requests that are recognised once one more has been accepted."""
+    return (marks + mark_of(request_id))[-_MARK_BYTES * REQUESTS_KEPT :]
 
 
 def data_of(event: m.Event) -> str:

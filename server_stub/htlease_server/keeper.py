@@ -59,8 +59,11 @@ class Keeper(Protocol):
     def add(self, key: SubjobKey, entry: Entry) -> None:
         """Keep the entry of a subjob that this turn makes."""
 
-    def requests_of(self, entry: Entry) -> dict[str, bytes]:
-        """Return the accepted requests of a subjob that are still recognised."""
+    def requests_of(self, entry: Entry, request_id: str) -> dict[str, bytes]:
+        """Return the accepted requests of a subjob that are still recognised.
+
+        Some may be missing, but not the one that is asked for.
+        """
 
     def new_subjob_id(self) -> int:
         """Return a row ID that nobody has."""

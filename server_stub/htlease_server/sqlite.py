@@ -30,6 +30,7 @@ MIGRATIONS = (
     "0006_deeds.sql",
     "0007_held.sql",
     "0008_current_run.sql",
+    "0009_marks.sql",
 )
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.

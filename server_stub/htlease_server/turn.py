@@ -84,8 +84,8 @@ class Turn:
     changed: dict[SubjobKey, tuple[Entry, SubjobState | None, int]] = field(default_factory=dict)
     #: Subjobs that this turn deletes.
     going: set[SubjobKey] = field(default_factory=set)
-    #: Requests accepted in this turn.
-    remembered: list[tuple[dict[str, bytes], str]] = field(default_factory=list)
+    #: The requests of subjobs that accepted some in this turn.
+    remembered: list[dict[str, bytes]] = field(default_factory=list)
     #: Answers that promise nothing new of the disk, and those that wait for it.
     early: list[tuple[Waiting, Answer]] = field(default_factory=list)
     late: list[tuple[Waiting, Answer]] = field(default_factory=list)
@@ -124,6 +124,6 @@ class Turn:
 
     def forget_old_requests(self) -> None:
         """Recognise no more than the last requests of the subjobs that accepted some."""
-        for requests, _ in self.remembered:
+        for requests in self.remembered:
             while len(requests) > REQUESTS_KEPT:
                 del requests[next(iter(requests))]

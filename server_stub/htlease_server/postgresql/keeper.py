@@ -235,7 +235,7 @@ class SharedKeeper:
         self._found[key] = entry
         self.cache.put(key, entry)
 
-    def requests_of(self, entry: Entry) -> dict[str, bytes]:
+    def requests_of(self, entry: Entry, request_id: str) -> dict[str, bytes]:
         assert entry.requests is not None, "a turn did not read what it needs"
         return entry.requests
 

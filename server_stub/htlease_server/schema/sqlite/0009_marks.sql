@@ -1,0 +1,3 @@
+-- Changes no table. From here on a snapshot may be a pair: the state, and of each request that is
+-- recognised a mark, by which a new one is told from them without a look into the history. A server
+-- of before would not know how to read it.
