@@ -30,7 +30,7 @@ from htlease.attempt import Evidence, Place
 from htlease.lifecycle import decide
 from htlease.subjob import SubjobState, apply
 from htlease_server.cache import Entry
-from htlease_server.history import EVENT_NAMES, data_of, ids_in
+from htlease_server.history import EVENT_NAMES, data_of, ids_in, marks_with
 from htlease_server.sqlite import SqliteStore
 from htlease_server.store import HistoryRow, SubjobRow
 
@@ -63,23 +63,29 @@ class Template:
         if not is_held:
             commands.append(m.Cancel("generated"))
         state, self.history, self.ids, seq = SubjobState(), [], [f"s-{_NUMBER}"], 0
+        marks = b""
         for number, command in enumerate(commands):
             decision = decide(state, command, AT)
             assert isinstance(decision, m.Accepted), decision
             state = apply(state, decision.events, AT)
             digest: bytes | None = b"d" * 16
+            # The same for all subjobs, so that its mark is.
+            request_id = f"request-template-{number}"
+            marks = marks_with(marks, request_id)
             for event in decision.events:
                 seq += 1
                 self.history.append(
                     (
                         *(seq, AT, EVENT_NAMES[type(event)], getattr(event, "fence", None)),
-                        *("token:0123456789abcdef", f"request-{number}-{_NUMBER}", digest),
+                        *("token:0123456789abcdef", request_id, digest),
                         *(None, None, data_of(event)),
                     )
                 )
                 digest = None
                 self.ids += ids_in(event)
-        self.row = Entry(0, 0, state, seq, 0).row(f"s-{_NUMBER}", AT)
+        entry = Entry(0, 0, state, seq, 0)
+        entry.marks = marks
+        self.row = entry.row(f"s-{_NUMBER}", AT)
 
 
 def _numbered(value: Any, number: int) -> Any:

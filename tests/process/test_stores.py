@@ -17,6 +17,10 @@ from tests.process.store_command import (
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
 
+UNMARK = (
+    "UPDATE subjob SET snapshot ="
+    " CAST(substr(snapshot, 1, length(snapshot) - 4) || x'00000000' AS BLOB)"
+)
 UNLOCK = "DROP TRIGGER history_is_never_changed; UPDATE history SET data = replace(data, "
 
 
@@ -33,6 +37,7 @@ UNLOCK = "DROP TRIGGER history_is_never_changed; UPDATE history SET data = repla
         (UNLOCK + "'ep1', 'ep2')", "its history tells of another state"),
         ("DROP TRIGGER history_is_never_changed; UPDATE history SET data = '{'", "cannot be read"),
         ("UPDATE subjob SET workflow_id = 99", "1 subjobs have no workflow"),
+        (UNMARK, "a request that it accepted would not be recognised"),
     ],
 )
 def test_check_finds_what_was_tampered_with(own_server: ServerProcess, sql: str, says: str) -> None:

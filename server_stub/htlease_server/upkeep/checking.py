@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from htlease import messages as m
-from htlease.subjob import SubjobState, replace
-from htlease_server.history import event_from, fold, ids_in, state_from
+from htlease.subjob import REQUESTS_KEPT, SubjobState, replace
+from htlease_server.history import event_from, fold, ids_in, mark_of, snapshot_from
 from htlease_server.upkeep.whole import Life, Whole
 
 _DAMAGED = "the file is damaged: stop the server and restore a backup"
@@ -65,7 +65,7 @@ def _odd_in(life: Life, whole: Whole) -> Iterator[str]:
         yield f"its history has {len(history)} events with gaps; the last should be {row.seq}"
         return
     try:
-        stored = state_from(row.snapshot, row.deadline_at)
+        stored, marks = snapshot_from(row.snapshot, row.deadline_at)
         events = [event_from(event) for event in history]
         told = fold(history)
     except (msgspec.MsgspecError, AssertionError, KeyError) as problem:
@@ -82,6 +82,9 @@ def _odd_in(life: Life, whole: Whole) -> Iterator[str]:
     shown = (stored.status.value, stored.fence, stored.current_phase, stored.attempt_number)
     if shown != (row.status, row.fence, row.phase, row.attempt_number):
         yield "what lists show of it is not its state"
+    accepted = [event.request_id for event in history if event.digest is not None]
+    if marks is not None and any(mark_of(id) not in marks for id in accepted[-REQUESTS_KEPT:]):
+        yield "a request that it accepted would not be recognised"
     for id_text in {row.name, *(id_text for event in events for id_text in ids_in(event))}:
         if not whole.is_known_as(row.id, id_text):
             yield f"it cannot be found by {id_text}"
