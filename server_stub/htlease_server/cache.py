@@ -73,6 +73,9 @@ class SubjobCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: SubjobKey) -> bool:
+        return key in self._entries
+
     def get(self, key: SubjobKey) -> Entry | None:
         """Return a subjob's entry, or None when it is not in memory."""
         entry = self._entries.get(key)

@@ -10,6 +10,7 @@ import functools
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from time import perf_counter
 
 from htlease.attempt import SubjobKey
 from htlease.subjob import REQUESTS_KEPT
@@ -47,6 +48,8 @@ class ExclusiveKeeper:
         self.cache = SubjobCache(entries_max)
         self.fence_floor = store.fence_floor()
         self.going: set[SubjobKey] = set()
+        #: How long the last look-up took that a request had to wait for.
+        self.look_up_seconds = 0.0
         self._next_workflow_id, self._next_subjob_id = store.next_ids()
         self.book = WorkflowBook(self._reader.workflow, self._new_workflow_id)
         #: Row ID -> (deadline, ttl) of leases renewed since the last flush began, cached or not.
@@ -66,7 +69,9 @@ class ExclusiveKeeper:
     def entry(self, key: SubjobKey, now: float) -> Entry | None:
         entry = self.cache.get(key)
         if entry is None:
+            started = perf_counter()
             row = self._reader.subjob(key)
+            self.look_up_seconds = perf_counter() - started
             if row is None:
                 return None
             stored, marks = snapshot_from(row.snapshot, row.deadline_at)

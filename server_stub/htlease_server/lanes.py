@@ -32,26 +32,51 @@ class Lanes:
         self._writes_max = writes_max
         #: Kind of request -> how many found its lane full.
         self.refused = {"renewals": 0, "writes": 0, "newcomers": 0}
+        #: Kind of request -> how many will come later and have their room already.
+        self._aside = {"renewals": 0, "writes": 0, "newcomers": 0}
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """How many requests wait for their turn."""
         return len(self._renewals) + len(self._writes) + len(self._newcomers)
+
+    @property
+    def aside(self) -> int:
+        """How many requests stand aside."""
+        return sum(self._aside.values())
 
     def add(self, waiting: Waiting) -> None:
         """Queue a request; raises QueueFull."""
+        kind, lane, most = self._lane_of(waiting)
+        self._check(kind, lane, most)
+        lane.append(waiting)
+
+    def set_aside(self, waiting: Waiting) -> None:
+        """Keep room for a request that cannot be decided yet; raises QueueFull."""
+        kind, lane, most = self._lane_of(waiting)
+        self._check(kind, lane, most)
+        self._aside[kind] += 1
+
+    def take_back(self, waiting: Waiting) -> None:
+        """Queue a request that stood aside."""
+        kind, lane, _ = self._lane_of(waiting)
+        self._aside[kind] -= 1
+        lane.append(waiting)
+
+    def _lane_of(self, waiting: Waiting) -> tuple[str, deque[Waiting], int]:
         sent = waiting.sent
         command = sent.command if isinstance(sent, Sent) else None
         if isinstance(command, m.Renew):
-            kind, lane, most = "renewals", self._renewals, self._renewals_max
-        elif command is None or isinstance(command, _NEWCOMERS):
-            kind, lane, most = "newcomers", self._newcomers, self._writes_max
-        else:
-            kind, lane, most = "writes", self._writes, self._writes_max
-        if len(lane) >= most:
+            return "renewals", self._renewals, self._renewals_max
+        if command is None or isinstance(command, _NEWCOMERS):
+            return "newcomers", self._newcomers, self._writes_max
+        return "writes", self._writes, self._writes_max
+
+    def _check(self, kind: str, lane: deque[Waiting], most: int) -> None:
+        count = len(lane) + self._aside[kind]
+        if count >= most:
             self.refused[kind] += 1
-            raise QueueFull(f"{len(lane)} requests are waiting already")
-        lane.append(waiting)
+            raise QueueFull(f"{count} requests are waiting already")
 
     def next(self, most: int) -> Iterator[Waiting]:
         """Yield the requests whose turn it is, the most urgent first."""

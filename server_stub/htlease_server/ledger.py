@@ -54,7 +54,7 @@ class Ledger(ABC):
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return self._lanes.waiting
+        return self._lanes.waiting + self._lanes.aside
 
     @property
     def refused(self) -> Mapping[str, int]:

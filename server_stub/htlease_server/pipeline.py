@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from htlease_server.ahead import SLOW_SECONDS, Ahead
 from htlease_server.deciding import take
 from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.lanes import Lanes
@@ -27,9 +28,15 @@ class Pipeline(Ledger):
     keeper: ExclusiveKeeper
 
     def __init__(
-        self, keeper: ExclusiveKeeper, clock: Callable[[], float], lanes: Lanes, writer: Writer
+        self,
+        keeper: ExclusiveKeeper,
+        clock: Callable[[], float],
+        lanes: Lanes,
+        writer: Writer,
+        ahead: Ahead | None = None,
     ) -> None:
         super().__init__(keeper, clock, lanes)
+        self._ahead = ahead or Ahead(keeper.reader)
         self._clock = clock
         self._writer = writer
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -46,6 +53,7 @@ class Pipeline(Ledger):
     def stop(self) -> None:
         # The loop has ended, so whatever it would do is done here.
         self._is_stopping = True
+        self._take_back(self._ahead.close())
         if self._loop is not None:
             while self._written or self._lanes.waiting or self._open.late:
                 if self._written:
@@ -67,9 +75,23 @@ class Pipeline(Ledger):
         if not self._writer.is_alive:
             # What it did last is not known, so nothing is answered from memory either.
             raise QueueFull("the process that writes the store has ended")
+        key = waiting.key
+        if key is not None and (
+            key in self._ahead
+            or (self._ahead.is_worth_it(waiting) and key not in self.keeper.cache)
+        ):
+            assert self._loop is not None
+            self._lanes.set_aside(waiting)
+            self._ahead.stand_aside(waiting, self._loop, self._take_back)
+            return
         self._lanes.add(waiting)
         # Once all requests that have arrived by now are in the queue, so that the most urgent of
         # them come first.
+        self._come_back()
+
+    def _take_back(self, requests: Iterable[Waiting]) -> None:
+        for waiting in requests:
+            self._lanes.take_back(waiting)
         self._come_back()
 
     def _take_turn(self) -> None:
@@ -91,6 +113,9 @@ class Pipeline(Ledger):
         turn.now = self._clock()
         for waiting in self._lanes.next(BATCH_MAX - len(turn.late)):
             take(turn, self.keeper, waiting)
+            if self.keeper.look_up_seconds > SLOW_SECONDS:
+                self.keeper.look_up_seconds = 0.0
+                self._ahead.was_slow(waiting)
         early, turn.early = turn.early, []
         give(early)
         self.keeper.cache.shrink()

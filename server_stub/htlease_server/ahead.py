@@ -1,0 +1,128 @@
+"""Reads subjobs beside the event loop that nobody has touched for long, where the disk is slow.
+
+A subjob that is not in memory lies on four pages or five. On a quick disk the event loop reads them
+in less time than it takes to wake a thread; on a slow one everybody else would wait meanwhile. So
+once a look-up has been slow, requests for subjobs that are not in memory stand aside for a while,
+until a thread has read what they are about. Then they are decided as ever, and the look-up finds
+it in the memory of the kernel: whatever has changed in between, it sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from resource import RUSAGE_THREAD, getrusage
+from time import monotonic
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.subjob import REQUESTS_KEPT
+from htlease_server.deciding import is_bare_renewal
+from htlease_server.history import snapshot_from
+from htlease_server.store import Reader
+from htlease_server.turn import Waiting
+
+#: A look-up that has taken longer, and has read from the disk, was slow.
+SLOW_SECONDS = 0.002
+#: For so long after a slow look-up requests of its kind stand aside.
+ASIDE_SECONDS = 10.0
+#: Disks answer several reads at once sooner than one after the other.
+_THREADS = 4
+
+
+def blocks_read() -> int:
+    """Return how much this thread has had to read from a disk."""
+    return getrusage(RUSAGE_THREAD).ru_inblock
+
+
+class Ahead:
+    """Requests that stand aside; for the event loop's thread."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Reader],
+        now: Callable[[], float] = monotonic,
+        blocks: Callable[[], int] = blocks_read,
+    ) -> None:
+        self._connect = connect
+        self._now = now
+        self._blocks = blocks
+        self._blocks_before = 0
+        #: Whether it is for bare renewals -> until when they stand aside. They are many, and what
+        #: they are about is mostly at hand, whatever others find.
+        self._slow_until = {True: 0.0, False: 0.0}
+        self._pool = ThreadPoolExecutor(_THREADS, "htlease-ahead")
+        self._local = threading.local()
+        self._readers: list[Reader] = []
+        #: In the order of their arrival.
+        self._aside: dict[SubjobKey, list[Waiting]] = {}
+
+    def __contains__(self, key: SubjobKey) -> bool:
+        return key in self._aside
+
+    def was_slow(self, waiting: Waiting) -> None:
+        """Take note that a look-up took SLOW_SECONDS in the event loop, whatever the reason."""
+        before, self._blocks_before = self._blocks_before, self._blocks()
+        if self._blocks_before != before:
+            self._slow_until[is_bare_renewal(waiting)] = self._now() + ASIDE_SECONDS
+
+    def is_worth_it(self, waiting: Waiting) -> bool:
+        """Tell whether a look-up for this request is to be feared."""
+        slow_until = self._slow_until[is_bare_renewal(waiting)]
+        return slow_until > 0.0 and self._now() < slow_until
+
+    def stand_aside(
+        self,
+        waiting: Waiting,
+        loop: asyncio.AbstractEventLoop,
+        back: Callable[[list[Waiting]], None],
+    ) -> None:
+        """Have a subjob read, then give `back` all requests for it that came meanwhile."""
+        key = waiting.key
+        assert key is not None
+        others = self._aside.get(key)
+        if others is not None:
+            others.append(waiting)
+            return
+        self._aside[key] = [waiting]
+
+        def has_been_read() -> None:
+            if key in self._aside:
+                back(self._aside.pop(key))
+
+        def in_thread() -> None:
+            try:
+                self._read(key, getattr(waiting.sent, "command", None))
+            finally:  # what is wrong with the store the event loop will find out
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(has_been_read)
+
+        self._pool.submit(in_thread)
+
+    def close(self) -> list[Waiting]:
+        """Let go of the store and return whoever still stands aside, when the loop has ended."""
+        self._pool.shutdown(cancel_futures=True)
+        for reader in self._readers:
+            reader.close()
+        left = [waiting for requests in self._aside.values() for waiting in requests]
+        self._aside = {}
+        return left
+
+    def _read(self, key: SubjobKey, command: object) -> None:
+        reader = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._connect()
+            self._readers.append(reader)
+        row = reader.subjob(key)
+        if row is None:
+            return
+        if snapshot_from(row.snapshot, row.deadline_at)[1] is None:
+            reader.requests(row.id, REQUESTS_KEPT)
+        if isinstance(command, m.Acquire):
+            # What the writer will need, whose transaction other writes wait for.
+            reader.history(row.id, row.seq - 1, 1)
+            if command.global_job_id is not None:
+                reader.subjobs_known_as(command.global_job_id, 1)
