@@ -20,6 +20,7 @@ from time import monotonic
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.subjob import REQUESTS_KEPT
+from htlease_server.cache import SubjobCache
 from htlease_server.deciding import is_bare_renewal
 from htlease_server.history import snapshot_from
 from htlease_server.store import Reader
@@ -57,22 +58,28 @@ class Ahead:
         self._pool = ThreadPoolExecutor(_THREADS, "htlease-ahead")
         self._local = threading.local()
         self._readers: list[Reader] = []
+        #: Whether anybody stands aside, or should.
+        self.is_awake = False
         #: In the order of their arrival.
         self._aside: dict[SubjobKey, list[Waiting]] = {}
-
-    def __contains__(self, key: SubjobKey) -> bool:
-        return key in self._aside
 
     def was_slow(self, waiting: Waiting) -> None:
         """Take note that a look-up took SLOW_SECONDS in the event loop, whatever the reason."""
         before, self._blocks_before = self._blocks_before, self._blocks()
         if self._blocks_before != before:
             self._slow_until[is_bare_renewal(waiting)] = self._now() + ASIDE_SECONDS
+            self.is_awake = True
 
-    def is_worth_it(self, waiting: Waiting) -> bool:
-        """Tell whether a look-up for this request is to be feared."""
-        slow_until = self._slow_until[is_bare_renewal(waiting)]
-        return slow_until > 0.0 and self._now() < slow_until
+    def is_for(self, waiting: Waiting, cache: SubjobCache) -> bool:
+        """Tell whether a request has to wait for the disk, or for one that does."""
+        key, now = waiting.key, self._now()
+        if not self._aside and now >= max(self._slow_until.values()):
+            self.is_awake = False
+            return False
+        if key is None:
+            return False
+        is_slow = now < self._slow_until[is_bare_renewal(waiting)]
+        return key in self._aside or (is_slow and key not in cache)
 
     def stand_aside(
         self,

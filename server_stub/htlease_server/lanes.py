@@ -48,13 +48,15 @@ class Lanes:
     def add(self, waiting: Waiting) -> None:
         """Queue a request; raises QueueFull."""
         kind, lane, most = self._lane_of(waiting)
-        self._check(kind, lane, most)
+        if len(lane) + self._aside[kind] >= most:
+            raise self._full(kind, most)
         lane.append(waiting)
 
     def set_aside(self, waiting: Waiting) -> None:
         """Keep room for a request that cannot be decided yet; raises QueueFull."""
         kind, lane, most = self._lane_of(waiting)
-        self._check(kind, lane, most)
+        if len(lane) + self._aside[kind] >= most:
+            raise self._full(kind, most)
         self._aside[kind] += 1
 
     def take_back(self, waiting: Waiting) -> None:
@@ -72,11 +74,9 @@ class Lanes:
             return "newcomers", self._newcomers, self._writes_max
         return "writes", self._writes, self._writes_max
 
-    def _check(self, kind: str, lane: deque[Waiting], most: int) -> None:
-        count = len(lane) + self._aside[kind]
-        if count >= most:
-            self.refused[kind] += 1
-            raise QueueFull(f"{count} requests are waiting already")
+    def _full(self, kind: str, most: int) -> QueueFull:
+        self.refused[kind] += 1
+        return QueueFull(f"{most} requests are waiting already")
 
     def next(self, most: int) -> Iterator[Waiting]:
         """Yield the requests whose turn it is, the most urgent first."""

@@ -75,11 +75,7 @@ class Pipeline(Ledger):
         if not self._writer.is_alive:
             # What it did last is not known, so nothing is answered from memory either.
             raise QueueFull("the process that writes the store has ended")
-        key = waiting.key
-        if key is not None and (
-            key in self._ahead
-            or (self._ahead.is_worth_it(waiting) and key not in self.keeper.cache)
-        ):
+        if self._ahead.is_awake and self._ahead.is_for(waiting, self.keeper.cache):
             assert self._loop is not None
             self._lanes.set_aside(waiting)
             self._ahead.stand_aside(waiting, self._loop, self._take_back)
