@@ -2,7 +2,7 @@
 
 A subjob that is not in memory lies on four pages or five. On a quick disk the event loop reads them
 in less time than it takes to wake a thread; on a slow one everybody else would wait meanwhile. So
-once a look-up has been slow, requests for subjobs that are not in memory stand aside for a while,
+once look-ups have been slow, requests for subjobs that are not in memory stand aside for a while,
 until a thread has read what they are about. Then they are decided as ever, and the look-up finds
 it in the memory of the kernel: whatever has changed in between, it sees.
 """
@@ -26,9 +26,10 @@ from htlease_server.history import snapshot_from
 from htlease_server.store import Reader
 from htlease_server.turn import Waiting
 
-#: A look-up that has taken longer, and has read from the disk, was slow.
-SLOW_SECONDS = 0.002
-#: For so long after a slow look-up requests of its kind stand aside.
+#: Look-ups are slow that take longer on an average of so many, and read from the disk.
+SLOW_SECONDS = 0.0015
+_AVERAGE_OF = 16
+#: For so long after that requests of their kind stand aside.
 ASIDE_SECONDS = 10.0
 #: Disks answer several reads at once sooner than one after the other.
 _THREADS = 4
@@ -52,8 +53,9 @@ class Ahead:
         self._now = now
         self._blocks = blocks
         self._blocks_before = 0
-        #: Whether it is for bare renewals -> until when they stand aside. They are many, and what
-        #: they are about is mostly at hand, whatever others find.
+        #: Whether it is of bare renewals -> how long look-ups take, and until when these requests
+        #: stand aside. They are many, and what they are about is mostly at hand.
+        self._average = {True: 0.0, False: 0.0}
         self._slow_until = {True: 0.0, False: 0.0}
         self._pool = ThreadPoolExecutor(_THREADS, "htlease-ahead")
         self._local = threading.local()
@@ -63,12 +65,16 @@ class Ahead:
         #: In the order of their arrival.
         self._aside: dict[SubjobKey, list[Waiting]] = {}
 
-    def was_slow(self, waiting: Waiting) -> None:
-        """Take note that a look-up took SLOW_SECONDS in the event loop, whatever the reason."""
-        before, self._blocks_before = self._blocks_before, self._blocks()
-        if self._blocks_before != before:
-            self._slow_until[is_bare_renewal(waiting)] = self._now() + ASIDE_SECONDS
-            self.is_awake = True
+    def looked_up(self, waiting: Waiting, seconds: float) -> None:
+        """Take note of how long the event loop has looked for a subjob that there is."""
+        kind = is_bare_renewal(waiting)
+        self._average[kind] += (seconds - self._average[kind]) / _AVERAGE_OF
+        if self._average[kind] > SLOW_SECONDS:
+            # It may also have been the processor, that others had.
+            before, self._blocks_before = self._blocks_before, self._blocks()
+            if self._blocks_before != before:
+                self._slow_until[kind] = self._now() + ASIDE_SECONDS
+                self.is_awake = True
 
     def is_for(self, waiting: Waiting, cache: SubjobCache) -> bool:
         """Tell whether a request has to wait for the disk, or for one that does."""
@@ -129,7 +135,7 @@ class Ahead:
         if snapshot_from(row.snapshot, row.deadline_at)[1] is None:
             reader.requests(row.id, REQUESTS_KEPT)
         if isinstance(command, m.Acquire):
-            # What the writer will need, whose transaction other writes wait for.
-            reader.history(row.id, row.seq - 1, 1)
+            # Where the writer will insert, whose transaction other writes wait for.
+            reader.history(row.id, row.seq, 1)
             if command.global_job_id is not None:
                 reader.subjobs_known_as(command.global_job_id, 1)

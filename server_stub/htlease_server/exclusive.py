@@ -48,7 +48,7 @@ class ExclusiveKeeper:
         self.cache = SubjobCache(entries_max)
         self.fence_floor = store.fence_floor()
         self.going: set[SubjobKey] = set()
-        #: How long the last look-up took that a request had to wait for.
+        #: How long the request that is being decided had to wait for the store; 0 if it had not.
         self.look_up_seconds = 0.0
         self._next_workflow_id, self._next_subjob_id = store.next_ids()
         self.book = WorkflowBook(self._reader.workflow, self._new_workflow_id)
@@ -71,9 +71,9 @@ class ExclusiveKeeper:
         if entry is None:
             started = perf_counter()
             row = self._reader.subjob(key)
-            self.look_up_seconds = perf_counter() - started
             if row is None:
                 return None
+            self.look_up_seconds = perf_counter() - started
             stored, marks = snapshot_from(row.snapshot, row.deadline_at)
             state = self.uptime.correct(stored, now)
             renewed = self._unflushed.get(row.id) or self._flushing.get(row.id)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from htlease_server.ahead import SLOW_SECONDS, Ahead
+from htlease_server.ahead import Ahead
 from htlease_server.deciding import take
 from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.lanes import Lanes
@@ -109,9 +109,9 @@ class Pipeline(Ledger):
         turn.now = self._clock()
         for waiting in self._lanes.next(BATCH_MAX - len(turn.late)):
             take(turn, self.keeper, waiting)
-            if self.keeper.look_up_seconds > SLOW_SECONDS:
+            if self.keeper.look_up_seconds:
+                self._ahead.looked_up(waiting, self.keeper.look_up_seconds)
                 self.keeper.look_up_seconds = 0.0
-                self._ahead.was_slow(waiting)
         early, turn.early = turn.early, []
         give(early)
         self.keeper.cache.shrink()

@@ -13,7 +13,7 @@ from tests.contract.stores import SqliteKind, WriterAtOnce
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server import pipeline
+from htlease_server import ahead as module
 from htlease_server.ahead import ASIDE_SECONDS, Ahead
 from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.lanes import Lanes
@@ -71,7 +71,7 @@ def disk() -> SlowKind:
 @pytest.fixture
 def drill(disk: SlowKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drill]:
     """A server that has just started over three subjobs, to which every look-up is slow."""
-    monkeypatch.setattr(pipeline, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.0)
     drill = Drill(disk, tmp_path, SlowDisk)
     for key in (COLD, FIRST, OTHER):
         drill.acquire(key)
