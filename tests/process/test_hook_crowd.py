@@ -44,12 +44,15 @@ def test_a_thousand_calls_keep_their_limits_and_leave_nothing(
             ]
 
         with ThreadPoolExecutor(8) as pool:
-            calls = [call for calls in pool.map(life, range(250)) for call in calls]
+            lives = list(pool.map(life, range(250)))
+        calls = [call for one in lives for call in one]
         good = [f"calls/s{number}" for number in range(250) if kinds[number] == "good"]
     assert len(calls) == 1000
     assert {called.status for _, called in calls} == {0}
     most = {"prepare": 0.5 + 1 + 2, "update": 1 + 10 + 5, "exit": 1 + 2}
-    busy_seconds = 2.0  # what a machine with eight calls on two cores adds
+    # What the machine adds, which is the same for those that have nothing to wait for.
+    healthy = [one for one, kind in zip(lives, kinds, strict=True) if kind == "good"]
+    busy_seconds = 2 * max(called.seconds for one in healthy for _, called in one)
     late = [(name, called) for name, called in calls if called.seconds > most[name] + busy_seconds]
     assert not late
     assert marked(mark) == []
