@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from htlease_admin.tables import duration_text
 
@@ -66,27 +67,38 @@ def address_check(url: str, host: str) -> Check:
     return Check("server address", OK, f"{url} is not limited to this machine")
 
 
-def token_check(source: str | None, refusal: str | None, workflow: str | None) -> Check:
-    """Judge the credential; `workflow` is what it is limited to."""
+class Reach(Enum):
+    """How far a token reaches."""
+
+    ALL = "every workflow"
+    #: Of a submitter, or of others whose workflows were named.
+    SOME = "workflows of its own"
+    #: Of a workflow or a job.
+    ONE = "one workflow"
+
+
+def token_check(source: str | None, refusal: str | None, reach: Reach) -> Check:
+    """Judge the credential."""
     if refusal is not None:
         found = f"the token in {source} is refused" if source else "no token was found"
         return Check(
             "token",
             PROBLEM,
             f"{found}: {refusal}",
-            "name the admin token with --admin-token-file; `htlease serve` prints where it is",
+            "name the file of yours with BEARER_TOKEN_FILE; who runs the server makes one with"
+            " `htlease token mint --role submitter --name YOU` and its admin token",
         )
-    if workflow is not None:
+    if reach is Reach.ONE:
         return Check(
             "token",
             WARNING,
-            f"{source} holds a token for {workflow} only",
-            "where it does not reach, use a submitter's or the admin token (--admin-token-file)",
+            f"{source} holds a token for {reach.value} only",
+            "to make workflows, use a submitter's (`htlease token mint --role submitter`)",
         )
     return Check(
         "token",
         OK,
-        f"the token in {source} reaches every workflow" if source else "the server asks for none",
+        f"the token in {source} reaches {reach.value}" if source else "the server asks for none",
     )
 
 

@@ -22,6 +22,7 @@ from htlease_admin.checks import (
     PROBLEM,
     WARNING,
     Check,
+    Reach,
     address_check,
     clock_check,
     knob_checks,
@@ -113,18 +114,16 @@ def _token_checks(connection: Connection, server: LeaseServer) -> Iterator[Check
         asked_at = time.time()
         minted = server.mint_token(_NOBODY, _NOBODY, _PROBE_TTL_SECONDS)
     except Refused as refused:
-        is_job_token = refused.code == "forbidden"
-        is_open = refused.code == "invalid"  # a server without authentication mints none
-        yield token_check(
-            source,
-            None if is_job_token or is_open else refused.detail,
-            "some workflows" if is_job_token else None,
-        )
+        if refused.code == "forbidden":
+            yield token_check(source, None, Reach.SOME if server.may_list() else Reach.ONE)
+        else:
+            is_open = refused.code == "invalid"  # a server without authentication mints none
+            yield token_check(source, None if is_open else refused.detail, Reach.ALL)
         return
     except ServerUnavailable as error:
         yield Check("token", PROBLEM, str(error), "see whether the server still runs")
         return
-    yield token_check(source, None, None)
+    yield token_check(source, None, Reach.ALL)
     expires_at = datetime.datetime.fromisoformat(minted["expires_at"].replace("Z", "+00:00"))
     yield clock_check(asked_at - (expires_at.timestamp() - _PROBE_TTL_SECONDS))
 

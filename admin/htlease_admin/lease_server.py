@@ -49,6 +49,16 @@ class LeaseServer:
         """Return every workflow in short: {"workflows": [...]}."""
         return self._all_pages(f"/{protocol.VERSION}/workflows", "workflows", "cursor")
 
+    def may_list(self) -> bool:
+        """Tell whether the token is for more than one workflow."""
+        try:
+            self._send("GET", f"/{protocol.VERSION}/workflows?limit=1", "workflows")
+        except Refused as refused:
+            if refused.code != "forbidden":
+                raise
+            return False
+        return True
+
     def workflow(self, name: str) -> Document:
         """Return one workflow with all its subjobs in short."""
         return self._all_pages(protocol.workflow_path(name), "subjobs", "cursor")

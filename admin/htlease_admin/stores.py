@@ -146,7 +146,7 @@ def check(url: str | None, quick: bool) -> None:
                 click.echo(f"{finding.where}: {finding.what}; {finding.advice}")
         click.echo(
             f"{whole.name}: {checked.workflows} workflows, {checked.subjobs} subjobs,"
-            f" {checked.events} events looked at"
+            f" {checked.events} events looked at, {found or 'nothing'} wrong"
         )
     if found:
         raise CheckFailed(f"{found} things are wrong with this store")

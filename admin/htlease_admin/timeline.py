@@ -211,7 +211,7 @@ def closing_reason(event: Event) -> str:
     by = {
         "last-phase": "its last phase is once and complete",
         "committed": "the outputs came back",
-        "settled": "somebody on the access point settled it",
+        "settled": "it was settled on the access point",
         "walltime": "its plan says so of a job that has had its time",
         "cancelled": "it was cancelled",
         "state": "a final state was entered",

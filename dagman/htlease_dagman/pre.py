@@ -39,10 +39,14 @@ def pre(script: Script) -> int:
             return 0
         script.say("complete already: skipped")
         return SKIP
+    why = "PRE is done"
     try:
         return _act(script, lease)
+    except Later as later:
+        why = f"PRE will be called again: {later}"
+        raise
     finally:
-        script.abandon(lease, "PRE is done")
+        script.abandon(lease, why)
 
 
 def _enroll(script: Script) -> int:

@@ -21,15 +21,17 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from htlease import protocol
 from htlease.attempt import SubjobKey
 from htlease.calls import Clock, send
 from htlease.client import LeaseClient
-from htlease.errors import HTLeaseError, Refused, ServerUnavailable
+from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
 from htlease.transport import HttpTransport
 from htlease_dagman.transfers.engine import Engine
 from htlease_dagman.transfers.holding import acquire_command
+from htlease_dagman.transfers.record import read_record
 from htlease_dagman.transfers.service import open_backend
 from htlease_dagman.transfers.settings import (
     WorkflowSettings,
@@ -86,8 +88,14 @@ def watch(
 ) -> int:
     """Watch the transfer of a node; raises BadConfig, or Refused for a token that is no good.
 
-    `is_asked`: a person wants to know how it stands, so that it is looked at once.
+    `is_asked`: a person wants to know how it stands, so that it is looked at once. Raises BadConfig
+    then where there is nothing to look at: a watcher's first step would submit it.
     """
+    if is_asked and node not in settings.adopted and not _has_begun(settings, node):
+        raise BadConfig(
+            f"{settings.workflow}/{node} has not been given to the transfer service yet; its DAG"
+            " does that"
+        )
     is_told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: is_told.set())
 
@@ -128,17 +136,31 @@ def clean_up_needed(settings: WorkflowSettings, dag_status: str) -> int:
         return NOT_NEEDED
     if dag_status != _DAG_NODE_FAILED:
         return ELSEWHERE
-    path = protocol.subjob_path(SubjobKey(settings.workflow, STAGE_IN))
     try:
-        document, _ = send(_transport(settings), Clock(), "GET", path, None, 0.0)
+        document = _document(settings, STAGE_IN)
     except ServerUnavailable as error:
         say(f"the lease server does not answer ({error}); asked again later")
         return LATER
+    return 0 if document and document["outcome"] == "failed" else ELSEWHERE
+
+
+def _has_begun(settings: WorkflowSettings, node: str) -> bool:
+    document = _document(settings, node)
+    if not document:
+        return False
+    record = read_record(document["details"])
+    return record.is_asked or record.external_id is not None or document["outcome"] is not None
+
+
+def _document(settings: WorkflowSettings, node: str) -> dict[str, Any]:
+    """Return what is on record of a node, empty where nothing is."""
+    path = protocol.subjob_path(SubjobKey(settings.workflow, node))
+    try:
+        return send(_transport(settings), Clock(), "GET", path, None, 0.0)[0]
     except Refused as refused:
         if refused.code != "unknown-subjob":
             raise
-        return ELSEWHERE
-    return 0 if document["outcome"] == "failed" else ELSEWHERE
+        return {}
 
 
 def say(text: str) -> None:

@@ -74,8 +74,8 @@ class SqliteStore(SqliteReader):
             belong_with(fd, path.parent)
         except OSError as problem:
             raise BadConfig(
-                f"store {path} cannot be written: {problem.strerror}; make its directory writable,"
-                " or name another store with --store"
+                f"store {path} cannot be written: {problem.strerror}; make its directory, writable"
+                " for you, or name another store with --store"
             ) from problem
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -87,8 +87,12 @@ def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_pa
     wrong.write_text("not-the-token-at-all\n")
     assert checks(1, "--admin-token-file", wrong)["token"]["verdict"] == "problem"
     minted = lab.ok("token", "mint", "--workflow", "w").strip()
-    job_token = checks(0, more={"BEARER_TOKEN": minted, "XDG_STATE_HOME": str(tmp_path)})
-    assert "a token for some workflows only" in job_token["token"]["finding"]
+    others = {"XDG_STATE_HOME": str(tmp_path)}
+    job_token = checks(0, more={"BEARER_TOKEN": minted, **others})
+    assert "a token for one workflow only" in job_token["token"]["finding"]
+    minted = lab.ok("token", "mint", "--role", "submitter", "--name", "ann").strip()
+    found = checks(0, more={"BEARER_TOKEN": minted, **others})
+    assert found["token"]["verdict"] == "ok" and "of its own" in found["token"]["finding"]
     broken = tmp_path / "htlease-ep.pyz"
     broken.write_text("raise SystemExit(1)\n")
     assert checks(1, "--pyz", broken)["wrapper"]["verdict"] == "problem"

@@ -11,7 +11,7 @@ from tests.process.staging import Bench
 from tests.serving import ServerProcess
 
 OUT = "stage-out"
-DONE, FAILED, LATER = 0, 1, 75
+DONE, FAILED, LATER, NOTHING_YET = 0, 1, 75, 78
 LEFT_ALONE = """
 [stage-out]
 from = "scratch"
@@ -60,6 +60,12 @@ def test_its_node_is_done_when_the_service_has_it_and_the_subjob_is_not(bench: B
     assert '"state":"submitted"' in document["details"]
     workflow = key_of(bench).partition("/")[0]
     assert bench.server.ask("GET", f"workflows/{workflow}")["state"] != "complete"
+
+
+def test_a_look_submits_nothing(bench: Bench) -> None:
+    status, said = check(bench)
+    assert status == NOTHING_YET and "has not been given to the transfer service" in said
+    assert bench.counts()["submit"] == 0
 
 
 def test_a_look_completes_it_once_the_transfer_is_over(bench: Bench) -> None:

@@ -81,7 +81,10 @@ def _leave(refused: Refused, token_found_at: str | None) -> Leave:
         return Leave(SUPERSEDED, f"the payload was not started: {refused.detail}")
     if refused.code in ("unauthorized", "forbidden"):
         token = f"the token found in {token_found_at}" if token_found_at else "a call without token"
-        why = f"the server refuses {token} ({refused.code}: {refused.detail})"
+        why = (
+            f"the server refuses {token} ({refused.code}: {refused.detail}); the job needs one of"
+            " its workflow as htlease.token among its input files: `htlease token mint`"
+        )
     else:
         why = f"the server refuses the request: {refused}"
     return NoLease(BAD_CONFIG, why, why)

@@ -141,7 +141,9 @@ def _waiting(subjob: Document, status: str, job: Mapping[str, Plain]) -> str:
         return "its job runs, but has no lease yet"
     if last is not None and last["end"] == "abandoned":
         return f"attempt {last['attempt_number']}: {last['reason'] or 'gave the lease up'}"
-    return "no attempt has begun"
+    latest = attempts[-1] if attempts else None
+    told = latest["reason"] if latest is not None and latest["kind"] == "pre" else None
+    return "no attempt has begun" + (f"; {told}" if told else "")
 
 
 def _hold(subjob: Document, job: Mapping[str, Plain]) -> dict[str, Any] | None:

@@ -115,7 +115,7 @@ _node = click.option("--node", type=click.Choice(STAGES), default=STAGE_OUT, sho
 def check(path: Path, node: str) -> None:
     """Look how a transfer stands that nobody waits for; it is complete once this has seen its end.
 
-    Exit code 0 when it is done, 75 when it goes on, 1 when it has failed.
+    Exit code 0 when it is done, 75 when it goes on, 1 when it has failed, 78 when it has not begun.
     """
     file = read_staging_file(path)
     settings = read_settings(settings_path(path))

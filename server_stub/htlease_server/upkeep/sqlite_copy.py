@@ -54,6 +54,8 @@ def restore(backup: Path, path: Path) -> tuple[int, int]:
     What was there is kept as `PATH.before-restore`. Returns the new fence floor and how many leases
     were ended. Raises BadConfig; a server must not run.
     """
+    if not backup.exists():
+        raise BadConfig(f"backup {backup} does not exist; name a file of `htlease store backup`")
     SqliteWhole(backup).close()
     lock = SqliteStore.lock(path)
     try:

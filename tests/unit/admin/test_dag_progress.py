@@ -141,7 +141,7 @@ HOLD = {"by": "user", "reason": "disk full", "code": 1, "subcode": 0}
         (
             {"outcome": "failed", "closing": {"by": "settled", "reason": "exit 5"}},
             "failed",
-            "failed, somebody on the access point settled it: exit 5",
+            "failed, it was settled on the access point: exit 5",
         ),
         ({"job_hold": HOLD}, "held", "held by its user: disk full (hold code 1.0)"),
         (
@@ -180,6 +180,16 @@ HOLD = {"by": "user", "reason": "disk full", "code": 1, "subcode": 0}
             "its job was removed; submit the DAG again to go on",
         ),
         ({"status": "waiting", "attempts": []}, "waiting", "no attempt has begun"),
+        (
+            {
+                "status": "abandoned",
+                "attempts": [
+                    {"kind": "pre", "end": "abandoned", "reason": "PRE will be called again: why"}
+                ],
+            },
+            "waiting",
+            "no attempt has begun; PRE will be called again: why",
+        ),
     ],
 )
 def test_why_a_node_is_where_it_is(changes: dict[str, Any], standing: str, why: str) -> None:

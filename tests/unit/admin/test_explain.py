@@ -161,7 +161,7 @@ def test_a_new_submission_of_a_failed_subjob_is_told_as_one(world: Recorder) -> 
     world.grant("a", 1)
     world.write("a", m.Settle, "failed", "bad input")
     world.grant("b", 1, gjid="ap1#43.0#1795229999")
-    assert "somebody on the access point settled it: bad input." in told(world, "1")
+    assert "it was settled on the access point: bad input." in told(world, "1")
     assert "because it is a new submission of a subjob that had failed" in told(world, "2")
 
 
