@@ -39,8 +39,12 @@ def lower(server: LeaseServer, name: str, reason: str) -> None:
 @pass_server
 def raise_(server: LeaseServer, name: str, reason: str | None) -> None:
     """Let the phases that need NAME be entered again; who waits for it goes on by itself."""
+    was_down = any(one["name"] == name and not one["is_up"] for one in server.flags()["flags"])
     server.put_flag(name, True, reason)
-    click.echo(f"{name} is up; what waited for it goes on within half a minute.")
+    if was_down:
+        click.echo(f"{name} is up; what waited for it goes on within half a minute.")
+    else:
+        click.echo(f"{name} was up already; `htlease flag list` shows what is down.")
 
 
 @flag.command("list")

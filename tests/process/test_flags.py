@@ -101,6 +101,7 @@ def test_the_flag_commands_say_what_is_down_and_why(own_server: ServerProcess) -
     assert "hpss is down" in htlease(own_server, "flag", "lower", "hpss", "--reason", "tape robot")
     listed = htlease(own_server, "flag", "list").splitlines()
     assert listed[1].split()[:2] == ["hpss", "down"] and listed[1].endswith("tape robot")
+    assert "hpsss was up already" in htlease(own_server, "flag", "raise", "hpsss")
     assert "hpss is up" in htlease(own_server, "flag", "raise", "hpss")
     assert json.loads(htlease(own_server, "flag", "list", "--json"))["flags"][0]["is_up"] is True
     assert "'no good'" in htlease(own_server, "flag", "lower", "no good", "--reason", "x", status=2)
