@@ -236,6 +236,19 @@ class Dag:
         for process in self.dagman():
             process.send(signal.SIGKILL)
 
+    def kill_schedd(self) -> None:
+        """SIGKILL the schedd, and with it at once DAGMan and its scripts.
+
+        The master kills what a dead schedd leaves one by one, in any order. Whoever outlives its
+        child by a moment takes that for a failure of the child's, and puts it on record: our POST
+        script of the user's, DAGMan of ours.
+        """
+        for process in self.dagman():
+            process.send(signal.SIGSTOP)
+            for one in self.lab.pool.family(process):
+                one.send(signal.SIGSTOP)
+        self.lab.pool.kill_schedd()
+
     def dagman(self) -> list[Process]:
         return [
             p

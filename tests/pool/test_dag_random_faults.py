@@ -86,7 +86,7 @@ class Faults:
         self.dag.kill_dagman()
 
     def kill_schedd(self) -> None:
-        self.lab.pool.kill_schedd()
+        self.dag.kill_schedd()
 
     def kill_server(self) -> None:
         self.lab.server.stop(signal.SIGKILL)

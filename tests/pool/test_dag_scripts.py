@@ -61,11 +61,7 @@ def hold_dagman(dag: Dag) -> None:
     pool.release(dag.job)
 
 
-def kill_schedd(dag: Dag) -> None:
-    dag.lab.pool.kill_schedd()
-
-
-@pytest.mark.parametrize("break_down", [Dag.kill_dagman, kill_schedd, hold_dagman])
+@pytest.mark.parametrize("break_down", [Dag.kill_dagman, Dag.kill_schedd, hold_dagman])
 def test_scripts_cut_off_in_pre_job_and_post_start_again_and_each_acts_once(
     lab: Lab, break_down: Callable[[Dag], None]
 ) -> None:
@@ -93,6 +89,30 @@ def test_scripts_cut_off_in_pre_job_and_post_start_again_and_each_acts_once(
     assert closings(lab, dag, "A") == ["committed complete"]
     assert jobs_submitted(dag) == 1
     assert (starts(lab, dag, "A", "register"), starts(lab, dag, "A", "compute")) == (1, 1)
+
+
+def test_a_post_script_killed_under_dagman_fails_its_node_and_the_next_run_repairs_it(
+    lab: Lab,
+) -> None:
+    dag = Dag(
+        lab,
+        "killed-post",
+        ["JOB A job.sub"],
+        scripts={"A": {"post": ["wait.sh", "post", "$RETURN"]}},
+    )
+    dag.submit()
+    wait_ran(dag, "begin post 0")
+    [post] = dag.processes("post", "A")
+    for process in lab.pool.family(post):
+        process.send(signal.SIGKILL)
+    assert dag.wait() != 0
+    assert closings(lab, dag, "A") == []
+    dag.let_go("post")
+    dag.submit()
+    assert dag.wait() == 0, dag.explain()
+    assert dag.ran == ["begin post 0", "begin post 0", "end post 0"]
+    assert closings(lab, dag, "A") == ["committed complete"]
+    assert starts(lab, dag, "A", "register") == 1
 
 
 def test_of_several_post_at_once_one_acts_and_the_others_exit_the_same_way(lab: Lab) -> None:
@@ -223,7 +243,7 @@ def test_vacate_schedd_crash_and_server_crash_change_nothing(lab: Lab) -> None:
     lab.pool.vacate(f"{job}.0")
     lab.wait_for(lambda: starts(lab, dag, "A", "compute") == 2, "the job to compute again", 60)
     lab.server.stop(signal.SIGKILL)
-    lab.pool.kill_schedd()
+    dag.kill_schedd()
     lab.server.start()
     assert dag.wait() == 0, dag.explain()
     assert closings(lab, dag, "A") == ["committed complete"]

@@ -96,9 +96,9 @@ def _shut_out(play: Play) -> list[str]:
     """Return what anybody was refused for good: the sign of a fence that came too early.
 
     HTCondor writes a job's end into the log before its queue has it. Where the power goes in
-    between, that job runs again, beside the one that DAGMan has submitted after it; whoever of the
-    two comes second hears that all is done or, if it is the former, that it is superseded. Both
-    are right. Source: measured on 23.9.6 and 25.14.1.
+    between, a local universe job runs again, beside the one that DAGMan has submitted after it.
+    Whoever of the two comes second hears that all is done or, if it is the former, that it is
+    superseded; both are right. Source: measured on 23.9.6 and 25.14.1.
     """
     again = _run_again_after_their_end(play)
     return [
