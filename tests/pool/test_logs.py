@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
 from htlease_minipool import Pool
@@ -75,3 +76,19 @@ def test_the_parts_of_a_restarted_job_are_collated_by_time_and_start(lab: Lab) -
     only = logs(lab.pool, lab, workflow, "--node", subjob, "--attempt", "2")
     assert "reclaimed the lease" in only
     assert "got the lease" not in only and "004 job evicted" not in only
+
+
+def test_a_job_that_knows_nothing_of_htlease_is_shown_with_its_dags_event_log(lab: Lab) -> None:
+    dag = Dag(lab, "plain", ["JOB A plain.sub"])
+    dag.write(
+        "plain.sub",
+        'executable = /bin/echo\narguments = "said by a plain job"\noutput = $(JOB).out\n'
+        "should_transfer_files = YES\nrequest_memory = 16\nrequest_disk = 1\nqueue\n",
+    )
+    dag.submit()
+    assert dag.wait() == 0, dag.explain()
+    text = logs(lab.pool, lab, dag.workflow)
+    assert "005 job terminated" in text
+    assert f"== A, stdout of the last start: {dag.directory}/A.out\nsaid by a plain job" in text
+    assert "got the lease" in text  # POST
+    assert "event log" not in text

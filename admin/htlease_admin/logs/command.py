@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
@@ -14,12 +13,12 @@ from htlease.errors import Refused
 from htlease_admin import schedd
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.logs.entries import Entry, from_event_log, from_history, in_order, line_of
-from htlease_admin.logs.outputs import Output, outputs_of, tail_of
+from htlease_admin.logs.jobs import Jobs
+from htlease_admin.logs.outputs import Output, event_log_of, outputs_of, tail_of
 from htlease_admin.parameters import WORKFLOW
-from htlease_admin.schedd import Plain, ScheddUnavailable
+from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import pass_server
 
-_ATTRIBUTES = ("GlobalJobId", "ClusterId", "ProcId", "Iwd", "Out", "Err", "UserLog", "NumJobStarts")
 _FOLLOW_SECONDS = 2.0
 
 
@@ -58,7 +57,8 @@ def logs(
     Outputs of earlier attempts are there where each start has a file of its own:
     output = out.$$([NumJobStarts]).
     """
-    nodes = list(_read(server, workflow, node, schedd_name))
+    jobs = Jobs(workflow, schedd_name)
+    nodes = list(_read(server, jobs, node))
     width = max((len(found.name) for found in nodes), default=0)
     shown = _print_entries(nodes, attempt, width, set())
     for found in nodes:
@@ -67,62 +67,43 @@ def logs(
         _print_outputs(found, attempt, None if full else tail)
     while follow:
         time.sleep(_FOLLOW_SECONDS)
-        nodes = list(_read(server, workflow, node, schedd_name))
+        nodes = list(_read(server, jobs, node))
         shown = _print_entries(nodes, attempt, width, shown)
 
 
-def _read(
-    server: LeaseServer, workflow: str, only: str | None, schedd_name: str | None
-) -> Iterator[_Node]:
+def _read(server: LeaseServer, jobs: Jobs, only: str | None) -> Iterator[_Node]:
+    workflow = jobs.workflow
     names = [summary["subjob"] for summary in server.workflow(workflow)["subjobs"]]
     if only is not None and only not in names:
         raise Refused("not-found", f"{workflow} has no subjob {only}; `htlease list {workflow}`")
-    for name in names if only is None else [only]:
-        key = SubjobKey(workflow, name)
-        entries = from_history(name, server.history(key)["events"])
-        submissions = [
-            str(submission["global_job_id"])
-            for submission in server.subjob(key)["submissions"]
-            if submission["global_job_id"]
-        ]
-        try:
-            ads = _ads(submissions, schedd_name)
-        except ScheddUnavailable as error:
-            yield _Node(name, entries, [], str(error))
-            continue
+    keys = [SubjobKey(workflow, name) for name in (names if only is None else [only])]
+    submissions = {
+        key: [str(one["global_job_id"]) for one in server.subjob(key)["submissions"]]
+        for key in keys
+    }
+    gap = None
+    try:
+        jobs.read(job for of_one in submissions.values() for job in of_one)
+    except ScheddUnavailable as error:
+        gap = str(error)
+    for key in keys:
+        entries = from_history(key.subjob, server.history(key)["events"])
         outputs: list[Output] = []
-        gaps = []
-        for ad in ads:
+        gaps = [gap] if gap else []
+        for ad in jobs.of(key, submissions[key]):
             job = f"{ad['ClusterId']}.{ad['ProcId']}"
             outputs += outputs_of(ad, int(ad.get("NumJobStarts") or 0))
-            if "UserLog" not in ad:
+            log = event_log_of(ad)
+            if log is None:
                 gaps.append(
                     f"job {job} has no event log; `log = FILE` in the submit file makes one"
                 )
                 continue
-            log = Path(str(ad["Iwd"])) / str(ad["UserLog"])
             try:
-                entries += from_event_log(name, schedd.read_event_log(log, job))
+                entries += from_event_log(key.subjob, schedd.read_event_log(log, job))
             except OSError as error:
                 gaps.append(f"{log} cannot be read: {error.strerror or error}")
-        yield _Node(name, entries, outputs, "; ".join(gaps) or None)
-
-
-def _ads(global_job_ids: list[str], schedd_name: str | None) -> list[dict[str, Plain]]:
-    """Return the ads of submissions, oldest first, from the queue and else the history."""
-    found: dict[str, dict[str, Plain]] = {}
-    for global_job_id in global_job_ids:
-        cluster, _, proc = global_job_id.rpartition("#")[0].rpartition("#")[2].partition(".")
-        if not (cluster.isdigit() and proc.isdigit()):
-            continue
-        constraint = f"ClusterId == {cluster} && ProcId == {proc}"
-        ads = schedd.read_jobs(constraint, _ATTRIBUTES, schedd_name) or schedd.read_history(
-            constraint, _ATTRIBUTES, None, 1, schedd_name
-        )
-        for ad in ads:
-            if ad.get("GlobalJobId") == global_job_id:  # numbers of jobs come round again
-                found[global_job_id] = ad
-    return list(found.values())
+        yield _Node(key.subjob, entries, outputs, "; ".join(gaps) or None)
 
 
 def _print_entries(

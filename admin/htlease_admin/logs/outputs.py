@@ -44,6 +44,12 @@ def outputs_of(ad: Mapping[str, Plain], starts: int) -> list[Output]:
     return sorted(found, key=lambda output: (output.start or starts, output.stream == "stderr"))
 
 
+def event_log_of(ad: Mapping[str, Plain]) -> Path | None:
+    """Return the event log that a job writes: its own, or else that of the DAG it is in."""
+    name = ad.get("UserLog") or ad.get("DAGManNodesLog")
+    return None if name is None else _in_iwd(ad, str(name))
+
+
 def _in_iwd(ad: Mapping[str, Plain], name: str) -> Path:
     return Path(str(ad.get("Iwd") or ".")) / name
 
