@@ -186,6 +186,7 @@ def test_a_value_that_the_database_takes_not_hurts_only_its_own_request(servers:
     answers = servers[0].ask_all(*good[:2], bad, *good[2:])
     assert refused(answers.pop(2)) == "invalid"
     assert [answer.fence for answer in answers] == [1] * 5
+    assert servers[0].store.connections == 1, "what the database refused cost the connection"
 
 
 # ------------------------------------------------------------ the database goes and comes

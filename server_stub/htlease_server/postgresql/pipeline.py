@@ -8,6 +8,7 @@ time; parameters are bytes in PostgreSQL's binary format.
 
 from __future__ import annotations
 
+import itertools
 import select
 import struct
 from typing import Any
@@ -34,6 +35,7 @@ class Pipeline:
         self._pg.enter_pipeline_mode()
         self._loader = Transformer(connection)
         self._names: dict[str, bytes] = {}
+        self._numbers = itertools.count()
         self._new_names: list[str] = []
         #: For each answer that is due: whether it is a statement's own, or that to its preparing.
         self._due: list[bool] = []
@@ -43,7 +45,8 @@ class Pipeline:
         """Send a statement; return the place of its rows in what `answers` returns."""
         name = self._names.get(statement)
         if name is None:
-            name = self._names[statement] = f"s{len(self._names)}".encode()
+            # Never a name again: what failed at its first use may have been prepared all the same.
+            name = self._names[statement] = f"s{next(self._numbers)}".encode()
             self._new_names.append(statement)
             self._pg.send_prepare(name, statement.encode())
             self._due.append(False)
