@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.jobs import Workflows, checked, full_load, htlease, prepared
+from bench.jobs import CONNECTIONS, Workflows, checked, full_load, htlease, prepared
 from bench.load import closed_loop
 from bench.machine import Running, server
 from bench.peers import Etcd, Pgbench
 
 ROUNDS = 5
+#: As many jobs report at once in a pool of some size; each server's turns are larger then.
+MANY_CONNECTIONS = 256
 
 
 def measure_compared(directory: Path, is_postgres_only: bool) -> dict[str, Any]:
@@ -23,12 +25,18 @@ def measure_compared(directory: Path, is_postgres_only: bool) -> dict[str, Any]:
         sides: list[tuple[str, Callable[[int], float]]] = []
         versions: dict[str, str] = {}
 
-        def loaded(name: str, *running: Running) -> tuple[str, Callable[[int], float]]:
+        def loaded(
+            name: str, *running: Running, connections: int = CONNECTIONS
+        ) -> tuple[str, Callable[[int], float]]:
             warm = Workflows(running[0], f"warm-{name}")
             ports = [each.port for each in running]
             checked(closed_loop(ports, prepared(warm.all_lives(range(5)))))
             first, *others = running
-            return name, lambda n: full_load(first, f"{name}-{n}", others)[0].per_second
+
+            def measure(number: int) -> float:
+                return full_load(first, f"{name}-{number}", others, connections)[0].per_second
+
+            return name, measure
 
         if not is_postgres_only:
             sqlite = stack.enter_context(htlease(ours))
@@ -50,6 +58,8 @@ def measure_compared(directory: Path, is_postgres_only: bool) -> dict[str, Any]:
             one = stack.enter_context(server(place, *command))
             two = stack.enter_context(server(place, *command))
             sides.append(loaded("htlease-postgresql-1", one))
+            many = f"htlease-postgresql-1-of-{MANY_CONNECTIONS}-connections"
+            sides.append(loaded(many, one, connections=MANY_CONNECTIONS))
             sides.append(loaded("htlease-postgresql-2", one, two))
         rates: dict[str, list[float]] = {}
         for number in range(ROUNDS):

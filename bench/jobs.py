@@ -13,8 +13,8 @@ from bench.load import Outcome, closed_loop, post
 from bench.machine import Running, server
 
 CONNECTIONS = 64
-#: Jobs of each connection in one round.
-LIVES = 40
+#: Jobs of all connections in one round.
+LIVES = 2_560
 NONCE = "bench-nonce-0123456789"
 PHASES = ("stage-in", "compute", "stage-out")
 PLAN = [{"name": "stage-in"}, {"name": "compute", "restart": "resume"}, {"name": "stage-out"}]
@@ -97,10 +97,16 @@ def checked(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def full_load(running: Running, prefix: str, others: Sequence[Running] = ()) -> tuple[Outcome, int]:
+def full_load(
+    running: Running,
+    prefix: str,
+    others: Sequence[Running] = (),
+    connections: int = CONNECTIONS,
+) -> tuple[Outcome, int]:
     """Return one round of whole jobs as fast as they go, and the servers' µs for each request."""
     servers = [running, *others]
-    requests = prepared(Workflows(running, prefix).all_lives(range(LIVES)))
+    lives = range(LIVES // connections)
+    requests = prepared(Workflows(running, prefix, connections).all_lives(lives))
     before = sum(each.cpu_seconds() for each in servers)
     outcome = checked(closed_loop([each.port for each in servers], requests))
     cpu_seconds = sum(each.cpu_seconds() for each in servers) - before
