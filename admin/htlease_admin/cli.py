@@ -36,8 +36,8 @@ EXIT_CONFIGURATION = 78
 
 #: What to do about a refusal whose own text does not say it.
 _NEXT_STEP = {
-    "unauthorized": "name the file of yours with BEARER_TOKEN_FILE; who runs the server makes one:"
-    " `htlease token mint --role submitter --name YOU`",
+    "unauthorized": "name the file of yours with BEARER_TOKEN_FILE; who runs the server"
+    " (--admin-token-file) makes one: `htlease token mint --role submitter --name YOU`",
     "forbidden": "use one that is, see `htlease token mint --help`, or the admin token",
     "unknown-subjob": "`htlease list` shows the workflows, `htlease list WORKFLOW` their subjobs",
 }

@@ -150,7 +150,7 @@ def test_settle_closes_with_the_outcome_that_was_found(lab: Lab) -> None:
     client.call(m.Abandon(lease.fence, lease.nonce, "evicted"))
     said = lab.ok("settle", "op/settle", "--outcome", "failed", "--reason", "input is lost")
     assert "op/settle is failed (it was abandoned; fence 2)" in said
-    assert "settled it: input is lost" in lab.ok("explain", "op/settle")
+    assert "settled on the access point: input is lost" in lab.ok("explain", "op/settle")
 
 
 @pytest.mark.parametrize(
