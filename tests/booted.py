@@ -82,7 +82,17 @@ class Machine:
         self._pid = 0
 
     def boot(self) -> None:
-        """Return when systemd says that it has started everything, and that nothing failed."""
+        """Return when systemd says that it has started everything, and that nothing failed.
+
+        Skips the test where the kernel gives no cgroup, which no systemd can do without.
+        """
+        make = 'mkdir -p "$0"; mount -t cgroup2 cgroup2 "$0"; mkdir "$0/$1-try"; rmdir "$0/$1-try"'
+        command = ["unshare", "--mount", "--propagation=private", "sh", "-ec", make]
+        made = subprocess.run(
+            [*command, self._changes / "cgroup", self._name], capture_output=True, text=True
+        )
+        if made.returncode:
+            pytest.skip(f"no cgroup can be made here for a systemd: {made.stderr.strip()}")
         with self._console.open("ab") as console:
             self._process = subprocess.Popen(
                 [
