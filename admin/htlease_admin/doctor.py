@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ import click
 
 from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
 from htlease.plan import TTL_DEFAULT_SECONDS
+from htlease.protocol import seconds_of
 from htlease_admin import installed_version, schedd
 from htlease_admin.checks import (
     KNOBS,
@@ -124,8 +124,8 @@ def _token_checks(connection: Connection, server: LeaseServer) -> Iterator[Check
         yield Check("token", PROBLEM, str(error), "see whether the server still runs")
         return
     yield token_check(source, None, Reach.ALL)
-    expires_at = datetime.datetime.fromisoformat(minted["expires_at"].replace("Z", "+00:00"))
-    yield clock_check(asked_at - (expires_at.timestamp() - _PROBE_TTL_SECONDS))
+    expires_at = seconds_of(minted["expires_at"])
+    yield clock_check(asked_at - (expires_at - _PROBE_TTL_SECONDS))
 
 
 def _wrapper_check(pyz: Path | None) -> Check:

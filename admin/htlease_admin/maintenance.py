@@ -8,7 +8,7 @@ import time
 import click
 
 from htlease.errors import InvalidField
-from htlease.protocol import rfc3339
+from htlease.protocol import rfc3339, seconds_of
 from htlease_admin.lease_server import Document, LeaseServer, as_json
 from htlease_admin.parameters import json_option, parse_duration
 from htlease_admin.session import pass_server
@@ -75,10 +75,10 @@ def move(
         raise click.UsageError("nothing is to be moved; give --from, or --until, or both")
     window = _announced(server, begin)
     now = time.time()
-    starts_at = begin_before = _seconds_of(window["started_at"])
+    starts_at = begin_before = seconds_of(window["started_at"])
     if begin_wanted is not None:
         starts_at = _moment_of(begin_wanted, now)
-    until_at = _seconds_of(window["until_at"]) + starts_at - begin_before
+    until_at = seconds_of(window["until_at"]) + starts_at - begin_before
     if until is not None:
         until_at = _moment_of(until, now)
     server.announce_maintenance(
@@ -171,10 +171,6 @@ def _tell_announced(starts_at: float, until_at: float) -> None:
 
 def _to_wire(at: float) -> str:
     return rfc3339(int(at))
-
-
-def _seconds_of(instant: str) -> float:
-    return datetime.datetime.fromisoformat(instant.replace("Z", "+00:00")).timestamp()
 
 
 def _moment(text: str) -> float:

@@ -56,13 +56,14 @@ def held_back(
     """
     if not down or not isinstance(decision, m.Accepted) or not decision.events:
         return decision
-    after = apply(state, decision.events, now)
-    phase = None
+    plan, phase = state.plan, None
     if isinstance(command, m.Enter) and not command.is_underway:
         phase = command.phase
-    elif isinstance(command, m.Acquire) and command.heeds_flags and after.fence > state.fence:
-        phase = next_phase(after)
-    flag = None if phase is None else flag_against(after.plan, phase, down)
+    elif isinstance(command, m.Acquire) and command.heeds_flags:
+        after = apply(state, decision.events, now)
+        if after.fence > state.fence:
+            plan, phase = after.plan, next_phase(after)
+    flag = None if phase is None else flag_against(plan, phase, down)
     return decision if flag is None or phase is None else blocked(flag, phase)
 
 

@@ -129,6 +129,12 @@ def rfc3339(at: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds_of(instant: str) -> float:
+    """Return the seconds since 1970 of an instant as `rfc3339` writes it."""
+    # Python 3.9 and 3.10 do not read the Z.
+    return datetime.datetime.fromisoformat(instant.replace("Z", "+00:00")).timestamp()
+
+
 def reply_document(reply: m.Reply) -> dict[str, Any]:
     """Return the JSON document of a reply; instants become RFC 3339."""
     document = dict(vars(reply))

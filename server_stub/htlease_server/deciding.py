@@ -10,6 +10,7 @@ import logging
 from dataclasses import replace
 
 from htlease import messages as m
+from htlease.attempt import SubjobKey
 from htlease.flags import held_back
 from htlease.lifecycle import decide, replayed_reply
 from htlease.subjob import HELD, SubjobState, apply
@@ -108,23 +109,28 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
             state = entry.state
             if state.fence < keeper.fence_floor and state.status not in HELD:
                 state = replace(state, fence=keeper.fence_floor)
-            decision = decide(state, command, turn.now)
-            if keeper.flags and isinstance(command, m.Acquire) and command.heeds_flags:
-                down = down_for(keeper.flags, keeper.book.get(key.workflow))
-                decision = held_back(decision, state, command, down, turn.now)
+            decision = _decided(keeper, key, state, command, turn.now)
     elif entry is None:
         decision = m.Rejection("unknown-subjob", f"there is no subjob {key}; acquire it first")
     else:
-        decision = decide(entry.state, command, turn.now)
-        if keeper.flags and isinstance(command, m.Enter):
-            down = down_for(keeper.flags, keeper.book.get(key.workflow))
-            decision = held_back(decision, entry.state, command, down, turn.now)
+        decision = _decided(keeper, key, entry.state, command, turn.now)
 
     if entry is not None and decision.events:
         is_accepted = isinstance(decision, m.Accepted)
         _keep(turn, keeper, waiting, sent, entry, decision.events, is_accepted)
     answer = decision.reply if isinstance(decision, m.Accepted) else decision
     turn.answer(waiting, answer, is_late=entry is not None and entry.unwritten > 0)
+
+
+def _decided(
+    keeper: Keeper, key: SubjobKey, state: SubjobState, command: m.Command, now: float
+) -> m.Decision:
+    """Return what the rules make of a command, unless a flag holds it back."""
+    decision = decide(state, command, now)
+    if keeper.flags and isinstance(command, (m.Enter, m.Acquire)):
+        down = down_for(keeper.flags, keeper.book.get(key.workflow))
+        decision = held_back(decision, state, command, down, now)
+    return decision
 
 
 def _keep(

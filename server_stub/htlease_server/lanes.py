@@ -47,16 +47,12 @@ class Lanes:
 
     def add(self, waiting: Waiting) -> None:
         """Queue a request; raises QueueFull."""
-        kind, lane, most = self._lane_of(waiting)
-        if len(lane) + self._aside[kind] >= most:
-            raise self._full(kind, most)
+        _, lane = self._with_room(waiting)
         lane.append(waiting)
 
     def set_aside(self, waiting: Waiting) -> None:
         """Keep room for a request that cannot be decided yet; raises QueueFull."""
-        kind, lane, most = self._lane_of(waiting)
-        if len(lane) + self._aside[kind] >= most:
-            raise self._full(kind, most)
+        kind, _ = self._with_room(waiting)
         self._aside[kind] += 1
 
     def take_back(self, waiting: Waiting) -> None:
@@ -74,9 +70,12 @@ class Lanes:
             return "newcomers", self._newcomers, self._writes_max
         return "writes", self._writes, self._writes_max
 
-    def _full(self, kind: str, most: int) -> QueueFull:
-        self.refused[kind] += 1
-        return QueueFull(f"{most} requests are waiting already")
+    def _with_room(self, waiting: Waiting) -> tuple[str, deque[Waiting]]:
+        kind, lane, most = self._lane_of(waiting)
+        if len(lane) + self._aside[kind] >= most:
+            self.refused[kind] += 1
+            raise QueueFull(f"{most} requests are waiting already")
+        return kind, lane
 
     def next(self, most: int) -> Iterator[Waiting]:
         """Yield the requests whose turn it is, the most urgent first."""

@@ -44,8 +44,8 @@ class Uptime:
     def deadline(self, deadline_at: float, ttl_seconds: float, now: float) -> float:
         """Return the true deadline of a held lease from the stored one."""
         begun = self._begun(now) if self.windows else ()
-        settled_from = max((until_at for _, until_at in begun), default=self._answered_from)
-        if deadline_at < max(settled_from, self._answered_from) + ttl_seconds:
+        settled_from = max([self._answered_from, *(until_at for _, until_at in begun)])
+        if deadline_at < settled_from + ttl_seconds:
             # Those that are over count too: a lease that one has kept may have met the next.
             for last_alive_at, started_at in sorted([*self._gaps, *begun]):
                 deadline_at = extended_deadline(deadline_at, ttl_seconds, last_alive_at, started_at)

@@ -21,7 +21,6 @@ either and 4 decides it.
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 from collections import defaultdict
@@ -33,7 +32,7 @@ import msgspec
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.lifecycle import decide, replayed_reply
-from htlease.protocol import problem_document, reply_document
+from htlease.protocol import problem_document, reply_document, seconds_of
 from htlease.subjob import HELD, REQUESTS_KEPT, SubjobState, apply, replace
 from htlease_server.history import EVENT_NAMES, data_of
 from tests.checker.holders import overlapping
@@ -185,7 +184,7 @@ def _shown(row: Mapping[str, Any]) -> Any:
 
 def _instant(text: str) -> float:
     """Return an instant of the history; it was cut to milliseconds and would be cut again."""
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() + 0.0004
+    return seconds_of(text) + 0.0004
 
 
 # ------------------------------------------------------------ 2: order

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 
 from tests.pool.lab import PROJECT, Lab, TestJob, write_for_job
@@ -133,8 +132,3 @@ def wait_fence(job: TestJob, fence: int, seconds: float = 90) -> None:
         return fence in entered
 
     job.lab.wait_for(lambda: job.is_known() and runs(), f"{job.key} to run as {fence}", seconds)
-
-
-def at(text: str) -> float:
-    """Return an instant of the history in seconds since 1970."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

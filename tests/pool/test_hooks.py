@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.pool.hooked import HookedSite, at, wait_fence
+from tests.pool.hooked import HookedSite, wait_fence
 from tests.pool.lab import Lab
 from tests.pool.test_restarts import FAULTS
 from tests.pool.test_zombie import process_is_gone, refused_writes
 from tests.serving import ServerProcess
+
+from htlease.protocol import seconds_of
 
 EXECUTING, EVICTED, TERMINATED, HELD, TRANSFER = 1, 4, 5, 12, 40
 SHADOW_EXCEPTION = 21
@@ -62,7 +64,7 @@ def test_an_unchanged_job_is_leased_before_its_input_moves_and_renewed(site: Hoo
     attempt = job.grants()[0]["attempt_id"]
     assert attempt == f"{job.lab.pool.job_ad(job.job)['GlobalJobId']}@1.1"
     # Longer than the lease lasts unrenewed, it is never free.
-    until = at(granted_at) + 15
+    until = seconds_of(granted_at) + 15
     while time.time() < until:
         document = job.subjob()
         assert (document["status"], document["fence"]) == ("active", 1), job.explain()

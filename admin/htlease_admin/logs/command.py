@@ -78,7 +78,11 @@ def _read(server: LeaseServer, jobs: Jobs, only: str | None) -> Iterator[_Node]:
         raise Refused("not-found", f"{workflow} has no subjob {only}; `htlease list {workflow}`")
     keys = [SubjobKey(workflow, name) for name in (names if only is None else [only])]
     submissions = {
-        key: [str(one["global_job_id"]) for one in server.subjob(key)["submissions"]]
+        key: [
+            str(one["global_job_id"])
+            for one in server.subjob(key)["submissions"]
+            if one["global_job_id"]
+        ]
         for key in keys
     }
     gap = None

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from htlease.protocol import seconds_of
 from htlease_admin.attempts import Event
 from htlease_admin.timeline import told
 
@@ -93,11 +94,6 @@ def in_order(
         if node in (None, entry.node) and attempt in (None, entry.attempt)
     )
     return sorted(wanted, key=lambda entry: entry.at)
-
-
-def seconds_of(rfc3339: str) -> float:
-    """Return an instant of the wire in seconds since 1970."""
-    return datetime.datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()
 
 
 def line_of(entry: Entry, node_width: int) -> str:

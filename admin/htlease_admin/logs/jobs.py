@@ -17,7 +17,7 @@ _ATTRIBUTES = (
     *("Iwd", "Out", "Err", "UserLog", "DAGManNodesLog"),
 )
 #: What a schedd calls a job: its own name, cluster, process, and when it was submitted.
-_GLOBAL_JOB_ID = re.compile(r"[^#\s\"\\]+#(\d+)\.(\d+)#\d+")
+_GLOBAL_JOB_ID = re.compile(r"[^#\s\"\\]+#\d+\.\d+#\d+")
 
 
 class Jobs:
