@@ -18,13 +18,16 @@ demo: $(VENV) ## Evict a job, kill its shadow, watch it reclaim its phase (POOL=
 test: lint docs test-unit test-process test-pool ## Run everything CI runs
 
 test-unit: $(VENV) ## Rules, stores and pure code; no HTCondor
-	$(PY) -m pytest -n 2 tests/unit tests/contract
+	$(PY) -m pytest -n 2 -m "not slow" tests/unit tests/contract
 
 test-process: $(VENV) ## The built pyz, the command and a real server process
-	$(PY) -m pytest -n 2 --dist loadfile tests/process
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" tests/process
 
 test-pool: $(VENV) ## Real HTCondor daemons (HTLEASE_POOL_SUITE=trixie or sid)
-	$(PY) -m pytest -n 2 --dist loadfile tests/pool
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" tests/pool
+
+test-slow: $(VENV) ## What takes too long for every change: long plays, long fuzzing
+	$(PY) -m pytest -n 2 --dist loadfile -m slow tests
 
 lint: $(VENV) ## Format, lint and type checks
 	.venv/bin/ruff format --check $(SOURCES)
@@ -50,4 +53,4 @@ docs: $(VENV) ## Build the manual into docs/_build/html
 clean: ## Remove what was built (not the pool; see `htlease pool down`)
 	rm -rf dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo test test-unit test-process test-pool lint ep bench bench-peers diagrams docs clean
+.PHONY: help venv demo test test-unit test-process test-pool test-slow lint ep bench bench-peers diagrams docs clean
