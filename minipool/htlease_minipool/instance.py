@@ -209,12 +209,13 @@ class Instance:
             self._start_master(ep)
         expected = {"Scheduler", "Negotiator", *(self.ep_host(ep) for ep in EXECUTION_POINTS)}
         self.wait_for(
-            lambda: expected <= self._advertised(),
+            lambda: expected <= self.advertised(),
             f"{', '.join(sorted(expected))} in the collector (see {self.directory}/*/log)",
             _READY_SECONDS,
         )
 
-    def _advertised(self) -> set[str]:
+    def advertised(self) -> set[str]:
+        """Return types and machines of all ads in the collector."""
         listed = self.run(["condor_status", "-any", "-af", "MyType", "Machine"], check=False).stdout
         return {word for line in listed.splitlines() for word in line.split()}
 

@@ -1,9 +1,15 @@
-"""One personal pool for all tests of this folder; without one they fail."""
+"""One personal pool for all tests of this folder; without one they fail.
+
+Tests break the pool on purpose. Whatever became of a test, the next one finds all daemons up, all
+cables plugged in and nothing frozen, and the next module an empty queue; a pool that had to be
+started again for that is named in a warning.
+"""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +17,10 @@ from tests.pool.lab import Lab
 from tests.pool.relay import RelayProcess, install_shadow_hook
 from tests.pool.relay_jobs import PROXY_PORT
 
-from htlease_minipool import Pool
+from htlease_minipool import Pool, mending
 
 _CHECKOUT = Path(__file__).parents[2]
+_HAS_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,6 +47,37 @@ def pool() -> Iterator[Pool]:
             pool.down()
             return
     pytest.fail("nine test sessions already have a pool each")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_HAS_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def leaves_no_jobs(pool: Pool) -> Iterator[None]:
+    """Take what a module left in the queue away, after all of its other fixtures have ended."""
+    yield
+    _mend(pool, "the tests of this module")
+    mending.clear_queue(pool)
+
+
+@pytest.fixture(autouse=True)
+def leaves_a_whole_pool(request: pytest.FixtureRequest, pool: Pool) -> Iterator[None]:
+    """Mend what a test broke; one that passed and left no fault costs a look at processes."""
+    yield
+    if request.node.stash.get(_HAS_FAILED, False) or mending.faults(pool):
+        _mend(pool, request.node.name)
+
+
+def _mend(pool: Pool, after: str) -> None:
+    for what in mending.mend(pool):
+        warnings.warn(f"after {after}: {what}", stacklevel=2)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from htlease_minipool import Pool, PoolError, software
+from htlease_minipool import Pool, PoolError, mending, software
 from htlease_minipool.cli import main
 from htlease_minipool.processes import Process
 
@@ -53,7 +53,8 @@ def running(pool: Pool, request: pytest.FixtureRequest) -> Iterator[tuple[str, P
     job, log = _submit(pool, request.node.name.replace("[", "_").rstrip("]"), _WAITS)
     pool.wait_event(log, EXECUTING)
     yield job, log
-    pool.remove(job)
+    # Not every schedd answers after these tests; what stays is removed with the module's end.
+    pool.run(["condor_rm", job], check=False)
 
 
 def _alive(pool: Pool, process: Process) -> bool:
@@ -269,6 +270,49 @@ def test_a_crashed_pool_is_cleared_and_a_second_pool_is_not_touched(
         other.down(purge=True)
     assert not other.directory.exists()
     assert other.processes() == []
+
+
+def test_a_pool_that_a_test_left_broken_is_mended(pool: Pool, running: tuple[str, Path]) -> None:
+    job, _ = running
+    frozen = {process.pid for process in pool.freeze(job)}
+    schedd = pool.daemon("condor_schedd", "ap")
+    schedd.send(signal.SIGSTOP)
+    cut = {"ep2"} if pool.network().bridged else set()
+    for ep in cut:
+        pool.cut_network(ep)
+    assert len(mending.faults(pool)) == len(frozen | {schedd.pid}) + len(cut)
+    told = mending.mend(pool)
+    assert len(told) == len(frozen | {schedd.pid}) + len(cut), told
+    assert mending.faults(pool) == []
+    assert mending.answers(pool)
+    assert mending.mend(pool) == [], "a whole pool is left alone"
+    assert job in mending.clear_queue(pool)
+    assert pool.jobs() == []
+
+
+def test_a_pool_whose_daemons_stay_away_is_started_again_and_says_so(pool: Pool) -> None:
+    job, _ = _submit(pool, "stays-in-the-queue", _WAITS, "hold = true")
+    master = pool.daemon("condor_master", "ap")
+    master.send(signal.SIGSTOP)
+    for name in ("condor_schedd", "condor_negotiator"):
+        pool.kill(pool.daemon(name, "ap"))
+    pool.kill(master)
+    pool.wait_for(lambda: mending.faults(pool), "the pool to be seen as broken")
+    (told,) = mending.mend(pool)
+    assert told.startswith(f"pool {pool.name} was started again")
+    assert mending.answers(pool)
+    assert pool.status(job) == "held", "the queue is kept"
+
+
+def test_what_has_ended_by_itself_is_killed_well_enough(
+    pool: Pool, running: tuple[str, Path]
+) -> None:
+    job, log = running
+    shadow = pool.shadow(job)
+    pool.kill(shadow)
+    pool.wait_for(lambda: not _alive(pool, shadow), "the end of the shadow")
+    pool.kill(shadow)
+    pool.wait_event(log, EXECUTING, count=2)
 
 
 def test_without_root_and_htcondor_up_says_what_is_missing(

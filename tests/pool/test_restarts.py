@@ -114,7 +114,7 @@ def test_a_killed_schedd_leaves_the_attempt_going_on(lab: Lab, victims: str) -> 
     lab.pool.kill_schedd()
     if victims == "schedd-and-shadow":
         for shadow in shadows:
-            lab.pool._kill(shadow)
+            lab.pool.kill(shadow)
     for job in jobs.values():
         document = job.wait_status("complete")
         assert job.wait_gone()["ExitCode"] == 0
