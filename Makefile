@@ -17,14 +17,20 @@ demo: $(VENV) ## Evict a job, kill its shadow, watch it reclaim its phase (POOL=
 
 test: lint docs test-unit test-process test-pool ## Run everything CI runs
 
+# How many tests may be skipped. Known: the profiles' table where the design folder is not beside the
+# checkout; eight of a real systemd where no cgroup can be made; `shell =`, unknown to HTCondor 23.9.
+UNIT_SKIPS := 1
+PROCESS_SKIPS := 8
+POOL_SKIPS := 1
+
 test-unit: $(VENV) ## Rules, stores and pure code; no HTCondor
-	$(PY) -m pytest -n 2 -m "not slow" tests/unit tests/contract
+	$(PY) -m pytest -n 2 -m "not slow" --skips-at-most $(UNIT_SKIPS) tests/unit tests/contract
 
 test-process: $(VENV) ## The built pyz, the command and a real server process
-	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" tests/process
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" --skips-at-most $(PROCESS_SKIPS) tests/process
 
 test-pool: $(VENV) ## Real HTCondor daemons (HTLEASE_POOL_SUITE=trixie or sid)
-	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" tests/pool
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" --skips-at-most $(POOL_SKIPS) tests/pool
 
 test-slow: $(VENV) ## What takes too long for every change: long plays, long fuzzing
 	$(PY) -m pytest -n 2 --dist loadfile -m slow tests

@@ -10,10 +10,24 @@ from pathlib import Path
 import pytest
 
 from htlease_minipool import Pool
+from tests import skips
 from tests.pool.lab import Lab, Witness
 from tests.serving import ServerProcess
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    skips.add_option(parser)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    skips.judge(session)
+
+
+def pytest_terminal_summary(config: pytest.Config) -> None:
+    skips.tell(config)
 
 
 @pytest.fixture(scope="session")
