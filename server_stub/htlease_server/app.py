@@ -32,7 +32,7 @@ from htlease_server.http1 import Hall
 from htlease_server.ledger import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.logs import note
 from htlease_server.metrics import CONTENT_TYPE, Metrics
-from htlease_server.openapi import openapi_document
+from htlease_server.openapi import openapi_answer
 from htlease_server.outages import Outages
 from htlease_server.reading import LIMIT_DEFAULT, Reading
 from htlease_server.roles import OPEN_TO_ALL
@@ -253,7 +253,7 @@ class App:
         return Answer(200, self._numbers.text(totals), CONTENT_TYPE)
 
     async def _openapi(self, call: Call) -> Answer:
-        return document(openapi_document())
+        return openapi_answer()
 
     async def _home(self, call: Call) -> Answer:
         return Answer(200, _HOME, b"text/plain; charset=utf-8")

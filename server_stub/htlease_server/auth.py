@@ -26,7 +26,7 @@ class Gate:
     """Lets callers in; `clock` gives seconds since 1970."""
 
     def __init__(self, admin_token: str, tokens: OwnTokens, clock: Callable[[], float]) -> None:
-        self._admin_digest = _digest(b"Bearer " + admin_token.encode())
+        self._admin_digest = _digest(admin_token.encode())
         self._clock = clock
         self.tokens = tokens
         #: Where the tokens of issuers are accepted, what checks them.
@@ -48,12 +48,13 @@ class Gate:
                 return known
             verified.pop(digest, None)
             return _unauthorized(EXPIRED)
-        if hmac.compare_digest(digest, self._admin_digest):
-            return ADMIN
+        # The scheme in any case, and blanks behind it (RFC 9110 11.1, 11.4; RFC 6750 2.1).
         scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or len(token) > _TOKEN_MAX_BYTES:
+        token = token.strip(b" \t")
+        if scheme.lower() != b"bearer" or not 0 < len(token) <= _TOKEN_MAX_BYTES:
             return _unauthorized("the Authorization header is not of the form `Bearer TOKEN`")
-        token = token.strip()
+        if hmac.compare_digest(_digest(token), self._admin_digest):
+            return ADMIN
         caller: Caller | m.Rejection | str = self.tokens.verify(token)
         if caller is NOT_OURS and self.issuers is not None:
             caller = self.issuers.verify(token)

@@ -61,7 +61,11 @@ class Exchange:
         """Answer with the outcome."""
         self._is_done = True
         seconds = perf_counter() - self._started
-        answer = self._commands.answer_to(self, outcome, seconds)
+        try:
+            answer = self._commands.answer_to(self, outcome, seconds)
+        except Exception:  # a mistake of ours; the client is to hear of it
+            note(logging.ERROR, "wording an answer failed", trace=True, subjob=self.waiting.key)
+            answer = problem(INTERNAL, self.waiting.key)
         # It knows this exchange: left to the garbage collector, the two cost a tenth of a write.
         del self.waiting
         self._commands.tally.add(self.call, answer.code, seconds)

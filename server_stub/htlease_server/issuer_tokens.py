@@ -6,7 +6,6 @@ not in the configuration are refused without a word to the network.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from htlease.errors import BadConfig
 from htlease_server.caller import Caller, Slip
 from htlease_server.issuer_config import AuthConfig, Issuer
 from htlease_server.issuer_keys import IssuerAway, IssuerKeys
+from htlease_server.tokens import UNREADABLE, numeric_date
 
 #: Clocks of issuers may be ahead of ours by this much.
 LEEWAY_SECONDS = 60.0
@@ -65,7 +65,7 @@ class IssuerTokens:
         """Return whose token it is, or why it is nobody's; never waits for anything."""
         try:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
-        except (jwt.InvalidTokenError, ValueError, TypeError):
+        except UNREADABLE:
             return _refused("the token is neither one of this server's nor a JWT of an issuer")
         header, claims = unverified["header"], unverified["payload"]
         keys = self._keys.get(str(claims.get("iss")).rstrip("/"))
@@ -95,7 +95,7 @@ class IssuerTokens:
                     "verify_aud": False,
                 },
             )
-        except (jwt.InvalidTokenError, ValueError, TypeError):
+        except UNREADABLE:
             return _refused(f"the token's signature is not that of {keys.issuer.url}")
         return caller_from(header, claims, keys.issuer, self._clock())
 
@@ -151,7 +151,9 @@ def _why_not(
         return "has a subject that cannot be written down"
     times = {name: claims.get(name, 0) for name in ("exp", "nbf", "iat")}
     for name, at in times.items():
-        if isinstance(at, bool) or not isinstance(at, (int, float)) or not math.isfinite(at):
+        try:
+            numeric_date(at)
+        except ValueError:
             return f"has a {name} that is no time"
     if now >= times["exp"]:
         return "has expired; get a new one"

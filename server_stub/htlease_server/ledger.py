@@ -90,7 +90,13 @@ class Ledger(ABC):
 
 
 def give(answers: Iterable[tuple[Waiting, Answer]]) -> None:
-    """Give answers to whoever still waits for them; in the event loop."""
+    """Give answers to whoever still waits for them; in the event loop.
+
+    What goes wrong with one recipient is logged, and keeps no other from its answer.
+    """
     for waiting, answer in answers:
-        if not waiting.future.done():  # it has its answer, or its client has gone
-            waiting.future.set_result(answer)
+        try:
+            if not waiting.future.done():  # it has its answer, or its client has gone
+                waiting.future.set_result(answer)
+        except Exception:
+            note(logging.ERROR, "giving an answer failed", trace=True, subjob=waiting.key)

@@ -57,7 +57,7 @@ async def listen(
     for number in _STOPPING:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, occasions.on_reload)
-    hall = Hall(application, loop.time, allow_many_connections())
+    hall = Hall(application, loop.time, allow_many_connections(), loop.call_soon)
     server = await loop.create_server(
         lambda: Connection(hall),
         sock=listener,

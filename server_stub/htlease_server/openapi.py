@@ -28,6 +28,7 @@ from htlease_server.bodies import (
 from htlease_server.limits import NAME, QUERY, state_limits
 from htlease_server.roles import OPEN_TO_ALL
 from htlease_server.routes import ROUTES, Route
+from htlease_server.wire import Answer, document
 
 _PROBLEM = {
     "type": "object",
@@ -82,6 +83,12 @@ _LINKS: Mapping[str, tuple[str, ...]] = {
     "enroll": ("acquire", *_LOOKS),
     "acquire": (*_BY_HOLDER, *_LOOKS),
 }
+
+
+@functools.cache
+def openapi_answer() -> Answer:
+    """Return the document as it is sent; to encode it takes longer than any other answer."""
+    return document(openapi_document())
 
 
 @functools.cache

@@ -8,6 +8,7 @@ log, or an answer but that to whoever asked.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from htlease_server.roles import MINTS, Role, role_named
 ISSUER = "htlease"
 _ALGORITHM = "HS256"
 TTL_MAX_SECONDS = 366 * 86400.0
+#: What reading a token raises that is none: numbers and nesting of any size come in it.
+UNREADABLE = (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError)
 NOT_OURS = "the token is not one of this server's"
 EXPIRED = "the token has expired; mint a new one"
 
@@ -84,7 +87,7 @@ class OwnTokens:
                 },
             )
             caller = _caller_of(claims)
-        except (jwt.InvalidTokenError, InvalidField, KeyError, ValueError, TypeError):
+        except (InvalidField, KeyError, *UNREADABLE):
             return NOT_OURS
         return caller if self._clock() < caller.expires_at else EXPIRED
 
@@ -153,15 +156,31 @@ class OwnTokens:
         return Minted(text, token_id, expires_at)
 
 
+def numeric_date(value: Any) -> float:
+    """Return an instant of a token, seconds since 1970 (RFC 7519 2); raises ValueError.
+
+    JSON numbers have any size: what is no double is no instant.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("no number")
+    try:
+        at = float(value)
+    except OverflowError:
+        at = math.inf
+    if not math.isfinite(at):
+        raise ValueError("no instant")
+    return at
+
+
 def _caller_of(claims: dict[str, Any]) -> Caller:
     """Return what verified claims say; raises KeyError, ValueError, TypeError, InvalidField."""
-    expires_at = float(claims["exp"])
+    expires_at = numeric_date(claims["exp"])
     token_id = str(claims["jti"])
     slip = Slip(
         token_id,
         str(claims.get("root", token_id)),
-        float(claims["iat"]),
-        float(claims.get("end", expires_at)),
+        numeric_date(claims["iat"]),
+        numeric_date(claims.get("end", expires_at)),
         tuple(str(parent) for parent in claims.get("from", ())),
     )
     owner = str(claims.get("owner", "admin"))

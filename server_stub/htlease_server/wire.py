@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -13,6 +14,9 @@ from htlease.attempt import SubjobKey
 from htlease.protocol import problem_document
 
 _encode = msgspec.json.Encoder().encode
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
 
 
 class Request(NamedTuple):
@@ -92,3 +96,22 @@ def problem(
     return Answer(
         body["status"], _encode(body), b"application/problem+json", headers, rejection.code
     )
+
+
+def encoded(answer: Answer, request: Request | None, stays: bool) -> bytes:
+    """Return the bytes of an answer; `stays` if the connection is for further requests."""
+    body = answer.body
+    head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n" % (
+        _STATUS_LINES[answer.status],
+        answer.content_type,
+        len(body),
+    )
+    for name, value in answer.headers:
+        head += b"%b: %b\r\n" % (name, value)
+    if not stays:
+        head += b"connection: close\r\n"
+    elif request is not None and b"connection" in request.headers:
+        head += b"connection: keep-alive\r\n"  # HTTP/1.0 has to be told
+    if request is not None and request.method == b"HEAD":
+        body = b""
+    return b"%b\r\n%b" % (head, body)

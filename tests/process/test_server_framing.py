@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import socket
 from collections.abc import Iterator
 
@@ -125,6 +126,50 @@ def test_two_tokens_in_one_request_are_none(
     assert untouched(admin, subjob)
 
 
+def test_the_scheme_of_a_token_may_be_written_in_any_case(
+    server: ServerProcess, admin: Caller, subjob: str
+) -> None:
+    for token in (server.admin_token, server.token("framing")):
+        for scheme in ("bearer", "BEARER", "Bearer "):
+            asked = request("GET", subjob, b"", f"authorization: {scheme} {token}".encode())
+            assert say(server.url, asked, answers=1).statuses == [404]
+
+
+def test_the_wish_for_another_protocol_is_passed_over(
+    server: ServerProcess, admin: Caller, subjob: str
+) -> None:
+    """With its body, whose begin the parser takes for the other protocol."""
+    sent = body()
+    wish = (b"connection: keep-alive, Upgrade", b"upgrade: h2c")
+    whole = request("POST", f"{subjob}/acquire", sent, *wish, token=server.admin_token)
+    in_chunks = whole.replace(b"content-length: %d" % len(sent), b"transfer-encoding: chunked")
+    in_chunks = in_chunks.replace(sent, chunked(sent))
+    for asked in (whole, in_chunks):
+        heard = say(server.url, asked + HEALTH, answers=2)
+        assert heard.statuses == [200, 200] and not heard.is_closed, heard
+    heard = say(server.url, request("GET", "/healthz", b"", *wish) + HEALTH, answers=2)
+    assert heard.statuses == [200, 200]
+    assert admin.get(subjob).document["fence"] == 1
+
+
+def test_a_client_that_waits_for_leave_to_send_gets_it(
+    server: ServerProcess, admin: Caller, subjob: str
+) -> None:
+    sent = body()
+    expects = (b"expect: 100-Continue",)
+    whole = request("POST", f"{subjob}/acquire", sent, *expects, token=server.admin_token)
+    heard = say(server.url, whole[: -len(sent)])
+    assert heard.text == b"HTTP/1.1 100 Continue\r\n\r\n"
+    heard = say(server.url, HEALTH + whole, answers=2)
+    assert heard.statuses == [200, 200] and b"HTTP/1.1 100 Continue" in heard.text
+    old = whole.replace(b"HTTP/1.1", b"HTTP/1.0")
+    heard = say(server.url, old[: -len(sent)])
+    assert heard.text == b""
+    refused = whole.replace(b"content-length: %d" % len(sent), b"content-length: 9999999")
+    heard = say(server.url, refused[: -len(sent)], answers=1)
+    assert heard.statuses == [413] and b"100 Continue" not in heard.text
+
+
 # ------------------------------------------------------------ several requests on one line
 
 
@@ -136,6 +181,47 @@ def test_requests_in_one_piece_are_answered_in_order(
     heard = say(server.url, first + (HEALTH + unknown) * 1000, answers=2001)
     assert heard.statuses == [200, *[200, 404] * 1000]
     assert b'"fence":1' in heard.text[:400]
+
+
+def test_requests_of_one_line_are_answered_whether_or_not_it_sends_on(
+    server: ServerProcess, admin: Caller, subjob: str
+) -> None:
+    first = request("POST", f"{subjob}/acquire", body(), token=server.admin_token)
+    for number in (0, 1, 50):
+        heard = _say_and_end(server, first + HEALTH * number)
+        assert heard.statuses == [200] * (number + 1)
+
+
+def test_an_old_client_keeps_its_connection_only_if_it_says_so(server: ServerProcess) -> None:
+    old = b"GET /healthz HTTP/1.0\r\n"
+    heard = say(server.url, old + b"\r\n", old + b"\r\n")
+    assert heard.statuses == [200] and heard.is_closed
+    heard = say(server.url, (old + b"connection: keep-alive\r\n\r\n") * 2, answers=2)
+    assert heard.statuses == [200, 200] and b"connection: keep-alive" in heard.text
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"0\r\nx",
+        b"0\r\nx: y",
+        b"0\r\n" + b"x: y\r\n" * 5000,
+        b"1;x",
+        b"1;x=",
+        b"1\r\ny\r\n" + b"2",
+        b"1;" + b"x" * 9000 + b"\r\ny\r\n",
+    ],
+)
+def test_what_stands_around_a_body_has_an_end(
+    server: ServerProcess, admin: Caller, subjob: str, endless: bytes
+) -> None:
+    """A trailer, its name or value; what may stand behind the size of a chunk, again and again."""
+    head = request("POST", f"{subjob}/acquire", token=server.admin_token)
+    head = head.replace(b"content-length: 0", b"transfer-encoding: chunked")
+    more = endless if endless.endswith(b"\n") else b"0" * 200_000
+    heard = say(server.url, head + endless, *[more] * 20)
+    assert heard.statuses in ([413], [400]) and heard.is_closed
+    assert untouched(admin, subjob)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +270,27 @@ def test_half_a_request_is_none(server: ServerProcess, admin: Caller, subjob: st
         (b"GET  HTTP/1.1\r\nhost: x\r\n\r\n", 400),
         (b"GET /health\x00z HTTP/1.1\r\nhost: x\r\n\r\n", 400),
         (b"GET /../../etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n", 404),
-        (b"GET http://elsewhere/healthz HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+        (b"GET http://elsewhere/healthz HTTP/1.1\r\nhost: x\r\n\r\n", 200),
+        (b"GET HTTPS://elsewhere:1/v1/nothing?a HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+        (b"GET http://elsewhere HTTP/1.1\r\nhost: x\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: x y\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: x/y\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: x:y\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: [::1]:8620\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nhost:\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+        (b"GET /healthz HTTP/2.0\r\nhost: x\r\n\r\n", 400),
+        (b"GET /healthz HTTP/0.9\r\nhost: x\r\n\r\n", 400),
+        (b"\r\nGET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", 200),
+        (b"\r\n" * 100, 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nexpect: a-miracle\r\n\r\n", 200),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", 400),
         (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n", 404),
         (b"TRACE /healthz HTTP/1.1\r\nhost: x\r\n\r\n", 405),
         (b"CONNECT elsewhere:443 HTTP/1.1\r\nhost: x\r\n\r\n", 404),
@@ -246,5 +352,5 @@ def _say_and_end(server: ServerProcess, data: bytes) -> Heard:
                 heard += part
         except ConnectionError:
             pass
-    statuses = [int(found[9:12]) for found in heard.split(b"\r\n") if found[:9] == b"HTTP/1.1 "]
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", heard)]
     return Heard(statuses, heard, True)

@@ -110,6 +110,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "too-large": 413,
     "request-id-reused": 422,
     "internal": 500,
+    "not-implemented": 501,
     "overloaded": 503,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = b""
-        self.is_aborted = False
+        self.is_aborted = self.is_ended = False
         self.is_reading = True
 
     def write(self, data: bytes) -> None:
@@ -40,7 +41,13 @@ class Transport:
         return self.is_aborted
 
     def can_write_eof(self) -> bool:
-        return False
+        return True
+
+    def write_eof(self) -> None:
+        self.is_ended = True
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high == 0, "what the kernel does not take has to be heard of"
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -58,7 +65,10 @@ class Room:
     def __init__(self, connections_max: int = 100) -> None:
         self.now = 1000.0
         self.asked: list[tuple[Request, Connection]] = []
-        self.hall = Hall(lambda hall: self._ask, lambda: self.now, connections_max)
+        self._soon: list[Callable[[], None]] = []
+        self.hall = Hall(
+            lambda hall: self._ask, lambda: self.now, connections_max, self._soon.append
+        )
 
     def _ask(self, request: Request, connection: Connection) -> None:
         self.asked.append((request, connection))
@@ -67,6 +77,11 @@ class Room:
         connection, transport = Connection(self.hall), Transport()
         connection.connection_made(transport)  # type: ignore[arg-type]
         return connection, transport
+
+    def take_turns(self) -> None:
+        """Do what the event loop would do next."""
+        while self._soon:
+            self._soon.pop(0)()
 
     def later(self, seconds: float) -> None:
         self.now += seconds
@@ -78,7 +93,7 @@ class Room:
     [
         (b"P", b""),
         (b"POST /x HTTP/1.1\r\nhost: x\r\n", b"x"),
-        (b"POST /x HTTP/1.1\r\ncontent-length: 99\r\n\r\n{", b"x"),
+        (b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{", b"x"),
     ],
 )
 def test_a_request_has_to_be_complete_in_time_however_it_dribbles(
@@ -86,37 +101,54 @@ def test_a_request_has_to_be_complete_in_time_however_it_dribbles(
 ) -> None:
     room = Room()
     connection, transport = room.connect()
-    connection.data_received(start)
+    connection.received(start)
     for _ in range(int(http1.REQUEST_SECONDS) - 1):
         room.later(1.0)
-        connection.data_received(drop)
+        connection.received(drop)
     assert not transport.is_aborted
     room.later(2.0)
     assert transport.is_aborted and not room.asked
 
 
-def test_an_idle_connection_is_kept_for_a_while_and_one_that_waits_for_ever() -> None:
+HEALTH = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def test_an_idle_connection_is_kept_for_a_while_and_one_that_waits_for_longer() -> None:
     room = Room()
-    idle, waiting = room.connect()[1], room.connect()
-    waiting[0].data_received(b"GET / HTTP/1.1\r\n\r\n")
-    room.later(http1.KEEP_ALIVE_SECONDS - 1)
-    assert not idle.is_aborted
-    room.later(2.0)
-    assert idle.is_aborted and not waiting[1].is_aborted
+    (idle, idle_transport), (waiting, waiting_transport) = room.connect(), room.connect()
+    for connection in (idle, waiting):
+        connection.received(HEALTH)
     room.asked[0][1].answer(Answer(200, b"{}"))
-    assert waiting[1].written.startswith(b"HTTP/1.1 200")
+    room.later(http1.KEEP_ALIVE_SECONDS - 1)
+    assert not idle_transport.is_aborted
+    room.later(2.0)
+    assert idle_transport.is_aborted and not waiting_transport.is_aborted
+    room.asked[1][1].answer(Answer(200, b"{}"))
+    assert waiting_transport.written.startswith(b"HTTP/1.1 200")
+
+
+def test_who_connects_and_says_nothing_has_a_deadline_as_has_who_waits_for_an_answer() -> None:
+    room = Room()
+    (_, silent), (connection, waiting) = room.connect(), room.connect()
+    connection.received(HEALTH)
+    room.later(http1.REQUEST_SECONDS + 1)
+    assert silent.is_aborted and not waiting.is_aborted
+    room.later(http1.ANSWER_SECONDS)
+    assert waiting.is_aborted
+    room.asked[0][1].answer(Answer(200, b"{}"))
+    assert waiting.written == b"", "nobody is there"
 
 
 def test_idle_connections_make_room_and_busy_ones_do_not() -> None:
     room = Room(connections_max=3)
     busy = [room.connect() for _ in range(2)]
     for connection, _ in busy:
-        connection.data_received(b"GET / HTTP/1.1\r\n\r\n")
+        connection.received(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     idle = room.connect()[1]
     late, late_transport = room.connect()
     assert idle.is_aborted and late_transport.written == b""
     assert room.hall.evicted == 1
-    late.data_received(b"GET / HTTP/1.1\r\n\r\n")
+    late.received(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     refused = room.connect()[1]
     assert refused.written.startswith(b"HTTP/1.1 503") and b"retry-after" in refused.written
     assert room.hall.turned_away == 1
@@ -126,10 +158,10 @@ def test_idle_connections_make_room_and_busy_ones_do_not() -> None:
 def test_all_bodies_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1, "HELD_MAX_BYTES", 5000)
     room = Room()
-    head = b"POST /x HTTP/1.1\r\ncontent-length: 2000\r\n\r\n"
+    head = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 2000\r\n\r\n"
     lines = [room.connect() for _ in range(3)]
     for connection, _ in lines:
-        connection.data_received(head + b"x" * 1999)
+        connection.received(head + b"x" * 1999)
     written = [transport.written for _, transport in lines]
     assert room.hall.overfilled == 1
     assert written[:2] == [b"", b""] and written[2].startswith(b"HTTP/1.1 503")
@@ -141,12 +173,130 @@ def test_all_bodies_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_answer_that_nobody_reads_counts_and_ends_the_connection() -> None:
     room = Room()
     connection, transport = room.connect()
-    connection.data_received(b"GET / HTTP/1.1\r\n\r\n")
-    connection.answer(Answer(200, b"{}"))
+    connection.received(HEALTH)
     connection.pause_writing()
-    assert room.hall.held_bytes == 1000 and not transport.is_reading
+    connection.answer(Answer(200, b"{}"))
+    assert room.hall.held_bytes == 1000
+    connection.received(HEALTH)
+    room.take_turns()
+    assert len(room.asked) == 1 and not transport.is_reading, "begun with an answer to nobody"
     room.later(http1.UNREAD_SECONDS + 1)
+    assert transport.is_aborted and room.hall.held_bytes == 0
+
+
+def test_an_answer_that_is_read_late_is_followed_by_the_next() -> None:
+    room = Room()
+    connection, transport = room.connect()
+    connection.received(HEALTH)
+    connection.pause_writing()
+    connection.answer(Answer(200, b"{}"))
+    connection.received(HEALTH)
+    connection.resume_writing()
+    room.take_turns()
+    assert len(room.asked) == 2
+    connection.answer(Answer(200, b"{}"))
+    assert transport.written.count(b"200 OK") == 2 and transport.is_reading
+    room.later(http1.KEEP_ALIVE_SECONDS - 1)
+    assert not transport.is_aborted
+    room.later(2)
     assert transport.is_aborted
+
+
+def test_thousands_of_requests_in_one_piece_are_answered_one_after_the_other() -> None:
+    """Those that are refused at once are no deeper in the stack than the first."""
+    answered = 0
+
+    def refuse(request: Request, connection: Connection) -> None:
+        nonlocal answered
+        answered += 1
+        connection.answer(Answer(404, b"{}"))
+
+    room = Room()
+    room.hall.handle = refuse
+    connection, transport = room.connect()
+    connection.received(HEALTH * 5000)
+    assert answered == 1, "others have their turn first"
+    room.take_turns()
+    assert answered == 5000 and transport.written.count(b"HTTP/1.1 404") == 5000
+    assert room.hall.held_bytes == 0 and transport.is_reading
+
+
+def test_connections_take_turns() -> None:
+    room = Room()
+    order = []
+
+    def answer(request: Request, connection: Connection) -> None:
+        order.append(connection)
+        connection.answer(Answer(200, b"{}"))
+
+    room.hall.handle = answer
+    (one, _), (other, _) = room.connect(), room.connect()
+    one.received(HEALTH * 3)
+    other.received(HEALTH * 3)
+    room.take_turns()
+    assert order == [one, other] * 3
+
+
+def test_what_fails_on_one_connection_ends_no_other() -> None:
+    room = Room()
+    (bad, bad_transport), (good, good_transport) = room.connect(), room.connect()
+
+    def handle(request: Request, connection: Connection) -> None:
+        if connection is bad and len(room.asked) == 2:
+            raise RuntimeError("a mistake of ours")
+        room.asked.append((request, connection))
+
+    room.hall.handle = handle
+    for connection in (bad, good):
+        connection.received(HEALTH * 2)
+    for _, connection in list(room.asked):
+        connection.answer(Answer(200, b"{}"))
+    room.take_turns()
+    assert bad_transport.is_aborted and not good_transport.is_aborted
+    assert [connection for _, connection in room.asked] == [bad, good, good]
+
+
+def test_a_client_that_sends_no_more_gets_the_answers_to_what_it_has_sent() -> None:
+    room = Room()
+    connection, transport = room.connect()
+    connection.received(HEALTH * 2 + b"GET / HT")
+    assert connection.eof_received()
+    for _ in range(2):
+        connection.answer(Answer(200, b"{}"))
+        assert not transport.is_aborted
+        room.take_turns()
+    assert transport.written.count(b"200 OK") == 2
+    room.later(http1.REQUEST_SECONDS + 1)
+    assert transport.is_aborted
+
+
+def test_who_sends_no_more_and_is_owed_nothing_is_left_alone() -> None:
+    room = Room()
+    connection, _ = room.connect()
+    assert not connection.eof_received()
+    connection, transport = room.connect()
+    connection.received(HEALTH)
+    assert connection.eof_received()
+    connection.answer(Answer(200, b"{}"))
+    assert b"200 OK" in transport.written and transport.is_aborted
+
+
+def test_who_keeps_memory_for_long_gives_it_up_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HELD_MAX_BYTES", 5000)
+    room = Room()
+    large = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n" + b"x" * 4000
+    (slow, slow_transport), (late, late_transport) = room.connect(), room.connect()
+    slow.received(large)
+    room.later(http1.SLOW_SECONDS + 1)
+    late.received(large)
+    assert slow_transport.is_aborted and late_transport.written == b""
+    assert room.hall.evicted == 1
+    # What is small and whole is served, however little memory there is.
+    last, _ = room.connect()
+    last.received(large)
+    whole, _ = room.connect()
+    whole.received(HEALTH)
+    assert [connection for _, connection in room.asked] == [whole]
 
 
 # ------------------------------------------------------------ whose turn it is
