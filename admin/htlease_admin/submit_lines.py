@@ -1,0 +1,244 @@
+"""What htlease adds to a submit file, as lines that need not understand the rest of it. Pure.
+
+`condor_submit` takes the lines after the user's own (`-append`), before each queue statement. They
+override attributes of the finished job (`MY.`), or take the user's value in by naming themselves:
+`x = $(x),more`. Everything is evaluated by HTCondor for each job, items and `$(Process)` included:
+
+- `Cmd` is the wrapper; arguments, environment, items, counts and universe stay as they are.
+- `HTLeaseProgram` is what the wrapper runs: a name in the sandbox where HTCondor would have sent
+  the program, else `Cmd` as it would have been. `HTLeaseProgramPath`: where a program that would
+  have been sent is on the access point, for a job that turns out to need no file transfer.
+- program, plan and token travel as input files.
+- a job's default key is its `$(Process)`, which may begin again at a second queue statement: there
+  it is followed by a `b`, at the third by `bb`, and so on.
+
+Macros that begin with `htlease_` are ours. `$EVAL(name)` evaluates a macro as an expression, `$F`
+takes quotes off. Source: htcondor-jdl; SubmitHash::SetExecutable, SetTransferFiles; measured on
+23.9.6 and 25.14.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from htlease.attempt import NAME_PATTERN
+from htlease_admin.exit_policy import exit_policy_lines, or_default
+
+#: Stands before what htlease says through condor_submit's error message.
+REFUSAL = "htlease-refuses"
+
+_UNIVERSE = 'toLower("$(universe:$(JobUniverse:vanilla))")'
+#: A file that has the wrapper in front already: the one that is sent along takes its place.
+_WRAPPER = "^htlease-ep[^/]*[.]pyz$(DOLLAR)"
+_NAMES_OF_NO = '{"NO", "FALSE", "NEVER"}'
+#: Universe, by name and number -> what to do in its place.
+_NOT_TAKEN = (
+    (("grid", "9"), "give the job to the Job Router, or have the hooks at the remote site"),
+    (("java", "10"), "use vanilla with executable = /usr/bin/java and transfer_executable = false"),
+    (("parallel", "11"), ("each node needs a subjob of its own: put htlease-ep.pyz run -- in front"
+     " of what one node runs")),
+    (("vm", "13"), "start the wrapper within the virtual machine"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What is added to each job of one submission."""
+
+    #: The wrapper file on the access point, absolute.
+    pyz: Path
+    server_url: str
+    #: Every key is `workflow/...`; of a job that names none, `workflow/$(Process)`.
+    workflow: str
+    #: Token file on the access point, absolute; may hold `$(Process)`.
+    token_path: str
+    #: Where condor_submit runs: relative executables start there, not at `initialdir`.
+    submit_directory: Path
+    #: Marks the jobs of one submission, so that they can be found when its answer is lost.
+    submission_id: str
+    plan_path: Path | None = None
+    ttl_seconds: float | None = None
+    #: What follows a limit on run time, one of ON_WALL_TIME; None: the plan says nothing of it.
+    on_wall_time: str | None = None
+    #: `SUBMIT_DEFAULT_SHOULD_TRANSFER_FILES` of the access point.
+    should_transfer_default: str = "IF_NEEDED"
+    #: condor_submit knows `shell =`, which goes before `executable`.
+    knows_shell: bool = True
+    #: It takes an absolute `executable` of a container job for a path in the image.
+    takes_absolute_from_image: bool = False
+    #: `condor_submit -interactive`.
+    is_interactive: bool = False
+
+
+def added_lines(additions: Additions) -> tuple[str, ...]:
+    """Return the lines, one `name = value` each."""
+    return (
+        *_program_lines(additions),
+        *_input_lines(additions),
+        *_attribute_lines(additions),
+        *exit_policy_lines(additions.on_wall_time),
+    )
+
+
+def appended(additions: Additions) -> str:
+    """Return all for one `-append` of condor_submit: the lines, and what needs a condition."""
+    return "\n".join((*_FORCED_BEFORE, *added_lines(additions), *_FORCED_AFTER)) + "\n"
+
+
+#: `+Attribute` goes before a command, so that what the user forces is taken in, or refused. The
+#: same lines are read again before each further queue statement.
+_FORCED_BEFORE = (
+    "if defined htlease_are_lines_read",
+    "  htlease_later = $(htlease_later:)b",
+    "else",
+    "  if defined MY.Cmd",
+    f"    error : {REFUSAL}: +Cmd; write it as `executable`",
+    "  endif",
+    "  if defined MY.TransferExecutable",
+    "    if $(MY.TransferExecutable)",
+    "    else",
+    "      htlease_transfer_executable = false",
+    "    endif",
+    "  endif",
+    "  if defined MY.TransferInput",
+    "    htlease_are_inputs_forced = true",
+    "  endif",
+    "endif",
+    "htlease_are_lines_read = true",
+)
+_FORCED_AFTER = (
+    "if defined htlease_are_inputs_forced",
+    '  MY.TransferInput = strcat($(MY.TransferInput), "$EVAL(htlease_inputs)")',
+    "endif",
+)
+
+
+def _program_lines(additions: Additions) -> tuple[str, ...]:
+    if additions.is_interactive:
+        # 23.9 has it misspelt.
+        return (
+            "htlease_executable = $(interactive_executable:$(interactive_exectuable:/bin/sleep))",
+            "htlease_is_sent = false",
+            "htlease_program = $(htlease_executable)",
+            "htlease_program_path = $(htlease_executable)",
+        )
+    first = "$SUBSTR(htlease_shell,0,1)"
+    shell = "$(shell:)" if additions.knows_shell else ""
+    directory = _in_text(additions.submit_directory)
+    stays = "false"
+    if additions.takes_absolute_from_image:
+        stays = 'substr("$(htlease_executable)", 0, 1) == "/" && $(htlease_is_in_image)'
+    return (
+        "htlease_executable = $(executable:$(Cmd:))",
+        f"htlease_shell = {shell}",
+        (
+            "htlease_transfer = $(htlease_transfer_executable:"
+            "$(transfer_executable:$(TransferExecutable:)))"
+        ),
+        "htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))",
+        (
+            f'htlease_is_in_image = {_UNIVERSE} == "container" || {_UNIVERSE} == "docker"'
+            ' || "$(htlease_image)" != ""'
+        ),
+        (
+            f'htlease_is_left = "{first}" != "" || toLower(substr("$(htlease_transfer)", 0, 1)) == "f"'
+            f' || ("$(htlease_transfer)" == "" && {stays})'
+            f' || regexp("{_WRAPPER}", "$Fnx(htlease_executable)")'
+        ),
+        "htlease_is_sent = !($(htlease_is_left))",
+        (
+            'htlease_path = ifThenElse(substr("$(htlease_executable)", 0, 1) == "/",'
+            f' "$(htlease_executable)", "{directory}/$(htlease_executable)")'
+        ),
+        (
+            f'htlease_name = ifThenElse("{first}" == "", ifThenElse($(htlease_is_sent),'
+            ' "$Fnx(htlease_executable)", "$(htlease_executable)"), "/bin/sh")'
+        ),
+        "htlease_program = $EVAL(htlease_name)",
+        "htlease_program_path = $EVAL(htlease_path)",
+    )
+
+
+def _input_lines(additions: Additions) -> tuple[str, ...]:
+    should = f"$(ShouldTransferFiles:$(should_transfer_files:{additions.should_transfer_default}))"
+    inputs = f",{_in_text(additions.token_path, may_hold_macros=True)}"
+    if additions.plan_path is not None:
+        inputs += f",{_in_text(additions.plan_path)}"
+    return (
+        (
+            f'htlease_inputs = ifThenElse(member(toUpper("{should}"), {_NAMES_OF_NO}), "",'
+            f' ifThenElse($(htlease_is_sent), "{inputs},$(htlease_program_path)", "{inputs}"))'
+        ),
+        # Quotes around a list are taken off before more is added.
+        "TransferInputFiles = $(TransferInputFiles:)",
+        "TransferInputFiles = $F(TransferInputFiles)",
+        "transfer_input_files = $(transfer_input_files:$(TransferInputFiles))",
+        "transfer_input_files = $F(transfer_input_files)$EVAL(htlease_inputs)",
+    )
+
+
+def _attribute_lines(additions: Additions) -> tuple[str, ...]:
+    lines = [
+        f"MY.Cmd = {_text(additions.pyz)}",
+        "MY.TransferExecutable = true",
+        'MY.HTLeaseProgram = "$(htlease_program)"',
+        'MY.HTLeaseProgramPath = "$(htlease_program_path)"',
+        f"MY.HTLeaseURL = {_text(additions.server_url)}",
+        f"MY.HTLeaseTokenFile = {_text(additions.token_path, may_hold_macros=True)}",
+        "htlease_process = $(Process)$(htlease_later:)",
+        "htlease_key = $(HTLeaseKey:$(htlease_process))",
+        (
+            'htlease_whole_key = ifThenElse(regexp("/", "$(htlease_key)"), "$(htlease_key)",'
+            f' "{_in_text(additions.workflow)}/$(htlease_key)")'
+        ),
+        'htlease_own_key = "$EVAL(htlease_whole_key)"',
+        "MY.HTLeaseKey = $(MY.HTLeaseKey:$(htlease_own_key))",
+        f"htlease_submission = {_submission(additions)}",
+        "MY.HTLeaseSubmission = $EVAL(htlease_submission)",
+        # What condor_q shows in place of the wrapper.
+        "htlease_command = $Fnx(htlease_executable) $(arguments:$(args:))",
+        *or_default("description", "JobDescription", "$(htlease_command)"),
+    ]
+    if additions.plan_path is not None:
+        lines.append(f"MY.HTLeasePlan = {_text(additions.plan_path.name)}")
+        lines.append(f"MY.HTLeasePlanPath = {_text(additions.plan_path)}")
+    if additions.ttl_seconds is not None:
+        lines.append(f"MY.HTLeaseTTL = {additions.ttl_seconds:g}")
+    return tuple(lines)
+
+
+def _submission(additions: Additions) -> str:
+    """Return an expression for the mark; what cannot run gives text that no attribute can have."""
+    chosen = f'"\\"{additions.submission_id}\\""'
+    start = f"{additions.workflow}/"
+    is_key = (
+        f'(substr($(MY.HTLeaseKey), 0, {len(start)}) == "{start}"'
+        f' && regexp("^{NAME_PATTERN}$(DOLLAR)", substr($(MY.HTLeaseKey), {len(start)})))'
+    )
+    refused = (
+        f"{REFUSAL}: HTLeaseKey is not {start}NAME, where NAME has letters, digits and"
+        " . _ ~ @ : = + , # -; another WORKFLOW is named by --workflow"
+    )
+    chosen = f'ifThenElse({is_key}, {chosen}, "{refused}")'
+    if not additions.is_interactive:
+        chosen = (
+            f'ifThenElse("$(htlease_program)" == "", "{REFUSAL}: no executable; the wrapper cannot'
+            " call an image's own entry point, so name the program, or use the hooks\", "
+            f"{chosen})"
+        )
+    for names, advice in _NOT_TAKEN:
+        listed = ", ".join(f'"{name}"' for name in names)
+        refused = f"{REFUSAL}: {names[0]} universe; {advice}"
+        chosen = f'ifThenElse(member({_UNIVERSE}, {{{listed}}}), "{refused}", {chosen})'
+    return chosen
+
+
+def _text(value: object, may_hold_macros: bool = False) -> str:
+    return f'"{_in_text(value, may_hold_macros)}"'
+
+
+def _in_text(value: object, may_hold_macros: bool = False) -> str:
+    """Return what stands between the quotes of a ClassAd text for this value."""
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return text if may_hold_macros else text.replace("$", "$(DOLLAR)")
