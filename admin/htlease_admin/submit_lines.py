@@ -29,9 +29,6 @@ from htlease_admin.exit_policy import exit_policy_lines, or_default
 REFUSAL = "htlease-refuses"
 
 _UNIVERSE = 'toLower("$(universe:$(JobUniverse:vanilla))")'
-#: A file that has the wrapper in front already: the one that is sent along takes its place.
-_WRAPPER = "^htlease-ep[^/]*[.]pyz$(DOLLAR)"
-_NAMES_OF_NO = '{"NO", "FALSE", "NEVER"}'
 #: Universe, by name and number -> what to do in its place.
 _NOT_TAKEN = (
     (("grid", "9"), "give the job to the Job Router, or have the hooks at the remote site"),
@@ -98,7 +95,7 @@ _FORCED_BEFORE = (
     "  if defined MY.TransferExecutable",
     "    if $(MY.TransferExecutable)",
     "    else",
-    "      htlease_transfer_executable = false",
+    "      htlease_forced_transfer = false",
     "    endif",
     "  endif",
     "  if defined MY.TransferInput",
@@ -114,98 +111,102 @@ _FORCED_AFTER = (
 )
 
 
-def _program_lines(additions: Additions) -> tuple[str, ...]:
+_INTERACTIVE = """\
+htlease_executable = $(interactive_executable:$(interactive_exectuable:/bin/sleep))
+htlease_is_sent = false
+htlease_program = $(htlease_executable)
+htlease_program_path = $(htlease_executable)
+"""  # 23.9 has it misspelt
+
+#: What HTCondor would have run, and if it would have sent it.
+_PROGRAM = """\
+htlease_executable = $(executable:$(Cmd:))
+htlease_shell = {shell}
+htlease_has_shell = "$SUBSTR(htlease_shell,0,1)" != ""
+htlease_transfer = $(htlease_forced_transfer:$(transfer_executable:$(TransferExecutable:)))
+htlease_is_refused = toLower(substr("$(htlease_transfer)", 0, 1)) == "f"
+htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))
+htlease_has_image = "$(htlease_image)" != "" || {universe} == "container" || {universe} == "docker"
+htlease_is_absolute = substr("$(htlease_executable)", 0, 1) == "/"
+htlease_is_in_image = {is_in_image}
+htlease_is_wrapper = regexp("^htlease-ep[^/]*[.]pyz$(DOLLAR)", "$Fnx(htlease_executable)")
+htlease_is_left = $(htlease_is_refused) || $(htlease_is_in_image) || $(htlease_is_wrapper)
+htlease_is_sent = !($(htlease_has_shell) || $(htlease_is_left))
+htlease_base = ifThenElse($(htlease_is_absolute), "", "{directory}/")
+htlease_path = strcat($(htlease_base), "$(htlease_executable)")
+htlease_sent = ifThenElse($(htlease_is_sent), "$Fnx(htlease_executable)", "$(htlease_executable)")
+htlease_name = ifThenElse($(htlease_has_shell), "/bin/sh", $(htlease_sent))
+htlease_program = $EVAL(htlease_name)
+htlease_program_path = $EVAL(htlease_path)
+"""
+_KNOWS_IMAGES = '$(htlease_has_image) && $(htlease_is_absolute) && "$(htlease_transfer)" == ""'
+
+#: Quotes around a list are taken off before more is added.
+_INPUTS = """\
+htlease_should = toUpper("$(ShouldTransferFiles:$(should_transfer_files:{should_transfer}))")
+htlease_added = strcat("{inputs}", ifThenElse($(htlease_is_sent), ",$(htlease_program_path)", ""))
+htlease_is_no = member($(htlease_should), {{"NO", "FALSE", "NEVER"}})
+htlease_inputs = ifThenElse($(htlease_is_no), "", $(htlease_added))
+TransferInputFiles = $(TransferInputFiles:)
+TransferInputFiles = $F(TransferInputFiles)
+transfer_input_files = $(transfer_input_files:$(TransferInputFiles))
+transfer_input_files = $F(transfer_input_files)$EVAL(htlease_inputs)
+"""
+
+_ATTRIBUTES = """\
+MY.Cmd = "{pyz}"
+MY.TransferExecutable = true
+MY.HTLeaseProgram = "$(htlease_program)"
+MY.HTLeaseProgramPath = "$(htlease_program_path)"
+MY.HTLeaseURL = "{server_url}"
+MY.HTLeaseTokenFile = "{token_path}"
+htlease_process = $(Process)$(htlease_later:)
+htlease_key = $(HTLeaseKey:$(htlease_process))
+htlease_start = ifThenElse(regexp("/", "$(htlease_key)"), "", "{workflow}/")
+htlease_own_key = "$EVAL(htlease_start)$(htlease_key)"
+MY.HTLeaseKey = $(MY.HTLeaseKey:$(htlease_own_key))
+htlease_submission = {submission}
+MY.HTLeaseSubmission = $EVAL(htlease_submission)
+htlease_command = $Fnx(htlease_executable) $(arguments:$(args:))
+"""
+
+
+def _program_lines(additions: Additions) -> list[str]:
     if additions.is_interactive:
-        # 23.9 has it misspelt.
-        return (
-            "htlease_executable = $(interactive_executable:$(interactive_exectuable:/bin/sleep))",
-            "htlease_is_sent = false",
-            "htlease_program = $(htlease_executable)",
-            "htlease_program_path = $(htlease_executable)",
-        )
-    first = "$SUBSTR(htlease_shell,0,1)"
-    shell = "$(shell:)" if additions.knows_shell else ""
-    directory = _in_text(additions.submit_directory)
-    stays = "false"
-    if additions.takes_absolute_from_image:
-        stays = 'substr("$(htlease_executable)", 0, 1) == "/" && $(htlease_is_in_image)'
-    return (
-        "htlease_executable = $(executable:$(Cmd:))",
-        f"htlease_shell = {shell}",
-        (
-            "htlease_transfer = $(htlease_transfer_executable:"
-            "$(transfer_executable:$(TransferExecutable:)))"
-        ),
-        "htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))",
-        (
-            f'htlease_is_in_image = {_UNIVERSE} == "container" || {_UNIVERSE} == "docker"'
-            ' || "$(htlease_image)" != ""'
-        ),
-        (
-            f'htlease_is_left = "{first}" != "" || toLower(substr("$(htlease_transfer)", 0, 1)) == "f"'
-            f' || ("$(htlease_transfer)" == "" && {stays})'
-            f' || regexp("{_WRAPPER}", "$Fnx(htlease_executable)")'
-        ),
-        "htlease_is_sent = !($(htlease_is_left))",
-        (
-            'htlease_path = ifThenElse(substr("$(htlease_executable)", 0, 1) == "/",'
-            f' "$(htlease_executable)", "{directory}/$(htlease_executable)")'
-        ),
-        (
-            f'htlease_name = ifThenElse("{first}" == "", ifThenElse($(htlease_is_sent),'
-            ' "$Fnx(htlease_executable)", "$(htlease_executable)"), "/bin/sh")'
-        ),
-        "htlease_program = $EVAL(htlease_name)",
-        "htlease_program_path = $EVAL(htlease_path)",
-    )
+        return _INTERACTIVE.splitlines()
+    return _PROGRAM.format(
+        shell="$(shell:)" if additions.knows_shell else "",
+        universe=_UNIVERSE,
+        is_in_image=_KNOWS_IMAGES if additions.takes_absolute_from_image else "false",
+        directory=_in_text(additions.submit_directory),
+    ).splitlines()
 
 
-def _input_lines(additions: Additions) -> tuple[str, ...]:
-    should = f"$(ShouldTransferFiles:$(should_transfer_files:{additions.should_transfer_default}))"
+def _input_lines(additions: Additions) -> list[str]:
     inputs = f",{_in_text(additions.token_path, may_hold_macros=True)}"
     if additions.plan_path is not None:
         inputs += f",{_in_text(additions.plan_path)}"
-    return (
-        (
-            f'htlease_inputs = ifThenElse(member(toUpper("{should}"), {_NAMES_OF_NO}), "",'
-            f' ifThenElse($(htlease_is_sent), "{inputs},$(htlease_program_path)", "{inputs}"))'
-        ),
-        # Quotes around a list are taken off before more is added.
-        "TransferInputFiles = $(TransferInputFiles:)",
-        "TransferInputFiles = $F(TransferInputFiles)",
-        "transfer_input_files = $(transfer_input_files:$(TransferInputFiles))",
-        "transfer_input_files = $F(transfer_input_files)$EVAL(htlease_inputs)",
-    )
+    return _INPUTS.format(
+        should_transfer=additions.should_transfer_default, inputs=inputs
+    ).splitlines()
 
 
-def _attribute_lines(additions: Additions) -> tuple[str, ...]:
-    lines = [
-        f"MY.Cmd = {_text(additions.pyz)}",
-        "MY.TransferExecutable = true",
-        'MY.HTLeaseProgram = "$(htlease_program)"',
-        'MY.HTLeaseProgramPath = "$(htlease_program_path)"',
-        f"MY.HTLeaseURL = {_text(additions.server_url)}",
-        f"MY.HTLeaseTokenFile = {_text(additions.token_path, may_hold_macros=True)}",
-        "htlease_process = $(Process)$(htlease_later:)",
-        "htlease_key = $(HTLeaseKey:$(htlease_process))",
-        (
-            'htlease_whole_key = ifThenElse(regexp("/", "$(htlease_key)"), "$(htlease_key)",'
-            f' "{_in_text(additions.workflow)}/$(htlease_key)")'
-        ),
-        'htlease_own_key = "$EVAL(htlease_whole_key)"',
-        "MY.HTLeaseKey = $(MY.HTLeaseKey:$(htlease_own_key))",
-        f"htlease_submission = {_submission(additions)}",
-        "MY.HTLeaseSubmission = $EVAL(htlease_submission)",
-        # What condor_q shows in place of the wrapper.
-        "htlease_command = $Fnx(htlease_executable) $(arguments:$(args:))",
-        *or_default("description", "JobDescription", "$(htlease_command)"),
-    ]
+def _attribute_lines(additions: Additions) -> list[str]:
+    lines = _ATTRIBUTES.format(
+        pyz=_in_text(additions.pyz),
+        server_url=_in_text(additions.server_url),
+        token_path=_in_text(additions.token_path, may_hold_macros=True),
+        workflow=_in_text(additions.workflow),
+        submission=_submission(additions),
+    ).splitlines()
+    # What condor_q shows in place of the wrapper.
+    lines += or_default("description", "JobDescription", "$(htlease_command)")
     if additions.plan_path is not None:
-        lines.append(f"MY.HTLeasePlan = {_text(additions.plan_path.name)}")
-        lines.append(f"MY.HTLeasePlanPath = {_text(additions.plan_path)}")
+        lines.append(f'MY.HTLeasePlan = "{_in_text(additions.plan_path.name)}"')
+        lines.append(f'MY.HTLeasePlanPath = "{_in_text(additions.plan_path)}"')
     if additions.ttl_seconds is not None:
         lines.append(f"MY.HTLeaseTTL = {additions.ttl_seconds:g}")
-    return tuple(lines)
+    return lines
 
 
 def _submission(additions: Additions) -> str:
@@ -232,10 +233,6 @@ def _submission(additions: Additions) -> str:
         refused = f"{REFUSAL}: {names[0]} universe; {advice}"
         chosen = f'ifThenElse(member({_UNIVERSE}, {{{listed}}}), "{refused}", {chosen})'
     return chosen
-
-
-def _text(value: object, may_hold_macros: bool = False) -> str:
-    return f'"{_in_text(value, may_hold_macros)}"'
 
 
 def _in_text(value: object, may_hold_macros: bool = False) -> str:

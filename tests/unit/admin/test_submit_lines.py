@@ -48,7 +48,7 @@ def test_a_macro_that_names_itself_has_no_default_within_its_default() -> None:
 
 
 def test_a_directory_with_a_dollar_is_no_macro() -> None:
-    assert "/home/u/my $(DOLLAR)(files)/" in values(ADDITIONS)["htlease_path"]
+    assert "/home/u/my $(DOLLAR)(files)/" in values(ADDITIONS)["htlease_base"]
 
 
 def test_plan_and_ttl_are_told_only_if_they_were_given() -> None:
