@@ -53,14 +53,15 @@ class RawAnswer:
 
 def request_bytes(method: str, target: str, fields: Mapping[str, str], body: bytes) -> bytes:
     """Return a request; raises ValueError for what could be read as something else than it is."""
-    if not _is_token(method.encode()) or not target.startswith("/") or not is_visible(target):
+    is_target = target.startswith("/") or method == "CONNECT"
+    if not _is_token(method.encode()) or not is_target or not is_visible(target):
         raise ValueError(f"{method!r} {target!r} is no request")
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in fields.items():
         if not _is_token(name.encode()) or not is_visible(value.replace(" ", "")):
             raise ValueError(f"the field {name!r} cannot be sent")  # the value may be a secret
         lines.append(f"{name}: {value}")
-    if body or method != "GET":
+    if body or method not in ("GET", "CONNECT"):
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
@@ -78,6 +79,14 @@ def read_answer(
     Raises BadAnswer, Closed if nothing came at all, and what `receive` raises.
     """
     return _Reader(receive, body_max_bytes).answer()
+
+
+def read_tunnel_status(receive: Callable[[int], bytes]) -> int:
+    """Read the answer to a CONNECT and return its status; of one below 300 nothing may follow.
+
+    Raises BadAnswer, and what `receive` raises.
+    """
+    return _Reader(receive, 0).tunnel_status()
 
 
 def is_count(text: str, digits_max: int) -> bool:
@@ -100,20 +109,28 @@ class _Reader:
         self._held = bytearray()
 
     def answer(self) -> RawAnswer:
-        for _ in range(_INTERIM_MAX):
-            minor, status, fields = self._head()
-            if status >= 200:
-                break
-            if status == 101:
-                raise BadAnswer("it changes to a protocol that nobody asked for")
-        else:
-            raise BadAnswer("it goes on announcing an answer that does not come")
+        minor, status, fields = self._final_head()
         body, has_end = self._body(minor, status, fields)
         words = [word.strip().lower() for word in fields.get("connection", "").split(",")]
         is_reusable = minor == 1 and has_end and "close" not in words and not self._held
         return RawAnswer(status, fields, body, is_reusable)
 
+    def tunnel_status(self) -> int:
+        _, status, _ = self._final_head()
+        if status < 300 and self._held:
+            raise BadAnswer("bytes follow that no server has sent yet")
+        return status
+
     # Parts
+
+    def _final_head(self) -> tuple[int, int, dict[str, str]]:
+        for _ in range(_INTERIM_MAX):
+            minor, status, fields = self._head()
+            if status >= 200:
+                return minor, status, fields
+            if status == 101:
+                raise BadAnswer("it changes to a protocol that nobody asked for")
+        raise BadAnswer("it goes on announcing an answer that does not come")
 
     def _head(self) -> tuple[int, int, dict[str, str]]:
         # The status line alone first: what is no HTTP at all may never bring an empty line.

@@ -25,6 +25,7 @@ from htlease.http11 import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     class Transport(Protocol):
@@ -68,8 +69,11 @@ class HttpTransport:
 
     Certificates and host names are always checked, against the authorities in the file that
     HTLEASE_CA_FILE names, or else those of the system (SSL_CERT_FILE) and X509_CERT_DIR, where
-    grid sites have theirs. Proxies that the environment names are not used. Tokens go over plain
-    http to this machine itself only, unless the URL says that this is wanted (`INSECURE`).
+    grid sites have theirs. Tokens go over plain http to this machine itself only, unless the URL
+    says that this is wanted (`INSECURE`).
+
+    A forward proxy that the environment names (`forward_proxy`) is asked for a tunnel; where it
+    gives none, the server is tried directly, since the variable may be meant for the payload.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class HttpTransport:
         #: Threads take from its end and put back there; both are atomic.
         self._kept: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
+        self._may_ask_proxy = True
 
     def exchange(self, method: str, path: str, body: dict[str, Any] | None) -> Answer:
         """Send a request once; a kept connection that the server had closed is opened anew."""
@@ -132,15 +137,11 @@ class HttpTransport:
         return self._exchanged_on(self._connected(until), request, until)
 
     def _exchanged_on(self, connection: socket.socket, request: bytes, until: float) -> RawAnswer:
-        def receive(size: int) -> bytes:
-            connection.settimeout(_left(until))
-            return connection.recv(size)
-
         is_kept = False
         try:
             connection.settimeout(_left(until))
             connection.sendall(request)
-            answer = read_answer(receive)
+            answer = read_answer(_receiver(connection, until))
             is_kept = answer.is_reusable
         finally:
             if not is_kept:
@@ -166,25 +167,46 @@ class HttpTransport:
         return None
 
     def _connected(self, until: float) -> socket.socket:
-        # As bytes: for a text Python loads all that names in other scripts need.
-        found = socket.getaddrinfo(self._host.encode(), self._port, type=socket.SOCK_STREAM)
-        failure: OSError | None = None
-        for number, (family, kind, protocol, _, address) in enumerate(found):
-            connection = socket.socket(family, kind, protocol)
+        unusable = None
+        if self._may_ask_proxy and any(name.lower().endswith("_proxy") for name in os.environ):
+            # Half of the time, so that some is left for the direct way.
             try:
-                # Each address has its share, so that one that swallows all leaves some for others.
-                connection.settimeout(_left(until) / (len(found) - number))
-                connection.connect(address)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.settimeout(_left(until))
-                return self._with_tls(connection) if self._is_tls else connection
-            except BadConfig:
-                connection.close()
-                raise
+                tunnel = self._tunnel((until + time.monotonic()) / 2)
             except OSError as error:
-                connection.close()
-                failure = error
-        raise failure or OSError("the host has no address")
+                unusable = error
+            else:
+                if tunnel is not None:
+                    return tunnel
+        try:
+            connection = _connect(self._host, self._port, until, self._secured)
+        except OSError as error:
+            if unusable is None:
+                raise
+            raise OSError(f"{error}; by the {unusable}") from error
+        # What led nowhere while the direct way did is not asked again.
+        self._may_ask_proxy = unusable is None and self._may_ask_proxy
+        return connection
+
+    def _tunnel(self, until: float) -> socket.socket | None:
+        """Return a connection through the proxy that the environment names, None without one."""
+        from htlease.forward_proxy import named_proxy, open_tunnel  # seldom needed
+
+        proxy = named_proxy(os.environ, self._is_tls, self._host, self._port)
+        if proxy is None:
+            return None
+
+        def prepared(connection: socket.socket) -> socket.socket:
+            receive = _receiver(connection, until)
+            open_tunnel(connection.sendall, receive, proxy, self._host, self._port)
+            return self._secured(connection)
+
+        try:
+            return _connect(proxy.host, proxy.port, until, prepared)
+        except OSError as error:
+            raise OSError(f"{proxy}: {error}") from error
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        return self._with_tls(connection) if self._is_tls else connection
 
     def _with_tls(self, connection: socket.socket) -> socket.socket:
         self._tls = self._tls or tls_context()
@@ -207,6 +229,44 @@ class HttpTransport:
         retry_after = raw.fields.get("retry-after", "")
         is_number = is_count(retry_after, _RETRY_AFTER_DIGITS_MAX)
         return Answer(raw.status, document, float(retry_after) if is_number else None)
+
+
+def _connect(
+    host: str, port: int, until: float, prepared: Callable[[socket.socket], socket.socket]
+) -> socket.socket:
+    """Return what `prepared` makes of a connection to any address of a host.
+
+    Raises OSError when none came about in time, and at once what else `prepared` raises.
+    """
+    # As bytes: for a text Python loads all that names in other scripts need.
+    found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
+    failure: OSError | None = None
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            # Each address has its share, so that one that swallows all leaves some for others.
+            connection.settimeout(_left(until) / (len(found) - number))
+            connection.connect(address)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(_left(until))
+            return prepared(connection)
+        except BadConfig:
+            connection.close()
+            raise
+        except OSError as error:
+            connection.close()
+            failure = error
+    raise failure or OSError("the host has no address")
+
+
+def _receiver(connection: socket.socket, until: float) -> Callable[[int], bytes]:
+    """Return what reads from a connection, however little comes at a time, until an instant."""
+
+    def receive(size: int) -> bytes:
+        connection.settimeout(_left(until))
+        return connection.recv(size)
+
+    return receive
 
 
 def plain_url(base_url: str) -> str:

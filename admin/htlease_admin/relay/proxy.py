@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from htlease.forward_proxy import ProxyUnusable, named_proxy
 from htlease.protocol import BODY_MAX_BYTES, VERSION
 from htlease.transport import tls_context
 from htlease_admin.relay.problems import problem
@@ -40,6 +42,7 @@ class Proxy:
         self._server_url = server_url.rstrip("/")
         self._name = name
         self._via = f"1.1 {name} (htlease-relay)"
+        self._proxy_url = _proxy_url(URL(self._server_url))
         self._under_way = 0
         self._session: aiohttp.ClientSession | None = None
         self._is_away = False
@@ -118,7 +121,7 @@ class Proxy:
         url = URL(self._server_url + path, encoded=True)
         data = body or None
         async with self._session.request(
-            method, url, headers=headers, data=data, allow_redirects=False
+            method, url, headers=headers, data=data, allow_redirects=False, proxy=self._proxy_url
         ) as response:
             content = await response.content.read(ANSWER_MAX_BYTES)
             while not response.content.at_eof() and len(content) < ANSWER_MAX_BYTES:
@@ -136,3 +139,15 @@ class Proxy:
         return problem(
             code, f"the relay on {self._name} {text}", {"Via": self._via, **(headers or {})}
         )
+
+
+def _proxy_url(server: URL) -> str | None:
+    """Return the URL of the forward proxy that this daemon's environment names for the server."""
+    try:
+        found = named_proxy(
+            os.environ, server.scheme == "https", server.host or "", server.port or 0
+        )
+    except ProxyUnusable as error:
+        log.warning("the lease server is asked directly: %s", error)
+        return None
+    return None if found is None else found.url
