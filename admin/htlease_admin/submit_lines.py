@@ -115,7 +115,7 @@ _INTERACTIVE = """\
 htlease_executable = $(interactive_executable:$(interactive_exectuable:/bin/sleep))
 htlease_is_sent = false
 htlease_program = $(htlease_executable)
-htlease_program_path = $(htlease_executable)
+htlease_path = "$(htlease_executable)"
 """  # 23.9 has it misspelt
 
 #: What HTCondor would have run, and if it would have sent it.
@@ -157,7 +157,8 @@ _ATTRIBUTES = """\
 MY.Cmd = "{pyz}"
 MY.TransferExecutable = true
 MY.HTLeaseProgram = "$(htlease_program)"
-MY.HTLeaseProgramPath = "$(htlease_program_path)"
+htlease_found_at = ifThenElse($(htlease_is_sent), $(htlease_path), "$(htlease_program)")
+MY.HTLeaseProgramPath = "$EVAL(htlease_found_at)"
 MY.HTLeaseURL = "{server_url}"
 MY.HTLeaseTokenFile = "{token_path}"
 htlease_process = $(Process)$(htlease_later:)
@@ -199,8 +200,9 @@ def _attribute_lines(additions: Additions) -> list[str]:
         workflow=_in_text(additions.workflow),
         submission=_submission(additions),
     ).splitlines()
-    # What condor_q shows in place of the wrapper.
-    lines += or_default("description", "JobDescription", "$(htlease_command)")
+    if not additions.is_interactive:
+        # What condor_q shows in place of the wrapper.
+        lines += or_default("description", "JobDescription", "$(htlease_command)")
     if additions.plan_path is not None:
         lines.append(f'MY.HTLeasePlan = "{_in_text(additions.plan_path.name)}"')
         lines.append(f'MY.HTLeasePlanPath = "{_in_text(additions.plan_path)}"')

@@ -22,6 +22,7 @@ USAGE = """usage: htlease-ep.pyz run [options] [--] COMMAND...       run a job u
        htlease-ep.pyz compile FILE                        write a copy that starts faster
        htlease-ep.pyz version
        htlease-ep.pyz /FULL/PATH ARGUMENTS...             run a job as USER_JOB_WRAPPER
+       htlease-ep.pyz ARGUMENTS...                        run a job of `htlease submit`
 """
 
 
@@ -29,6 +30,13 @@ def main(argv: Sequence[str]) -> int:
     """Run a command line and return the exit status; shows no traceback."""
     console = Console()
     try:
+        from htlease_wrapper import wrapped_job
+
+        job = wrapped_job.started_as_job(argv, os.environ)
+        if job is not None:
+            from htlease_wrapper.run import run
+
+            return run(wrapped_job.options_of(job, argv[1:]), dict(os.environ), console)
         return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _job)(argv[1:], console)
     except Leave as leave:
         console.say(str(leave))

@@ -16,6 +16,7 @@ from typing import Any
 
 from htlease import bearer
 from htlease_wrapper import chirp
+from htlease_wrapper.job_ad import read_ad
 from htlease_wrapper.sandbox import FOLDER, HOOKS_FOLDER
 
 #: Where an access point keeps the token of a job that brings none; only chirp can read it.
@@ -123,3 +124,7 @@ def _handed_over(environ: Mapping[str, str], sandbox: Path) -> Iterator[Path]:
     yield sandbox / "htlease.token"
     yield Path("htlease.token").absolute()
     yield sandbox / HOOKS_FOLDER / "token"
+    ad = read_ad(Path(environ.get("_CONDOR_JOB_AD") or sandbox / ".job.ad"))
+    named = ad.text("HTLeaseTokenFile") if ad else None
+    if named:
+        yield Path(named)  # of a job to which no files are transferred

@@ -19,7 +19,7 @@ from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import Ended, Leave, NoLease, end_as, no_lease_for
+from htlease_wrapper.ending import TRY_LATER, Ended, Leave, NoLease, end_as, no_lease_for
 from htlease_wrapper.job import Job, choose_key, find_job, own_environment
 from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
 from htlease_wrapper.keeper import Keeper
@@ -72,6 +72,8 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
     finally:
         if not is_kept:
             remove_state(attempt.home, attempt.nonce)
+    if ended.code == TRY_LATER:
+        attempt.say_end_is_payloads()
     return end_as(ended)
 
 
@@ -126,6 +128,13 @@ class _Attempt:
                 write_state(self.home, self._before)
         except OSError:
             pass  # it could not be written before either
+
+    def say_end_is_payloads(self) -> None:
+        """Let the job's `on_exit_remove` know that this exit code is not the wrapper's own."""
+        config = chirp.config_path(self._environ, self.job.sandbox)
+        start = evidence_of(self.job.ad, 0)[0].job_starts
+        if config is not None and start is not None:
+            chirp.set_delayed(config, {"ChirpHTLeasePayloadStart": start})
 
     def acquire(self) -> Lease:
         """Get the lease, before any work; raises Leave."""
