@@ -175,6 +175,15 @@ class Pool(Instance):
         """Let a suspended job go on."""
         self.run(["condor_continue", job])
 
+    def drain(self, ep: str, how: str) -> None:
+        """Let an execution point give up its jobs, and take new ones when all have ended.
+
+        `how` is `graceful` (after their retirement), `quick` (at once, with the time to vacate)
+        or `fast` (killed). Source: condor_drain(1).
+        """
+        argv = ["condor_drain", f"-{how}", "-resume-on-completion", self.ep_host(ep)]
+        self.run(argv, as_root=True)
+
     # Faults that hit processes
 
     def shadow(self, job: str) -> Process:

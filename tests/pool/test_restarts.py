@@ -5,6 +5,7 @@ Each test breaks several jobs at once, one standing in each phase, to keep the p
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -120,6 +121,32 @@ def test_a_killed_schedd_leaves_the_attempt_going_on(lab: Lab, victims: str) -> 
         assert job.wait_gone()["ExitCode"] == 0
         assert [attempt["fence"] for attempt in document["attempts"]] == [1], job.explain()
         assert lab.pool.events(job.log, RECONNECTED), job.explain()
+
+
+def test_a_schedd_that_comes_back_after_the_job_lease_starts_the_job_again(lab: Lab) -> None:
+    jobs = blocked_jobs(lab, "schedd-late")
+    shadows = [lab.pool.shadow(job.job) for job in jobs.values()]
+    master = lab.pool.daemon("condor_master", "ap")
+    master.send(signal.SIGSTOP)  # it would start another schedd at once
+    lab.pool.kill_schedd()
+    for shadow in shadows:
+        lab.pool.kill(shadow)
+    lab.wait_for(
+        lambda: not any(lab.pool.starters(job.job) for job in jobs.values()),
+        "the starters to end with their job leases",
+        120,
+    )
+    master.send(signal.SIGCONT)
+    for phase, job in jobs.items():
+        check_reclaimed(job, phase)
+
+
+@pytest.mark.parametrize("how", ["graceful", "quick", "fast"])
+def test_a_drained_machine_hands_its_jobs_over_in_any_phase(lab: Lab, how: str) -> None:
+    jobs = blocked_jobs(lab, f"drain-{how}", pin="ep1")
+    lab.pool.drain("ep1", how)
+    for phase, job in jobs.items():
+        check_reclaimed(job, phase)
 
 
 @pytest.mark.parametrize("phase", PHASES)

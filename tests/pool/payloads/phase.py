@@ -26,6 +26,7 @@ def tell(what: str, **more: object) -> None:
         "attempt": int(ATTEMPT),
         "fence": int(os.environ["HTLEASE_FENCE"]),
         "pid": os.getpid(),
+        "clock": time.time(),
         **more,
     }
     request = urllib.request.Request(BEHAVIOUR["witness"], json.dumps(note).encode())
