@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _BLANKS = " \t\n\v\f\r"
-_TOKEN_MAX_BYTES = 64 * 1024
+TOKEN_MAX_BYTES = 64 * 1024
 _SHARED_DIRECTORY = "/tmp"
 
 
@@ -58,7 +58,7 @@ def token_in(path: str, owners: tuple[int, ...] | None = None) -> str:
                 raise BadConfig(f"token file {path} is no regular file")
             if owners is not None and status.st_uid not in owners:
                 return ""
-            return stripped(file.read(_TOKEN_MAX_BYTES).decode("ascii"))
+            return stripped(file.read(TOKEN_MAX_BYTES).decode("ascii"))
     except OSError as error:
         raise BadConfig(f"token file {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from htlease.json_text import json_from
+
 #: Attribute in which a start finds the lease that was taken for it, packed.
 GRANT_ATTRIBUTE = "HTLeaseGrant"
 PART_CHARS = 800
@@ -64,7 +66,7 @@ def unpack(text: str) -> dict[str, Any]:
     try:
         unpacking = zlib.decompressobj()
         data = unpacking.decompress(base64.urlsafe_b64decode(text), _UNPACKED_MAX_BYTES)
-        document = json.loads(data)
+        document = json_from(data)
     except (ValueError, zlib.error) as error:
         raise Unreadable(f"not a packed document: {error}") from None
     if not isinstance(document, dict):

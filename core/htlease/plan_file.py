@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, InvalidField
+from htlease.json_text import json_from
 from htlease.plan import PhaseSpec, Plan, PlanFile, check_ttl, seconds_from
 from htlease.toml_text import toml_from
 
@@ -19,11 +19,12 @@ _PLAN_MAX_BYTES = 1 << 20
 def read_plan_file(path: Path) -> PlanFile:
     """Read a plan; raises BadConfig naming file, phase and key."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_PLAN_MAX_BYTES + 1)
     except OSError as error:
         raise BadConfig(f"plan {path}: {error.strerror}; is it in transfer_input_files?") from None
     if len(data) > _PLAN_MAX_BYTES:
-        raise BadConfig(f"plan {path}: has {len(data)} bytes; {_PLAN_MAX_BYTES} is the limit")
+        raise BadConfig(f"plan {path}: has more than {_PLAN_MAX_BYTES} bytes, the limit")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -132,7 +133,7 @@ def _check_keys(where: str, table: Mapping[str, Any], known: tuple[str, ...]) ->
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        document = json_from(text)
     except ValueError as error:
         raise InvalidField("JSON", str(error)) from None
     assert isinstance(document, dict)

@@ -18,4 +18,6 @@ def toml_from(text: str) -> dict[str, Any]:
         document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidField("TOML", str(error)) from None
+    except RecursionError:
+        raise InvalidField("TOML", "is nested too deeply") from None
     return document

@@ -13,7 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from htlease.errors import BadConfig
+from htlease.json_text import json_from
 from htlease_hooks.site import Site, site_from
+from htlease_wrapper.private_files import (
+    make_private_folder,
+    opened_own,
+    read_own,
+    replace_own,
+)
 from htlease_wrapper.sandbox import HOOKS_FOLDER
 
 _SITE = "site.json"
@@ -22,6 +29,7 @@ _PHASE = "phase"
 _ENTERED = "entered"
 _STOPPED = "stopped"
 _LOCK = "update.lock"
+_NOTE_MAX_BYTES = 64 * 1024
 
 
 class Notes:
@@ -33,7 +41,7 @@ class Notes:
 
     def make(self) -> None:
         """Make the folder."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(self.folder)
 
     def write_site(self, site: Site) -> None:
         """Leave the site's options for hooks that get no arguments."""
@@ -42,7 +50,7 @@ class Notes:
     def site(self) -> Site | None:
         """Return the site's options, or None where PREPARE left none."""
         try:
-            return site_from(json.loads((self.folder / _SITE).read_text(encoding="utf-8")))
+            return site_from(json_from(self._read(_SITE)))
         except (OSError, ValueError, AttributeError, BadConfig):
             return None
 
@@ -57,7 +65,7 @@ class Notes:
     def phase(self) -> str | None:
         """Return the phase that is entered once the job runs, if there is just one."""
         try:
-            return (self.folder / _PHASE).read_text(encoding="ascii") or None
+            return self._read(_PHASE) or None
         except (OSError, UnicodeDecodeError):
             return None
 
@@ -77,23 +85,21 @@ class Notes:
     def stopped(self) -> str | None:
         """Return why the job was stopped, if it was."""
         try:
-            return (self.folder / _STOPPED).read_text(encoding="utf-8")
+            return self._read(_STOPPED)
         except (OSError, UnicodeDecodeError):
             return None
 
     def lock(self) -> bool:
         """Take the right to be the one UPDATE call at work, to the end of this process."""
         try:
-            descriptor = os.open(self.folder / _LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
+            descriptor = opened_own(self.folder / _LOCK, os.O_WRONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         return True
 
     def _write(self, name: str, text: str) -> None:
-        path = self.folder / name
-        temporary = path.with_name(f"{name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
+        replace_own(self.folder / name, text.encode())
+
+    def _read(self, name: str) -> str:
+        return read_own(self.folder / name, _NOTE_MAX_BYTES).decode()

@@ -51,7 +51,7 @@ def nothing_changed(sandbox: Sandbox, server: ServerProcess) -> Iterator[None]:
     assert "Traceback" not in sandbox.messages
     assert len(sandbox.messages.splitlines()) <= 2
     assert not (sandbox.path / "ran").exists()
-    assert not (sandbox.path / ".htlease.json").exists()
+    assert not (sandbox.path / ".htlease.json").is_file()
 
 
 @pytest.mark.parametrize("text", _BAD_PLANS)
@@ -199,6 +199,6 @@ def test_bad_use_from_within_a_payload(sandbox: Sandbox, command: str, said: str
 
 
 def test_a_sandbox_that_cannot_be_written_does_not_stop_the_payload(sandbox: Sandbox) -> None:
-    (sandbox.path / ".htlease").write_text("in the way")
+    (sandbox.path / ".htlease.json" / "in the way").mkdir(parents=True)
     assert sandbox.run("--", "sh", "-c", "exit 3") == 3
     assert "can save no details" in sandbox.messages

@@ -13,8 +13,12 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from htlease_wrapper.private_files import read_plain
+
 EXCHANGE_SECONDS = 2.0
 _VALUE_MAX_BYTES = 64 * 1024
+_CONFIG_MAX_BYTES = 4096
+_ANSWER_MAX_BYTES = 32
 _SPECIAL = re.compile(r"([\\\s])")
 
 
@@ -57,7 +61,7 @@ class _Conversation:
     """One connection to the starter's proxy; raises OSError and ValueError."""
 
     def __init__(self, config: Path) -> None:
-        host, port, cookie = config.read_text().split()[:3]
+        host, port, cookie = read_plain(config, _CONFIG_MAX_BYTES).decode().split()[:3]
         self._socket = socket.create_connection((host, int(port)), EXCHANGE_SECONDS)
         self._answers = self._socket.makefile("rb")
         if self.say(f"cookie {_quoted(cookie)}") < 0:
@@ -73,7 +77,7 @@ class _Conversation:
     def say(self, line: str) -> int:
         """Send a request and return its answer, negative for a refusal."""
         self._socket.sendall(line.encode() + b"\n")
-        return int(self._answers.readline())
+        return int(self._answers.readline(_ANSWER_MAX_BYTES))
 
     def read(self, size_bytes: int) -> str:
         """Read what follows an answer."""

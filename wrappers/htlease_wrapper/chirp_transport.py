@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,15 +29,22 @@ from htlease.journal import (
     to_attributes,
     unpack,
 )
+from htlease.json_text import json_from
 from htlease.plan import PhaseSpec, phases_left
 from htlease.protocol import plan_from
 from htlease.transport import Answer, NoAnswer
 from htlease_wrapper import chirp
 from htlease_wrapper.job import find_job
+from htlease_wrapper.private_files import make_private_folder, opened_own
 
 #: Beside the wrapper's own folder, which goes with the wrapper; HTCondor transfers no folders.
 FOLDER = ".htlease-chirp"
 _TTL_SECONDS = 600.0
+#: The payload's own calls write here beside the wrapper, each for some milliseconds.
+_LOCK_SECONDS = 10.0
+_LOCK_POLL_SECONDS = 0.02
+#: Details that were saved anew stay in it; what is sent has a much lower limit.
+_JOURNAL_MAX_BYTES = 64 << 20
 
 
 class ChirpTransport:
@@ -124,6 +132,8 @@ class ChirpTransport:
             raise NoAnswer(f"the journal of this start is full ({error})") from None
         except OSError as error:
             raise NoAnswer(f"{self._folder}: {error.strerror}") from None
+        except (ValueError, TypeError, IndexError):
+            raise NoAnswer(f"{self._folder}: there is something else than a journal") from None
         # The journal stands: what the starter does not take now goes with the next update.
         if self._config is not None:
             chirp.set_delayed(self._config, attributes)
@@ -131,11 +141,26 @@ class ChirpTransport:
     @contextmanager
     def _journal(self) -> Iterator[Any]:
         """Open the file that this start's wrapper and its payload share, one at a time."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        with (self._folder / "journal").open("a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        make_private_folder(self._folder)
+        descriptor = opened_own(self._folder / "journal", os.O_RDWR | os.O_APPEND)
+        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+            _lock(file)
+            if os.fstat(descriptor).st_size > _JOURNAL_MAX_BYTES:
+                raise JournalFull(f"more than {_JOURNAL_MAX_BYTES} bytes")
             file.seek(0)
             yield file
+
+
+def _lock(file: Any) -> None:
+    """Lock a journal; raises OSError when somebody has it who does not let go."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_LOCK_POLL_SECONDS)
 
 
 class _Record:
@@ -166,7 +191,7 @@ def _row(entry: Entry) -> list[Any]:
 
 def _read(file: Any, fence: int) -> list[Entry]:
     """Return what this start has written; an earlier one may have left its journal here."""
-    rows = [json.loads(line) for line in file if line.endswith("\n")]
+    rows = [json_from(line) for line in file if line.endswith("\n")]
     return [Entry(*row[1:]) for row in rows if row[0] == fence]
 
 

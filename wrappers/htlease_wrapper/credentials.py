@@ -7,22 +7,24 @@ processes of the start (mode 0600). Tokens are in no argv and no message; those 
 from __future__ import annotations
 
 import base64
-import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from htlease import bearer
+from htlease.json_text import json_from
 from htlease_wrapper import chirp
 from htlease_wrapper.job_ad import read_ad
+from htlease_wrapper.private_files import owners_in, read_own, replace_own
 from htlease_wrapper.sandbox import FOLDER, HOOKS_FOLDER
 
 #: Where an access point keeps the token of a job that brings none; only chirp can read it.
 TOKEN_ATTRIBUTE = "_condor_priv_HTLeaseToken"
 #: In the private folders of wrapper and hooks: the token that the server gave last.
 _RENEWED = "renewed-token"
+#: A token among the input files of a job.
+_BROUGHT = "htlease.token"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Token:
     def _claims(self) -> dict[str, Any]:
         try:
             payload = self.text.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            claims = json_from(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         except (IndexError, ValueError):
             return {}
         return claims if isinstance(claims, dict) else {}
@@ -70,7 +72,7 @@ def find_token(
     """
     token = _discovered(environ, sandbox, uid)
     for folder in ((home or sandbox) / FOLDER, sandbox / HOOKS_FOLDER):
-        text = bearer.token_in(str(folder / _RENEWED))
+        text = _kept(folder / _RENEWED)
         if text and (token is None or token.is_followed_by(Token(text, str(folder)))):
             token = Token(bearer.checked_token(text, str(folder)), str(folder))
     return token
@@ -98,17 +100,13 @@ def renewed_token(answer: Mapping[str, Any]) -> Token | None:
 
 def keep_renewed(folder: Path, token: Token) -> None:
     """Keep a token in the private folder of a wrapper or of hooks; raises OSError."""
-    path = folder / _RENEWED
-    temporary = path.with_name(f"{_RENEWED}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token.text)
-    temporary.replace(path)
+    replace_own(folder / _RENEWED, token.text.encode("ascii"))
 
 
 def _discovered(environ: Mapping[str, str], sandbox: Path, uid: int) -> Token | None:
     for path in _handed_over(environ, sandbox):
-        text = bearer.token_in(str(path))
+        is_kept = path.parent.name == HOOKS_FOLDER
+        text = _kept(path) if is_kept else bearer.token_in(str(path), _owners(path, uid))
         if text:
             return Token(bearer.checked_token(text, str(path)), str(path))
     found = bearer.discovered(environ, uid)
@@ -121,10 +119,28 @@ def _handed_over(environ: Mapping[str, str], sandbox: Path) -> Iterator[Path]:
     if credentials:
         # HTCondor keeps this one fresh, so it comes first.
         yield Path(credentials) / "htlease.use"
-    yield sandbox / "htlease.token"
-    yield Path("htlease.token").absolute()
+    yield sandbox / _BROUGHT
+    yield Path(_BROUGHT).absolute()
     yield sandbox / HOOKS_FOLDER / "token"
     ad = read_ad(Path(environ.get("_CONDOR_JOB_AD") or sandbox / ".job.ad"))
     named = ad.text("HTLeaseTokenFile") if ad else None
     if named:
         yield Path(named)  # of a job to which no files are transferred
+
+
+def _owners(path: Path, uid: int) -> tuple[int, ...] | None:
+    """Return whose tokens count in a folder where others may write; None: it is HTCondor's."""
+    if path.name != _BROUGHT:
+        return None
+    try:
+        return (uid, *owners_in(path.parent))
+    except OSError:
+        return (uid,)
+
+
+def _kept(path: Path) -> str:
+    """Return the token that a process of ours has left, or nothing."""
+    try:
+        return bearer.stripped(read_own(path, bearer.TOKEN_MAX_BYTES).decode("ascii"))
+    except (OSError, UnicodeDecodeError):
+        return ""

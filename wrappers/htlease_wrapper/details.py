@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from htlease.messages import DETAILS_MAX_BYTES
+from htlease_wrapper.private_files import make_private_folder, read_own, replace_own
 from htlease_wrapper.sandbox import FOLDER
 
 
@@ -18,7 +19,7 @@ class DetailsFile:
     def __init__(self, sandbox: Path) -> None:
         """Make the private folder; raises OSError."""
         folder = sandbox / FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(folder)
         self.path = folder / "details"
         self._seen = self._signature()
 
@@ -30,9 +31,7 @@ class DetailsFile:
             except FileNotFoundError:
                 pass
         else:
-            temporary = self.path.with_name("details.saved")
-            temporary.write_bytes(details.encode("utf-8"))
-            temporary.replace(self.path)
+            replace_own(self.path, details.encode("utf-8"))
         self._seen = self._signature()
 
     def take_new(self) -> str | None:
@@ -49,15 +48,17 @@ class DetailsFile:
                 f"{self.path} has {signature[2]} bytes and {DETAILS_MAX_BYTES} is the limit"
             )
         try:
-            return self.path.read_bytes().decode("utf-8")
+            return read_own(self.path, DETAILS_MAX_BYTES).decode("utf-8")
         except UnicodeDecodeError:
             raise UnusableDetails(f"{self.path} is not UTF-8 text") from None
         except OSError as error:
-            raise UnusableDetails(f"{self.path} cannot be read: {error.strerror}") from None
+            raise UnusableDetails(
+                f"{self.path} cannot be read: {error.strerror}; rename a file over it"
+            ) from None
 
     def _signature(self) -> tuple[int, int, int] | None:
         try:
-            found = self.path.stat()
+            found = self.path.lstat()
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size

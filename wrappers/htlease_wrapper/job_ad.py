@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Union
 
 from htlease.attempt import NAME_LENGTH_MAX, Evidence, Place, ReadFrom, SubjobKey, start_number
+from htlease_wrapper.private_files import read_plain
 
 Literal = Union[str, int, float, bool]
 
-_LINE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*\S)\s*")
+#: An ad has some hundreds of attributes; a megabyte of environment has been seen.
+_AD_MAX_BYTES = 16 << 20
+_NUMBER_MAX_CHARS = 40
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]")
@@ -45,7 +49,7 @@ class Ad:
 def read_ad(path: Path) -> Ad | None:
     """Read an ad; None when the file cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_plain(path, _AD_MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return None
     return Ad(str(path), parse_ad(text))
@@ -54,11 +58,11 @@ def read_ad(path: Path) -> Ad | None:
 def parse_ad(text: str) -> dict[str, Literal]:
     """Read the `Name = literal` lines of an ad; anything else is skipped."""
     attributes: dict[str, Literal] = {}
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line)
-        value = None if match is None else _literal(match[2])
-        if match is not None and value is not None:
-            attributes[match[1].lower()] = value
+    for line in text.split("\n"):
+        name, _, written = line.partition("=")
+        name, value = name.strip(), _literal(written.strip())
+        if value is not None and _NAME.fullmatch(name):
+            attributes[name.lower()] = value
     return attributes
 
 
@@ -70,6 +74,8 @@ def _literal(text: str) -> Literal | None:
         return _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), body)
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if len(text) > _NUMBER_MAX_CHARS:
+        return None
     for number in (int, float):
         try:
             return number(text)

@@ -17,11 +17,13 @@ from htlease import messages as m
 from htlease.client import LeaseClient
 from htlease.errors import BadConfig, Refused
 from htlease.plan import Plan
+from htlease_wrapper.private_files import read_own, replace_own
 from htlease_wrapper.processes import ancestors, start_ticks
 from htlease_wrapper.sandbox import FOLDER, SandboxState, read_state
 
 _MARK = "handed-over"
 _DONE = "done"
+_MARK_MAX_BYTES = 100
 #: The phases of a wrapper that was given no plan.
 _NO_PLAN = [phase.name for phase in Plan.single().phases]
 
@@ -65,10 +67,10 @@ def take_over(outer: Outer, client: LeaseClient, wait_server_seconds: float) -> 
                 f"the wrapper around this one walks a plan for {lease.key} already; leave --plan "
                 "out here, or name a subjob of its own with --key WORKFLOW/SUBJOB"
             )
-        mark.write_text(f"{os.getpid()} {start_ticks(os.getpid())}")
+        replace_own(mark, f"{os.getpid()} {start_ticks(os.getpid())}".encode())
         abandon = m.Abandon(lease.fence, lease.nonce, "a wrapper within the payload has a plan")
         client.call(abandon, give_up_after_seconds=wait_server_seconds)
-        mark.write_text(_DONE)
+        replace_own(mark, _DONE.encode())
     except Refused:
         mark.unlink(missing_ok=True)
     except Exception:
@@ -85,6 +87,6 @@ def is_handed_over(home: Path) -> bool:
 
 def _reads(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        return read_own(path, _MARK_MAX_BYTES).decode("ascii")
     except (OSError, UnicodeDecodeError):
         return ""

@@ -66,7 +66,12 @@ class PayloadCall:
     def save_details(self, name: str) -> None:
         """Save a file, or standard input for `-`, as the details of the current phase."""
         try:
-            data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+            with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
+                data = file.read(m.DETAILS_MAX_BYTES + 1)
+            if len(data) > m.DETAILS_MAX_BYTES:
+                raise BadConfig(
+                    f"details {name}: has more bytes than {m.DETAILS_MAX_BYTES}; {m.DETAILS_MAX_BYTES} is the limit"
+                )
             details = data.decode("utf-8")
         except OSError as error:
             raise BadConfig(f"details {name}: {error.strerror}") from None

@@ -14,6 +14,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from htlease.json_text import json_from
+from htlease_wrapper.private_files import (
+    make_private_folder,
+    read_own,
+    remove_private_folder,
+    replace_own,
+)
 from htlease_wrapper.processes import start_ticks
 
 STATE_FILE = ".htlease.json"
@@ -21,6 +28,8 @@ STATE_FILE = ".htlease.json"
 FOLDER = ".htlease"
 #: Where starter hooks keep theirs, `.htlease.json` included: they cannot take it away in the end.
 HOOKS_FOLDER = ".htlease-hooks"
+#: Much more than any state has.
+_STATE_MAX_BYTES = 64 * 1024
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -84,7 +93,7 @@ def read_state(sandbox: Path) -> SandboxState | None:
 
 def _read(folder: Path) -> SandboxState | None:
     try:
-        document = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        document = json_from(read_own(folder / STATE_FILE, _STATE_MAX_BYTES))
         start = StartId(**_known(StartId, document.pop("start")))
         return SandboxState(start=start, **_known(SandboxState, document))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -92,8 +101,16 @@ def _read(folder: Path) -> SandboxState | None:
 
 
 def _known(cls: type, document: Mapping[str, Any]) -> dict[str, Any]:
-    names = {part.name for part in fields(cls)}
-    return {name: value for name, value in document.items() if name in names}
+    """Return the fields that a document has; raises TypeError for one that is of another type."""
+    found = {}
+    for part in fields(cls):
+        if part.name not in document:
+            continue
+        value, names = document[part.name], str(part.type).split(" | ")
+        if type(value).__name__.replace("NoneType", "None") not in names:
+            raise TypeError(part.name)
+        found[part.name] = value
+    return found
 
 
 def inherited(state: SandboxState | None, start: StartId) -> SandboxState | None:
@@ -117,7 +134,7 @@ def home_in(sandbox: Path) -> Path:
     if state is None or is_own or not (state.is_in_use or _may_live_elsewhere(state, sandbox)):
         return sandbox
     home = sandbox / _own_folder()
-    home.mkdir(mode=0o700, exist_ok=True)
+    make_private_folder(home)
     return home
 
 
@@ -147,15 +164,7 @@ def next_state(
 
 def write_state(home: Path, state: SandboxState) -> None:
     """Replace `.htlease.json` in one step, mode 0600; raises OSError."""
-    temporary = home / f"{STATE_FILE}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(state), file, indent=1)
-        temporary.replace(home / STATE_FILE)
-    except OSError:
-        temporary.unlink()
-        raise
+    replace_own(home / STATE_FILE, json.dumps(asdict(state), indent=1).encode())
 
 
 def remove_state(home: Path, nonce: str) -> None:
@@ -173,9 +182,7 @@ def remove_state(home: Path, nonce: str) -> None:
             (folder / STATE_FILE).unlink()
         if home not in kept:
             return
-        for entry in os.scandir(home / FOLDER):
-            Path(entry.path).unlink()
-        (home / FOLDER).rmdir()
+        remove_private_folder(home / FOLDER)
         if home.name == _own_folder():
             home.rmdir()
     except OSError:
