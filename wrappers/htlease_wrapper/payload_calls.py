@@ -70,7 +70,7 @@ class PayloadCall:
                 data = file.read(m.DETAILS_MAX_BYTES + 1)
             if len(data) > m.DETAILS_MAX_BYTES:
                 raise BadConfig(
-                    f"details {name}: has more bytes than {m.DETAILS_MAX_BYTES}; {m.DETAILS_MAX_BYTES} is the limit"
+                    f"details {name}: is too long; {m.DETAILS_MAX_BYTES} is the limit, in bytes"
                 )
             details = data.decode("utf-8")
         except OSError as error:
