@@ -19,8 +19,8 @@ from htlease.errors import BadConfig
 @click.option(
     "--store",
     metavar="URL",
-    help="Where to keep leases and history: sqlite:///PATH, or postgresql://USER@HOST/DATABASE,"
-    " which several servers may share.",
+    help="Where to keep leases and history: sqlite:///PATH (absolute: sqlite:////srv/x),"
+    " or postgresql://USER@HOST/DATABASE, which several servers may share.",
 )
 @click.option(
     "--admin-token-file",

@@ -121,6 +121,22 @@ def fence_off(url: str | None, reason: str) -> None:
     _say_shut_out(shut_out(_url(url), reason))
 
 
+@store.command()
+@_store_option
+def moved(url: str | None) -> None:
+    """Say that the store is where it is now, and nowhere else: a server may start on this copy.
+
+    A server refuses a store that is another file, or on another machine, than what was served
+    last. Only if the server there was stopped before the copy was made, and never starts again:
+    leases and fences go on as they were. In doubt run `htlease store fence-off`, after which
+    nothing can be held twice.
+    """
+    with _packages():
+        from htlease_server.upkeep.opening import accept_place
+    accept_place(_url(url))
+    click.echo(f"{_url(url)}: the next server may start here.")
+
+
 def _say_shut_out(floor_and_ended: tuple[int, int]) -> None:
     floor, ended = floor_and_ended
     click.echo(f"{ended} leases were ended; every fence from here on is above {floor}.")

@@ -18,7 +18,11 @@ def main() -> int:
     """Serve with the options in argv; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m htlease_server", description=__doc__)
     parser.add_argument("--listen", default=LISTEN_DEFAULT, metavar="HOST:PORT")
-    parser.add_argument("--store", metavar="sqlite:///PATH|postgresql://…")
+    parser.add_argument(
+        "--store",
+        metavar="sqlite:///PATH|postgresql://…",
+        help="sqlite:///x is relative, sqlite:////srv/x absolute",
+    )
     parser.add_argument("--admin-token-file", type=Path, metavar="FILE")
     parser.add_argument("--state-dir", type=Path, metavar="DIR")
     parser.add_argument(

@@ -205,6 +205,10 @@ class ExclusiveKeeper:
     def reader(self) -> Reader:
         return self._store.reader()
 
+    def check_in_place(self) -> None:
+        """Raise Displaced when the store is not the one any more that this keeps states of."""
+        self._store.check_in_place()
+
     def vantage(self, reader: Reader) -> Vantage:
         # Taken before the look-up: a renewal that is flushed meanwhile is then seen twice, and
         # not never.

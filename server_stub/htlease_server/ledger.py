@@ -15,7 +15,7 @@ from htlease import messages as m
 from htlease_server.keeper import Keeper
 from htlease_server.lanes import Lanes
 from htlease_server.logs import note
-from htlease_server.store import StoreFailed, Uncertain
+from htlease_server.store import Displaced, StoreFailed, Uncertain
 from htlease_server.tally import CommitTally
 from htlease_server.turn import Answer, Waiting
 
@@ -36,6 +36,8 @@ class Ledger(ABC):
         self._lanes = lanes
         #: Why the store refused the last batch, or None when it took it.
         self.failure: str | None = None
+        #: Set once the store is another server's; nothing is answered any more.
+        self.displaced: Displaced | None = None
         self.commits = CommitTally(clock)
 
     @abstractmethod

@@ -31,8 +31,10 @@ def open_ledger(url: str | None, state_dir: Path, clock: Callable[[], float]) ->
         return TurnLedger(SharedKeeper(PostgresStore(url)), clock, Lanes())
     path = path_of(url) if url else state_dir / "htlease.sqlite3"
     make_directory(path.parent)
-    keeper = ExclusiveKeeper(SqliteStore(path), clock)
-    return Pipeline(keeper, clock, Lanes(), WriterProcess(path, keeper.started_at))
+    store = SqliteStore(path)
+    keeper = ExclusiveKeeper(store, clock)
+    writer = WriterProcess(store.path, store.file.id, keeper.started_at)
+    return Pipeline(keeper, clock, Lanes(), writer)
 
 
 def is_postgresql(url: str) -> bool:

@@ -17,7 +17,7 @@ from htlease_server.exclusive import ExclusiveKeeper
 from htlease_server.lanes import Lanes
 from htlease_server.ledger import BATCH_MAX, IDLE_SECONDS, Ledger, give
 from htlease_server.logs import note
-from htlease_server.store import StoreFailed
+from htlease_server.store import Displaced, StoreFailed
 from htlease_server.turn import QueueFull, Turn, Waiting
 from htlease_server.writer.process import Writer, Written
 
@@ -54,14 +54,16 @@ class Pipeline(Ledger):
         # The loop has ended, so whatever it would do is done here.
         self._is_stopping = True
         self._take_back(self._ahead.close())
+        self._check_in_place()
         if self._loop is not None:
             while self._written or self._lanes.waiting or self._open.late:
                 if self._written:
                     self._end_turn(*self._writer.wait())
                 else:
                     self._take_turn()
-            self._open.is_last = True
-            self._begin_to_write()
+            if self.displaced is None:
+                self._open.is_last = True
+                self._begin_to_write()
             if self._written:
                 self._end_turn(*self._writer.wait())
         self._writer.close()
@@ -69,9 +71,11 @@ class Pipeline(Ledger):
 
     @property
     def is_alive(self) -> bool:
-        return self._writer.is_alive
+        return self._writer.is_alive and self.displaced is None
 
     def submit(self, waiting: Waiting) -> None:
+        if self.displaced is not None:
+            raise QueueFull(str(self.displaced))
         if not self._writer.is_alive:
             # What it did last is not known, so nothing is answered from memory either.
             raise QueueFull("the process that writes the store has ended")
@@ -92,6 +96,10 @@ class Pipeline(Ledger):
 
     def _take_turn(self) -> None:
         self._is_due = False
+        # Before anything is promised from memory, renewals included.
+        self._check_in_place()
+        if self.displaced is not None:
+            return
         self._decide()
         if self._written is None:
             self._begin_to_write()
@@ -103,6 +111,29 @@ class Pipeline(Ledger):
             self._is_due = True
             assert self._loop is not None
             self._loop.call_soon(self._take_turn)
+
+    def _check_in_place(self) -> None:
+        if self.displaced is None:
+            try:
+                self.keeper.check_in_place()
+            except Displaced as problem:
+                self._give_up(problem)
+        elif self._lanes.waiting:
+            self._refuse_all(self.displaced)
+
+    def _give_up(self, problem: Displaced) -> None:
+        """Promise nothing any more: another may hold what is held here."""
+        self.displaced = problem
+        turn, self._open = self._open, self.keeper.open()
+        self.keeper.undo(turn)
+        refused = self._refusal(problem)
+        give((waiting, refused) for waiting, _ in turn.late)
+        self._refuse_all(problem)
+
+    def _refuse_all(self, problem: Displaced) -> None:
+        refused = self._refusal(problem)
+        while self._lanes.waiting:
+            give((waiting, refused) for waiting in self._lanes.next(BATCH_MAX))
 
     def _decide(self) -> None:
         turn = self._open
@@ -138,7 +169,8 @@ class Pipeline(Ledger):
     def _on_idle(self) -> None:
         if self._is_stopping:
             return
-        if self._written is None and self._writer.is_alive:
+        self._check_in_place()
+        if self._written is None and self.is_alive:
             self._begin_to_write()
         assert self._loop is not None
         self._loop.call_later(IDLE_SECONDS, self._on_idle)
@@ -162,6 +194,8 @@ class Pipeline(Ledger):
             self.keeper.undo(turn)
             refused = self._refusal(problem)
             give((waiting, refused) for waiting, _ in [*turn.late, *above.late])
+            if isinstance(problem, Displaced) and self.displaced is None:
+                self._give_up(problem)
         if not self._is_stopping:
             self._take_turn()
 

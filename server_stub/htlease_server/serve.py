@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from htlease_server.opening import make_directory, open_ledger
 from htlease_server.reading import Reading
 from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
-from htlease_server.store import StoreFailed
+from htlease_server.store import Displaced, StoreFailed
 from htlease_server.throttle import Throttle
 from htlease_server.tls import Certificate
 from htlease_server.tokens import OwnTokens
@@ -76,6 +77,15 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
     Raises StoreFailed when it cannot go on.
     Call it in the main thread. `say` gets one text, once the address takes connections.
     """
+    try:
+        _serve(options, say)
+    except Displaced as problem:
+        print(f"htlease: {problem}; it has stopped", file=sys.stderr, flush=True)
+        # To close the last connection would remove a log by its name, which is another's by now.
+        os._exit(1)
+
+
+def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     state_dir = (options.state_dir or default_state_dir()).absolute()
     token_path = options.admin_token_file or state_dir / "admin.token"
     host, port = _address(options.listen)
@@ -137,6 +147,8 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
                     certificate.look()
 
             def on_tick() -> None:
+                if ledger.displaced is not None:
+                    raise ledger.displaced
                 if not ledger.is_alive:
                     # What it did last is not known; the next start finds it on the disk.
                     raise StoreFailed(f"what writes to {keeper.name} has ended; start it again")

@@ -1,11 +1,10 @@
 """The store in one SQLite file: WAL, every commit on the disk before it counts (FULL).
 
-One server process owns the file (a lock beside it); any number of readers may look.
+One server owns the file (see `sqlite_file`); any number of readers may look.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pkgutil
 import re
@@ -16,6 +15,8 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server.queries import ALL_MAINTENANCE
+from htlease_server.sqlite_file import Hold, log_files
+from htlease_server.sqlite_place import Place, check_place, forget_place, put_place, put_whole
 from htlease_server.sqlite_reader import SqliteReader, connected
 from htlease_server.sqlite_writer import SqliteWriter
 from htlease_server.store import Batch, MaintenanceRow, Run, StoreFailed
@@ -31,6 +32,7 @@ MIGRATIONS = (
     "0007_held.sql",
     "0008_current_run.sql",
     "0009_marks.sql",
+    "0010_place.sql",
 )
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
@@ -48,10 +50,15 @@ class SqliteStore(SqliteReader):
     """
 
     def __init__(self, path: Path) -> None:
+        # The log lies beside the file that a link leads to.
+        self.path = path = path.resolve()
         self.name = str(path)
-        self.path = path
-        self._lock_fd = self.lock(path)
+        self._hold = Hold(path, is_made=True)
+        assert self._hold.file is not None
+        self.file = self._hold.file
+        self._run_started_at: float | None = None
         try:
+            self._has_log = _has_log(path)
             super().__init__(connected(path))
             try:
                 self._writer = self._set_up()
@@ -59,33 +66,8 @@ class SqliteStore(SqliteReader):
                 self._db.close()
                 raise
         except BaseException:
-            os.close(self._lock_fd)
+            self._hold.close()
             raise
-
-    @staticmethod
-    def lock(path: Path) -> int:
-        """Make this process the one writer of a file; the lock ends with the process or the fd.
-
-        Raises BadConfig.
-        """
-        lock_path = path.with_name(path.name + ".lock")
-        try:
-            fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            belong_with(fd, path.parent)
-        except OSError as problem:
-            raise BadConfig(
-                f"store {path} cannot be written: {problem.strerror}; make its directory, writable"
-                " for you, or name another store with --store"
-            ) from problem
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            os.close(fd)
-            raise BadConfig(
-                f"store {path} is in use by another htlease server; stop that one first, or name"
-                " another store with --store"
-            ) from problem
-        return fd
 
     def _set_up(self) -> SqliteWriter:
         try:
@@ -126,9 +108,15 @@ class SqliteStore(SqliteReader):
             )
             before = [Run(*row) for row in rows]
             self._refuse_the_past(before)
+            here = Place.of(self.path)
+            check_place(self._db, here, self._has_log)
+            put_place(self._db, here)
             self._db.execute("INSERT OR REPLACE INTO server_run VALUES (?, ?)", (now, now))
             self._db.execute("INSERT OR REPLACE INTO current_run VALUES (1, ?)", (now,))
             self._db.execute("COMMIT")
+            # Whoever finds the main file without its log is to see that there was one.
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._run_started_at = now
             self.stamp(Run(now, now))
         except sqlite3.Error as problem:
             self._fail_if_passing(problem)
@@ -153,7 +141,7 @@ class SqliteStore(SqliteReader):
 
         It is from a backup, or new: its fences would be issued again.
         """
-        stamp = os.pread(self._lock_fd, _STAMP_BYTES, 0).split()
+        stamp = os.pread(self._hold.stamp_fd, _STAMP_BYTES, 0).split()
         if stamp and dict(runs).get(float(stamp[0]), 0.0) < float(stamp[1]):
             raise BadConfig(
                 f"store {self.name} is older than what the last server here had; if it comes from a"
@@ -166,11 +154,16 @@ class SqliteStore(SqliteReader):
         stamp = f"{run.started_at!r} {run.alive_at!r}".encode().ljust(_STAMP_BYTES)
         # On a full disk; an older stamp refuses less, and never too much.
         with suppress(OSError):
-            os.pwrite(self._lock_fd, stamp, 0)
+            os.pwrite(self._hold.stamp_fd, stamp, 0)
 
     def accept_the_past(self) -> None:
-        """Let the next server start on this file, whatever ran here before."""
-        os.ftruncate(self._lock_fd, 0)
+        """Let the next server start on this file, whatever ran here before, or elsewhere."""
+        self.forget_place()
+        os.ftruncate(self._hold.stamp_fd, 0)
+
+    def forget_place(self) -> None:
+        """Let the next server start on this file wherever it is."""
+        forget_place(self._db)
 
     def maintenance(self) -> Sequence[MaintenanceRow]:
         rows = self._db.execute(ALL_MAINTENANCE)
@@ -188,32 +181,51 @@ class SqliteStore(SqliteReader):
     def write(self, batch: Batch) -> None:
         self._writer.write(batch)
 
+    def check_in_place(self) -> None:
+        self.file.check()
+
     def reader(self) -> SqliteReader:
         return SqliteReader(connected(self.path, read_only=True))
 
     def close(self) -> None:
+        """Let go of the store; raises Displaced, and does not, when it is another's.
+
+        SQLite's last connection removes the log by its name, which is the other's then.
+        """
         self._writer.close()
+        self.file.check()
+        if self._run_started_at is not None:
+            with suppress(sqlite3.Error):  # then it says so no more; nothing is lost
+                put_whole(self._db, self._run_started_at)
         super().close()
-        os.close(self._lock_fd)
+        self._hold.close()
 
 
-def belong_with(file: int | Path, directory: Path) -> None:
-    """Give what root has made to the directory's owner, who is to go on with it; raises OSError.
-
-    Root works where a service of another user has its store. SQLite does the same with `-wal`.
-    """
-    if os.geteuid() == 0:
-        owner = directory.stat()
-        if isinstance(file, int):
-            os.fchown(file, owner.st_uid, owner.st_gid)
-        else:
-            # The owner may have put a link there meanwhile.
-            os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)
+def not_there(path: Path) -> BadConfig:
+    """Return that there is no such store."""
+    return BadConfig(
+        f"store {path} does not exist; name another with --store"
+        " (sqlite:///x is relative, sqlite:////srv/x absolute)"
+    )
 
 
 def path_of(url: str) -> Path:
-    """Return the file that `sqlite:///PATH` names; an absolute PATH makes it four slashes."""
+    """Return the file that `sqlite:///PATH` names; an absolute PATH makes it four slashes.
+
+    Links are followed: a store's log lies beside the file itself. Raises BadConfig.
+    """
     match = re.fullmatch(r"sqlite:///(.+)", url)
     if not match:
-        raise BadConfig(f"store {url!r} is neither sqlite:///PATH nor postgresql://…")
-    return Path(match[1]).absolute()
+        raise BadConfig(
+            f"store {url!r} is neither sqlite:///PATH (sqlite:////srv/x for the absolute /srv/x)"
+            " nor postgresql://…"
+        )
+    return Path(match[1]).resolve()
+
+
+def _has_log(path: Path) -> bool:
+    """Tell whether something is in SQLite's log; to be asked before SQLite looks."""
+    try:
+        return log_files(path)[0].stat().st_size > 0
+    except OSError:
+        return False

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from htlease_server.queries import FLAG, MAINTENANCE
 from htlease_server.sqlite_checkpoint import Checkpoints
+from htlease_server.sqlite_file import FileId, LogFiles, check_in_place
 from htlease_server.sqlite_insert import Insert, upsert
+from htlease_server.sqlite_place import put_whole
 from htlease_server.sqlite_reader import connected
 from htlease_server.store import (
     Batch,
     DeedRow,
+    Displaced,
     Gone,
     HistoryRow,
     StoreFailed,
@@ -42,9 +46,19 @@ class SqliteWriter:
     """Makes batches durable over one connection: on the disk before they count."""
 
     def __init__(
-        self, db: sqlite3.Connection, path: Path, run_started_at: float | None = None
+        self,
+        db: sqlite3.Connection,
+        path: Path,
+        run_started_at: float | None = None,
+        file: FileId | None = None,
     ) -> None:
-        """With a run, nothing is written any more once another one has begun."""
+        """With a run and its file, nothing is written any more once another one has begun.
+
+        Raises Displaced.
+        """
+        self._path = path
+        self._file = file
+        self._logs = LogFiles(path)
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._checkpoints = Checkpoints(db, lambda: connected(path))
@@ -76,6 +90,8 @@ class SqliteWriter:
                     (batch.alive.alive_at, batch.alive.started_at),
                 )
             db.execute("COMMIT")
+            # After the commit: until now it has gone where the next start looks for it.
+            self.check_in_place()
             self._checkpoints.after_commit()
         except sqlite3.Error as problem:
             raise StoreFailed(f"store {self._name}: {problem}") from problem
@@ -99,9 +115,33 @@ class SqliteWriter:
         ):
             self._db.executemany(statement, rows)
 
-    def close(self) -> None:
-        """Let go of everything but the connection."""
+    def check_in_place(self) -> None:
+        """Raise Displaced when the store's files are not those that this writes to."""
+        if self._file is None:
+            return
+        check_in_place(self._path, self._file)
+        try:
+            self._logs.check()
+        except Displaced as problem:
+            self._save_the_log()
+            raise Displaced(f"{problem}; what was in it is in the main file now") from None
+
+    def _save_the_log(self) -> None:
+        """Move all that is in the log, which no other start would find, to the main file."""
         self._checkpoints.close()
+        self._end_in_order()
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Let go of everything but the connection; raises Displaced."""
+        self._checkpoints.close()
+        self.check_in_place()
+        self._end_in_order()
+
+    def _end_in_order(self) -> None:
+        if self._run_started_at is not None:
+            with suppress(sqlite3.Error):  # it is not said then; nothing is lost
+                put_whole(self._db, self._run_started_at)
 
     def _refuse_after_the_run(self) -> None:
         """Refuse what a server left behind that was killed, once the next one reads the store."""
@@ -109,4 +149,4 @@ class SqliteWriter:
             return
         ((started_at,),) = self._db.execute("SELECT started_at FROM current_run")
         if started_at != self._run_started_at:
-            raise StoreFailed(f"store {self._name}: another server has started on it")
+            raise Displaced(f"store {self._name}: another server has started on it")

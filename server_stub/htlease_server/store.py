@@ -27,6 +27,10 @@ class Uncertain(StoreFailed):
     """The store may or may not have kept a batch; it cannot be asked now."""
 
 
+class Displaced(Uncertain):
+    """The store is not this server's any more, which has to stop at once."""
+
+
 class Unstorable(StoreFailed):
     """The store takes no such value, whoever of the batch it comes from."""
 
@@ -298,6 +302,9 @@ class Store(Reader, Protocol):
 
     def stamp(self, run: Run) -> None:
         """Note beside the store how far a run has got."""
+
+    def check_in_place(self) -> None:
+        """Raise Displaced when the store is not where it was any more; takes microseconds."""
 
     def reader(self) -> Reader:
         """Return a new connection for look-ups that sees what has been written."""

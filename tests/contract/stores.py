@@ -109,7 +109,7 @@ class SqliteKind:
     def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
         keeper = ExclusiveKeeper(store, clock, **limits)
         writer: Writer = (
-            WriterProcess(store.path, keeper.started_at)
+            WriterProcess(store.path, store.file.id, keeper.started_at)
             if isinstance(store, SqliteStore)
             else WriterAtOnce(store)
         )

@@ -89,5 +89,5 @@ def rows(store: Path) -> dict[str, list[tuple[Any, ...]]]:
             found[table] = sorted(db.execute(f"SELECT {', '.join(kept)} FROM {table}"), key=repr)
     db.close()
     found["subjob_count"] = [row for row in found["subjob_count"] if row[2]]
-    del found["current_run"]  # a moved store has had no server yet
+    del found["current_run"], found["store_place"]  # a moved store has had no server yet
     return found

@@ -172,6 +172,11 @@ def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert str(path) in text and "version 99" in text and "upgrade" in text
 
 
+def test_a_store_url_with_two_slashes_is_refused_with_the_right_ones(tmp_path: Path) -> None:
+    why = refused("--listen", "127.0.0.1:0", "--store", "sqlite://srv/x", home=tmp_path)
+    assert "sqlite:////srv/x for the absolute /srv/x" in why
+
+
 def test_a_relative_store_path_is_taken_from_the_working_directory(tmp_path: Path) -> None:
     server = Started(
         "--listen", "127.0.0.1:0", "--store", f"sqlite:///{tmp_path}/a.db", home=tmp_path

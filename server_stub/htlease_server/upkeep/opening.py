@@ -11,7 +11,8 @@ from types import ModuleType
 
 from htlease.errors import BadConfig
 from htlease_server.opening import is_postgresql, not_installed
-from htlease_server.sqlite import MIGRATIONS, SqliteStore, path_of
+from htlease_server.sqlite import MIGRATIONS, SqliteStore, not_there, path_of
+from htlease_server.sqlite_file import Hold
 from htlease_server.upkeep import sqlite_copy
 from htlease_server.upkeep.archive import Tail, read_archive
 from htlease_server.upkeep.fencing import fence_off
@@ -35,11 +36,8 @@ def alone(url: str) -> Iterator[None]:
         _postgres().PostgresFiller(url).close()
         yield
         return
-    lock = SqliteStore.lock(_existing(path_of(url)))
-    try:
+    with closing(Hold(_existing(path_of(url)))):
         yield
-    finally:
-        os.close(lock)
 
 
 def migrate(url: str) -> str:
@@ -48,6 +46,12 @@ def migrate(url: str) -> str:
         return f"schema version {_postgres().migrate(url)}"
     SqliteStore(_existing(path_of(url))).close()
     return f"schema version {len(MIGRATIONS)}"
+
+
+def accept_place(url: str) -> None:
+    """Let servers start on a store wherever it is now; raises BadConfig."""
+    with closing(SqliteStore(_existing(path_of(url)))) as store:
+        store.forget_place()
 
 
 def shut_out(url: str, reason: str) -> tuple[int, int]:
@@ -77,8 +81,7 @@ def _fill_postgres(url: str, source: Path) -> Tail:
 def _fill_file(path: Path, source: Path) -> Tail:
     if path.exists():
         raise BadConfig(f"store {path} exists; import into one that does not, or move it away")
-    lock = SqliteStore.lock(path)
-    try:
+    with closing(Hold(path)) as hold:
         partial = path.with_name(path.name + ".partial")
         sqlite_copy.remove(partial)
         store = SqliteStore(partial)
@@ -90,9 +93,7 @@ def _fill_file(path: Path, source: Path) -> Tail:
             raise
         store.close()
         sqlite_copy.put_in_place(partial, path)
-        os.ftruncate(lock, 0)
-    finally:
-        os.close(lock)
+        os.ftruncate(hold.stamp_fd, 0)
     return tail
 
 
@@ -116,5 +117,5 @@ def sqlite_path(url: str, command: str) -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.exists():
-        raise BadConfig(f"store {path} does not exist; name another with --store")
+        raise not_there(path)
     return path

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from htlease.errors import BadConfig
-from htlease_server.sqlite import SqliteStore, belong_with
+from htlease_server.sqlite import SqliteStore, not_there
+from htlease_server.sqlite_file import Hold, belong_with, refuse_other_names
+from htlease_server.sqlite_place import mark_as_copy
 from htlease_server.upkeep.fencing import fence_off
 from htlease_server.upkeep.sqlite_whole import SqliteWhole
 
@@ -25,7 +28,8 @@ def back_up(path: Path, target: Path) -> int:
     if target.exists():
         raise BadConfig(f"{target} exists; name a file that does not")
     if not path.exists():
-        raise BadConfig(f"store {path} does not exist; name another with --store")
+        raise not_there(path)
+    refuse_other_names(path)
     partial = target.with_name(target.name + ".partial")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
@@ -35,6 +39,8 @@ def back_up(path: Path, target: Path) -> int:
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
             source.backup(copy)
+            mark_as_copy(copy)
+            copy.commit()
             copy.execute("PRAGMA journal_mode = DELETE")
         finally:
             source.close()
@@ -57,23 +63,26 @@ def restore(backup: Path, path: Path) -> tuple[int, int]:
     if not backup.exists():
         raise BadConfig(f"backup {backup} does not exist; name a file of `htlease store backup`")
     SqliteWhole(backup).close()
-    lock = SqliteStore.lock(path)
     try:
-        partial = path.with_name(path.name + ".partial")
-        remove(partial)
-        back_up(backup, partial)
-        # Before it has its name, so that no server ever starts on it as it was.
-        floor_and_ended = shut_out(partial, f"restored from {backup.name}")
-        for end in ("", *_BESIDE):
-            old = path.with_name(path.name + end)
-            if old.exists():
-                old.rename(path.with_name(f"{path.name}.before-restore{end}"))
-        put_in_place(partial, path)
-        os.ftruncate(lock, 0)
+        with closing(Hold(path)) as hold:
+            floor_and_ended = _put_back(backup, path, hold)
     except OSError as problem:
         raise BadConfig(f"{backup} cannot be put at {path}: {problem}") from problem
-    finally:
-        os.close(lock)
+    return floor_and_ended
+
+
+def _put_back(backup: Path, path: Path, hold: Hold) -> tuple[int, int]:
+    partial = path.with_name(path.name + ".partial")
+    remove(partial)
+    back_up(backup, partial)
+    # Before it has its name, so that no server ever starts on it as it was.
+    floor_and_ended = shut_out(partial, f"restored from {backup.name}")
+    for end in ("", *_BESIDE):
+        old = path.with_name(path.name + end)
+        if old.exists():
+            old.rename(path.with_name(f"{path.name}.before-restore{end}"))
+    put_in_place(partial, path)
+    os.ftruncate(hold.stamp_fd, 0)
     return floor_and_ended
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server import queries
-from htlease_server.sqlite import MIGRATIONS
+from htlease_server.sqlite import MIGRATIONS, not_there
+from htlease_server.sqlite_file import refuse_other_names
 from htlease_server.store import (
     DeedRow,
     FlagRow,
@@ -30,7 +31,8 @@ class SqliteWhole:
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         if not path.exists():
-            raise BadConfig(f"store {path} does not exist; name another with --store")
+            raise not_there(path)
+        refuse_other_names(path)
         try:
             # Not read-only: without -shm a reader of a WAL has to make it.
             self._db = sqlite3.connect(path, isolation_level=None)

@@ -1,7 +1,8 @@
-"""`python -m htlease_server.writer PATH RUN FD`: writes what a server sends, until it is gone."""
+"""`python -m htlease_server.writer PATH FILE RUN FD`: writes what a server sends, until it ends."""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 from time import perf_counter
 
 from htlease_server import logs
+from htlease_server.sqlite_file import FileId
 from htlease_server.sqlite_reader import connected
 from htlease_server.sqlite_writer import SqliteWriter
-from htlease_server.store import StoreFailed
-from htlease_server.writer.line import Outcome, batch_from, framed, receive
+from htlease_server.store import Displaced, StoreFailed
+from htlease_server.writer.line import Kind, Outcome, batch_from, framed, receive
 
 #: Service managers signal all processes of a service; the server is the one that ends this one.
 _LEFT_TO_THE_SERVER = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
@@ -21,12 +23,13 @@ _LEFT_TO_THE_SERVER = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIG
 
 def main() -> int:
     """Write batches until the line ends."""
-    path, run_started_at, fd = sys.argv[1:]
+    path, file, run_started_at, fd = sys.argv[1:]
     for number in _LEFT_TO_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
     logs.configure("text", "warning", None)
     db = connected(Path(path))
-    writer = SqliteWriter(db, Path(path), float(run_started_at))
+    device, inode = map(int, file.split(":"))
+    writer = SqliteWriter(db, Path(path), float(run_started_at), FileId(device, inode))
     try:
         with socket.socket(fileno=int(fd)) as line, line.makefile("rb") as stream:
             line.sendall(framed(Outcome()))
@@ -34,9 +37,12 @@ def main() -> int:
                 line.sendall(framed(_outcome(writer, body)))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server was killed while it waited
-    finally:
+    try:
         writer.close()
-        db.close()
+    except Displaced:
+        # The last connection that is closed would remove the log by its name: another's by now.
+        os._exit(1)
+    db.close()
     return 0
 
 
@@ -45,7 +51,7 @@ def _outcome(writer: SqliteWriter, body: bytes) -> Outcome:
     try:
         writer.write(batch_from(body))
     except StoreFailed as problem:
-        return Outcome(problem=str(problem))
+        return Outcome(problem=str(problem), kind=Kind.of(problem))
     except Exception as problem:  # a mistake of ours; the next batch may be a better one
         return Outcome(
             problem=f"the batch could not be written: {problem!r}", trace=traceback.format_exc()

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections import Counter
 from typing import Any, BinaryIO
 
 import msgspec
 
-from htlease_server.store import Batch
+from htlease_server.store import Batch, Displaced, StoreFailed, Uncertain
 
 _LENGTH = struct.Struct("!Q")
+
+
+class Kind(enum.Enum):
+    """How a batch failed."""
+
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+    DISPLACED = "displaced"
+
+    @classmethod
+    def of(cls, problem: StoreFailed) -> Kind:
+        """Return the kind of a failure."""
+        if isinstance(problem, Displaced):
+            return cls.DISPLACED
+        return cls.UNCERTAIN if isinstance(problem, Uncertain) else cls.REFUSED
+
+
+_EXCEPTIONS = {Kind.REFUSED: StoreFailed, Kind.UNCERTAIN: Uncertain, Kind.DISPLACED: Displaced}
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -20,8 +39,14 @@ class Outcome(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     #: Why nothing of it was kept; None: all of it is durable.
     problem: str | None = None
+    kind: Kind = Kind.REFUSED
     #: Where that was a mistake of ours.
     trace: str | None = None
+
+    @property
+    def failure(self) -> StoreFailed | None:
+        """The problem as an exception."""
+        return None if self.problem is None else _EXCEPTIONS[self.kind](self.problem)
 
 
 def framed(message: Batch | Outcome) -> bytes:

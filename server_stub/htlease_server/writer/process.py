@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from htlease_server.logs import note
+from htlease_server.sqlite_file import FileId
 from htlease_server.store import Batch, StoreFailed, Uncertain
 from htlease_server.writer.line import framed, outcome_from, receive
 
@@ -47,7 +48,7 @@ class Writer(Protocol):
 class WriterProcess:
     """A writer in a process of its own, which ends with this one."""
 
-    def __init__(self, path: Path, run_started_at: float) -> None:
+    def __init__(self, path: Path, file: FileId, run_started_at: float) -> None:
         """Start it for a store that this process has set up and locked."""
         self._name = str(path)
         self._line, others_end = socket.socketpair()
@@ -55,7 +56,8 @@ class WriterProcess:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "htlease_server.writer"),
-                    *(str(path), repr(run_started_at), str(others_end.fileno())),
+                    *(str(path), f"{file.device}:{file.inode}", repr(run_started_at)),
+                    str(others_end.fileno()),
                 ],
                 pass_fds=(others_end.fileno(),),
                 stdin=subprocess.DEVNULL,
@@ -96,8 +98,7 @@ class WriterProcess:
         outcome = outcome_from(body)
         if outcome.trace is not None:
             note(logging.ERROR, "writing a batch failed", traceback=outcome.trace)
-        problem = None if outcome.problem is None else StoreFailed(outcome.problem)
-        return Written(problem, outcome.seconds)
+        return Written(outcome.failure, outcome.seconds)
 
     def close(self) -> None:
         self._end()
