@@ -54,7 +54,7 @@ class Attempt:
 
 
 _ENDS = ("attempt-exited", "lease-abandoned", "subjob-closed")
-_OBSERVED = ("job-held", "job-released", "job-removed")
+_OBSERVED = ("job-held", "job-released", "job-removed", "job-ended")
 _PHASES = ("phase-entered", "phase-completed", "phase-failed")
 
 

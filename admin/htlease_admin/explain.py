@@ -107,6 +107,8 @@ def _recall(event: Event) -> str:
 
 def _observed(event: Event) -> str:
     verb = event["event"].removeprefix("job-")
+    if verb == "ended":
+        return f"{_at(event)} the access point reported that its job is over: {event['reason']}."
     why = hold_text(event) if verb == "held" else event.get("reason")
     return f"{_at(event)} its job was {verb} by {who_acted(event)}{f': {why}' if why else ''}."
 

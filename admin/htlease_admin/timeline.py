@@ -206,6 +206,10 @@ def _removed(event: Event, attempt: Attempt | None) -> tuple[str, str]:
     return f"job removed by {who_acted(event)}", event.get("reason") or ""
 
 
+def _ended(event: Event, attempt: Attempt | None) -> tuple[str, str]:
+    return "job ended, its lease not", event.get("reason") or ""
+
+
 def closing_reason(event: Event) -> str:
     """Say what closed a subjob."""
     by = {
@@ -243,5 +247,6 @@ _TELLERS: dict[str, Callable[[Event, Attempt | None], tuple[str, str]]] = {
     "job-held": _held,
     "job-released": _released,
     "job-removed": _removed,
+    "job-ended": _ended,
     "subjob-closed": _closed,
 }

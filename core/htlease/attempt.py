@@ -98,6 +98,12 @@ class Evidence:
             ):
                 raise InvalidField(f"evidence.{name}", f"{value!r} is not a count")
 
+    @property
+    def has_counters(self) -> bool:
+        """Whether any of HTCondor's counters is known."""
+        known = (self.job_starts, self.shadow_starts, self.shadow_birthdate)
+        return known != (None, None, None)
+
     def compared_to(self, other: Evidence) -> Order:
         """Return how this attempt stands to `other`, an attempt of the same submission.
 

@@ -9,9 +9,9 @@ names fence and nonce, so that whoever held the lease before is shut out by arit
                 bring another plan until it has entered a phase.
 2.  Free        nobody holds the lease and the caller is not older: granted, fence + 1.
 3.  Newer       on a live lease: granted at once only with proof that the older attempt is over
-                (it gave the lease up, the access point saw its end, or the caller runs in its
-                very slot); else the holder is recalled: it may finish by its deadline but not
-                renew, and the caller waits.
+                (it gave the lease up, the access point proved its end, see `end_proof`, or the
+                caller runs in its very slot); else the holder is recalled: it may finish by
+                its deadline but not renew, and the caller waits.
 4.  Older       refused for ever.
 5.  Same, unclear   with another nonce: waits for the end of the lease, recalls nobody.
 6.  Writes      under a pair that once was the holder's: superseded; that never was: stale.
@@ -93,7 +93,7 @@ def _acquire(state: SubjobState, command: m.Acquire, now: float) -> m.Decision:
         if state.status is not Status.FAILED or not is_new_submission:
             return refuse("subjob-closed", f"the subjob is {state.outcome}", outcome=state.outcome)
         seen = (m.SubmissionEnrolled(epoch, command.global_job_id, reopened=state.outcome),)
-    order = _order(state, command, epoch)
+    order = _order(state, command, epoch, is_first_sight=bool(seen))
     if order is Order.OLDER:  # rule 4
         newer = state.holder.attempt_id if state.holder else "a later submission"
         return refuse("superseded-attempt", f"a later attempt has started: {newer}", *seen)
@@ -140,8 +140,14 @@ def _epoch_of(
     return state.epoch + 1, (m.SubmissionEnrolled(state.epoch + 1, global_job_id),)
 
 
-def _order(state: SubjobState, command: m.Acquire, epoch: int) -> Order:
-    """Return how the caller stands to the attempt that was last granted the lease."""
+def _order(state: SubjobState, command: m.Acquire, epoch: int, is_first_sight: bool) -> Order:
+    """Return how the caller stands to the attempt that was last granted the lease.
+
+    Whom nobody has announced and who brings no evidence is no later attempt: no evidence never
+    outranks some.
+    """
+    if is_first_sight and state.granted_epoch and not command.evidence.has_counters:
+        return Order.UNCLEAR
     if epoch != state.granted_epoch:
         return Order.NEWER if epoch > state.granted_epoch else Order.OLDER
     before = state.last_evidence.get(command.kind)

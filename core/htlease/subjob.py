@@ -50,6 +50,7 @@ _STAYS = (
     m.JobHeld,
     m.JobReleased,
     m.JobRemoved,
+    m.JobEnded,
 )
 _WORK = (m.PhaseEntered, m.PhaseCompleted, m.PhaseFailed, m.DetailsSaved, m.LeaseRenewed)
 
@@ -128,6 +129,8 @@ class SubjobState:
     job_hold: m.JobHeld | None = None
     #: The jobs whose removal is recorded, oldest first.
     removed_jobs: tuple[str, ...] = ()
+    #: The job of which it was remarked last that its processes may have outlived it.
+    ended_job: str | None = None
 
     @property
     def outcome(self) -> str | None:
@@ -191,7 +194,7 @@ def evolve(state: SubjobState, event: m.Event, now: float) -> SubjobState:
         return replace(state, status=targets[0])
     if isinstance(event, m.SubjobClosed):
         return replace(state, status=Status(event.outcome), recalled_by=None)
-    if isinstance(event, (m.JobHeld, m.JobReleased, m.JobRemoved)):
+    if isinstance(event, (m.JobHeld, m.JobReleased, m.JobRemoved, m.JobEnded)):
         return _observed(state, event)
     whom = event.nonce_digest if isinstance(event, m.AttemptRefused) else str(event.fence)
     return replace(state, refusals=(*state.refusals, (event.code, whom)))
@@ -248,7 +251,9 @@ def _acquired(state: SubjobState, event: m.LeaseAcquired) -> SubjobState:
     )
 
 
-def _observed(state: SubjobState, event: m.JobHeld | m.JobReleased | m.JobRemoved) -> SubjobState:
+def _observed(
+    state: SubjobState, event: m.JobHeld | m.JobReleased | m.JobRemoved | m.JobEnded
+) -> SubjobState:
     if isinstance(event, m.JobHeld):
         return replace(state, job_hold=event)
     hold = state.job_hold
@@ -256,6 +261,8 @@ def _observed(state: SubjobState, event: m.JobHeld | m.JobReleased | m.JobRemove
         state = replace(state, job_hold=None)
     if isinstance(event, m.JobReleased):
         return state
+    if isinstance(event, m.JobEnded):
+        return replace(state, ended_job=event.global_job_id)
     removed = (*state.removed_jobs, event.global_job_id)[-REMOVALS_KEPT:]
     return replace(state, removed_jobs=removed)
 

@@ -181,7 +181,7 @@ def observed(state: SubjobState, command: m.Observed, now: float) -> m.Decision:
 
     Fenced by nothing, since it decides nothing.
     """
-    event: m.JobHeld | m.JobReleased | m.JobRemoved
+    event: m.JobHeld | m.JobReleased | m.JobRemoved | m.JobEnded
     job, by, reason = command.global_job_id, command.by, command.reason
     hold = state.job_hold
     if command.what == "held":
@@ -190,6 +190,9 @@ def observed(state: SubjobState, command: m.Observed, now: float) -> m.Decision:
     elif command.what == "released":
         event = m.JobReleased(job, by, reason)
         is_news = hold is not None and hold.global_job_id == job
+    elif command.what == "ended":
+        event = m.JobEnded(job, by, reason)
+        is_news = job != state.ended_job and state.status in HELD
     else:
         event = m.JobRemoved(job, by, reason)
         is_news = job not in state.removed_jobs

@@ -23,6 +23,8 @@ MACROS: Mapping[str, tuple[str, ...]] = {
 DEFER = 235
 SKIP = 236
 
+#: Begins the name of a run whose DAGMan has no job ad: two of them may have the same.
+_NAMELESS = "dagman#"
 _STRING = re.compile(r'^GlobalJobId\s*=\s*"([^"\\]+)"\s*$', re.MULTILINE)
 #: DAGMan's own command line. Source: measured on 23.9.6 and 25.14.1.
 _ARGUMENTS = re.compile(r'^Arg(?:ument)?s\s*=\s*"(.*)"\s*$', re.MULTILINE | re.IGNORECASE)
@@ -81,6 +83,11 @@ class Call:
         """
         return f"{self.dag}/{self.retry}"
 
+    @property
+    def is_named_by_dagman(self) -> bool:
+        """Whether the run of DAGMan could be named by its own job ad."""
+        return not self.dag.startswith(_NAMELESS)
+
     def expand(self, words: Sequence[str]) -> list[str]:
         """Replace whole words as DAGMan does; what it does not know stays as it is."""
         return [
@@ -106,7 +113,7 @@ def read_call(kind: str, words: Sequence[str], environ: Mapping[str, str]) -> Ca
     return Call(
         kind,
         macros,
-        name[1] if name else f"dagman#{macros['DAGID']}",
+        name[1] if name else f"{_NAMELESS}{macros['DAGID']}",
         start_number(int(starts[1]), ReadFrom.JOB_AD) if starts else None,
         _DAG_FILE.findall(arguments[1]) if arguments else (),
     )

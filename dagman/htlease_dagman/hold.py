@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from htlease.end_proof import ATTRIBUTES
 from htlease.errors import HTLeaseError
 from htlease.holds import WALL_TIME, WALL_TIME_CODES, held_by
 from htlease.starts import ReadFrom, start_number
@@ -30,6 +31,7 @@ _REASON = ("HoldReason", "HoldReasonCode", "HoldReasonSubCode")
 _NAMES = (
     *("GlobalJobId", "JobStatus", "NumJobStarts", "NumShadowStarts"),
     *(*_REASON, *(f"Last{name}" for name in _REASON)),
+    *ATTRIBUTES,
 )
 
 
@@ -50,7 +52,7 @@ def hold(settings: Settings, call: Call) -> int:
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps(line) + "\n")
     if held:
-        _tell(settings, call, reports(held, ad))
+        _tell(settings, call, ad, reports(held, ad))
     words = settings.scripts(call.node).hold
     if not words:
         return 0
@@ -104,7 +106,21 @@ def _starts(ad: Mapping[str, str | int]) -> dict[str, int | None]:
     }
 
 
-def _tell(settings: Settings, call: Call, commands: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def _is_over(script: Script, job: str, ad: Mapping[str, str | int]) -> bool:
+    """Tell whether the start that a limit on run time held has given up its lease, or must have."""
+    from htlease_dagman.start_over import finding
+
+    if script.document()["status"] not in ("active", "recalled", "lapsed"):
+        return True  # what is told only explains it
+    return finding(job, ad, may_run_again=True).is_proof
+
+
+def _tell(
+    settings: Settings,
+    call: Call,
+    ad: Mapping[str, str | int],
+    commands: Iterable[tuple[str, dict[str, Any]]],
+) -> None:
     """Report the hold; a server that is away is not worth a failure, and DAGMan would not look."""
     subjob = call.node
     if settings.scripts(call.node).jobs > 1:
@@ -112,7 +128,8 @@ def _tell(settings: Settings, call: Call, commands: Iterable[tuple[str, dict[str
     try:
         script = Script(settings, call, None, Server(settings), subjob)
         for command, body in commands:
-            script.send(command, **body)
+            if command != "ended" or _is_over(script, call.macros["JOBID"], ad):
+                script.send(command, **body)
     except HTLeaseError as error:
         print(
             f"htlease hold {call.node}: the server was not told: {error}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from htlease.errors import Refused
 from htlease.starts import ReadFrom, start_number
 from htlease_dagman.call import told
-from htlease_dagman.script import Later, Lease, Script
+from htlease_dagman.script import Later, Lease, NodeFails, Script
 from htlease_dagman.verdict import SUPERSEDED, Standing, Verdict, judge, standing_of
 
 TYPE_CHECKING = False
@@ -20,6 +20,11 @@ def post(script: Script) -> int:
     """Settle one try of a node and return the exit status; raises Later or HTLeaseError."""
     returned = int(script.call.macros["RETURN"])
     standing = _look(script)
+    if not (standing.is_announced or script.call.is_named_by_dagman):
+        raise NodeFails(
+            "neither PRE nor DAGMan's job ad ($_CONDOR_JOB_AD) names this try of the node, so "
+            "nothing shows that it is the latest; let DAGMan call this script, as a job of its own"
+        )
     unfinished = tuple(job.subjob for job in script.of_jobs() if not _is_finished(job, returned))
     if unfinished:
         standing = standing._replace(is_seen=True)
@@ -123,12 +128,22 @@ def _close(script: Script, lease: Lease, verdict: Verdict) -> None:
 
 
 def _report_end(script: Script, submission: str) -> bool:
-    """Report the end of the job that the history tells of; its starter may have died unheard."""
-    from htlease_dagman.queue_ad import number, read_ad  # loads what starts processes
+    """End the lease of a job whose starter died unheard, if that is proven; tell if it is.
 
-    names = ("GlobalJobId", "NumJobStarts", "NumShadowStarts", "ExitCode", "ExitSignal")
-    ad = read_ad("condor_history", script.call.macros["JOBID"], names)
+    Else a remark says why not, and the lease runs out.
+    """
+    from htlease_dagman.queue_ad import number, read_ad  # loads what starts processes
+    from htlease_dagman.start_over import NAMES, finding
+
+    names = ("GlobalJobId", "NumJobStarts", "NumShadowStarts", "ExitCode", "ExitSignal", *NAMES)
+    job = script.call.macros["JOBID"]
+    ad = read_ad("condor_history", job, names) or read_ad("condor_q", job, names)
     if ad.get("GlobalJobId") != submission:
+        return False
+    found = finding(job, ad)
+    if not found.is_proof:
+        reason = f"DAGMan saw the end of the job; its lease has to run out: {found.why}"
+        script.send("observed", global_job_id=submission, what="ended", reason=reason)
         return False
     starts = number(ad, "NumJobStarts")
     script.send(
@@ -138,6 +153,6 @@ def _report_end(script: Script, submission: str) -> bool:
         shadow_starts=number(ad, "NumShadowStarts"),
         exit_code=number(ad, "ExitCode"),
         exit_signal=number(ad, "ExitSignal"),
-        reason="DAGMan saw the end of the job",
+        reason=f"DAGMan saw the end of the job, and {found.why}",
     )
     return True

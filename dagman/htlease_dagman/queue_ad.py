@@ -46,11 +46,13 @@ def ads_from(text: str) -> list[dict[str, str | int]]:
 
 
 def ad_from(text: str) -> dict[str, str | int]:
-    """Read an ad as the commands print it; what is neither number nor text is left out."""
+    """Read an ad as the commands print it; what is no number, text or truth value is left out."""
     found: dict[str, str | int] = {}
     for name, value in _LINE.findall(text):
         if re.fullmatch(r"-?\d+", value):
             found[name] = int(value)
+        elif value in ("true", "false"):
+            found[name] = value == "true"
         elif len(value) >= 2 and value[0] == value[-1] == '"':
             found[name] = _ESCAPED.sub(r"\1", value[1:-1])
     return found

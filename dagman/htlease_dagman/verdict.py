@@ -23,6 +23,8 @@ class Standing(NamedTuple):
     outcome: str | None
     #: Phases that are not complete; none where a state machine says how far the subjob is.
     missing: tuple[str, ...]
+    #: A PRE script has announced the try.
+    is_announced: bool = True
 
 
 def standing_of(document: Mapping[str, Any], try_id: str) -> Standing:
@@ -48,6 +50,7 @@ def standing_of(document: Mapping[str, Any], try_id: str) -> Standing:
         ()
         if plan.get("profile")
         else tuple(p["name"] for p in document["phases"] if p["completed_at"] is None),
+        first > 0,
     )
 
 

@@ -36,6 +36,8 @@ class DagNode:
         token = directory / "workflow.token"
         token.write_text(server.token(workflow, ttl_seconds=3600))
         token.chmod(0o600)
+        #: DAGMan gives its scripts its job ad.
+        self.has_ad = True
         self.dag_job(100)
 
     def dag_job(self, cluster: int, starts: int = 0) -> None:
@@ -78,7 +80,7 @@ class DagNode:
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                "_CONDOR_JOB_AD": str(self.directory / "dagman.ad"),
+                **({"_CONDOR_JOB_AD": str(self.directory / "dagman.ad")} if self.has_ad else {}),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -244,3 +244,25 @@ def test_hold_notes_the_job_and_runs_the_users_script(node: DagNode) -> None:
     assert node.run("hold")[0] == 0
     assert '"job": "101.0"' in (node.directory / "d.htlease.d" / "holds.jsonl").read_text()
     assert node.ran == ["hold 101.0"]
+
+
+def test_post_that_nothing_names_leaves_a_living_job_alone(node: DagNode) -> None:
+    node.run("pre")
+    node.acquire()
+    before = node.subjob
+    node.has_ad = False
+    for returned in (0, 3):
+        status, said = node.run("post", RETURN=returned)
+        assert status == 1, said
+        assert "$_CONDOR_JOB_AD" in said
+    after = node.subjob
+    assert after["status"] == "active"
+    for name in ("epoch", "submissions", "attempts"):
+        assert after[name] == before[name]
+
+
+def test_without_a_job_ad_pre_and_post_still_belong_together(node: DagNode) -> None:
+    node.has_ad = False
+    node.run("pre")
+    node.do_job()
+    assert node.run("post")[0] == 0

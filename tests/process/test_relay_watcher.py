@@ -7,15 +7,18 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
+from htlease.end_proof import Finding
 from htlease.errors import BadConfig, ServerUnavailable
 from htlease.transport import HttpTransport
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.relay.chirp_starts import ChirpStarts
+from htlease_admin.relay.endings import End
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
@@ -51,6 +54,16 @@ class MadeQueue(QueueReader):
         return found if most < 0 else found[:most]
 
 
+class ToldEvidence:
+    """What event log and startd would say of every start."""
+
+    def __init__(self) -> None:
+        self.is_proof = True
+
+    def finding(self, end: End) -> Finding:
+        return Finding(self.is_proof, "the startd was asked")
+
+
 class Relay:
     """A watcher and its queue."""
 
@@ -58,6 +71,7 @@ class Relay:
         self.server = server
         self.directory = directory
         self.queue = MadeQueue()
+        self.evidence = ToldEvidence()
         self.start()
 
     def start(self) -> None:
@@ -66,7 +80,8 @@ class Relay:
         speaker = LeaseServer.at(Connection(self.server.url, Credential(token, "test")))
         transport = HttpTransport(self.server.url, token, via="chirp ap")
         chirp = ChirpStarts(transport, self.directory / "starts", 60.0)
-        self.watcher = Watcher(Reports(speaker), self.queue, self.directory, 1.0, chirp)
+        reports = Reports(speaker, self.evidence)
+        self.watcher = Watcher(reports, self.queue, self.directory, 1.0, chirp)
 
     def ended(self, job: str, key: str, **changes: Plain) -> dict[str, Plain]:
         """Put a job that ended well into the history."""
@@ -186,16 +201,44 @@ def test_the_end_of_an_earlier_submission_does_not_touch_a_later_one(
     assert relay.server.history(job[1]) == before
 
 
-def test_a_job_removed_by_force_keeps_its_lease_to_the_end(
-    relay: Relay, job: tuple[str, str]
+@pytest.mark.parametrize(
+    "changes", [{"JobStatus": 3, "RemoveReason": "via condor_rm (by user ann)"}, {"ExitCode": 0}]
+)
+def test_without_proof_an_end_is_a_remark_and_the_lease_runs_out(
+    relay: Relay, job: tuple[str, str], changes: dict[str, Any]
 ) -> None:
-    relay.acquire(*job, ttl_seconds=2)
-    relay.ended(*job, JobStatus=3, RemoveReason="via condor_rm -forcex (by user alice)")
-    relay.watcher.look()
-    assert relay.server.subjob(job[1])["status"] in ("active", "lapsed")
+    relay.evidence.is_proof = False
+    relay.acquire(*job, ttl_seconds=1.5)
+    relay.ended(*job, **changes)
+    for _ in range(2):
+        relay.watcher.look()
+    names = [event["event"] for event in relay.server.history(job[1])]
+    remark = "job-removed" if "JobStatus" in changes else "job-ended"
+    assert names.count(remark) == 1
+    assert "attempt-exited" not in names
+    assert relay.server.subjob(job[1])["status"] == "active"
     relay.wait_lapsed(job[1])
     relay.watcher.look()
-    assert relay.outcome(job[1]) == "cancelled"
+    assert relay.outcome(job[1]) in ("cancelled", "complete")
+
+
+def test_an_end_that_an_earlier_version_wrote_down_is_read(relay: Relay) -> None:
+    end = {
+        "global_job_id": "ap#8.0#1",
+        "key": "watched/old",
+        "status": 4,
+        "job_starts": 1,
+        "shadow_starts": 1,
+        "exit_code": 0,
+        "exit_signal": None,
+        "queue_reason": "",
+        "is_routed_copy": False,
+        "may_be_alive": False,
+    }
+    waiting = {"ap#8.0#1": {"end": end, "since": 1.0}}
+    (relay.directory / "watcher.json").write_text(json.dumps({"since": None, "waiting": waiting}))
+    relay.start()
+    relay.watcher.look()
 
 
 def test_an_ended_job_that_stays_in_the_queue_is_reported_once(

@@ -9,7 +9,7 @@ import click
 
 from htlease.errors import Refused
 from htlease.holds import OUR_SUBCODE
-from htlease_admin import schedd
+from htlease_admin import bindings_process as schedd
 from htlease_admin.dag.overview import dagman_of
 from htlease_admin.dag.queue import Job, dagman_by_jobs, jobs_below, report
 from htlease_admin.dag.status import workflow_named

@@ -13,7 +13,7 @@ from typing import Any
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, Refused
 from htlease.flags import GROUP_SEPARATOR
-from htlease_admin import schedd
+from htlease_admin.bindings_process import read_history, read_jobs
 from htlease_admin.dag.nodes import HELD, IDLE, JOB_ATTRIBUTES, Node, node_of, not_begun
 from htlease_admin.dag.progress import Standing, counted, counts_text, state_of
 from htlease_admin.lease_server import LeaseServer
@@ -141,7 +141,7 @@ class Looking:
         if not cluster.isdigit() or self.schedd_gap is not None:
             return None, {}
         try:
-            ads = schedd.read_jobs(
+            ads = read_jobs(
                 f"DAGManJobId == {cluster} || ClusterId == {cluster}",
                 _DAGMAN_ATTRIBUTES,
                 self.schedd_name,
@@ -150,7 +150,7 @@ class Looking:
             if own:
                 jobs = [ad for ad in ads if ad.get("DAGManJobId") == int(cluster)]
                 return _in_queue(own[0]), {str(ad.get("DAGNodeName")): ad for ad in jobs}
-            past = schedd.read_history(
+            past = read_history(
                 f"ClusterId == {cluster}", _DAGMAN_ATTRIBUTES, None, 1, self.schedd_name
             )
         except (ScheddUnavailable, BadConfig) as error:

@@ -9,7 +9,7 @@ from typing import Any
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
-from htlease_admin import schedd
+from htlease_admin.bindings_process import read_jobs
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.schedd import Plain
 
@@ -74,7 +74,7 @@ def jobs_below(dagman_cluster: int, schedd_name: str | None = None) -> list[Job]
         wanted = sorted(clusters - asked)
         asked |= clusters
         of = " || ".join(f"DAGManJobId == {one} || ClusterId == {one}" for one in wanted)
-        for ad in schedd.read_jobs(f"({of}) && {_LIVE}", _ATTRIBUTES, schedd_name):
+        for ad in read_jobs(f"({of}) && {_LIVE}", _ATTRIBUTES, schedd_name):
             job = Job(ad)
             found[job.id] = job
             if job.is_dagman:
@@ -88,7 +88,7 @@ def dagman_by_jobs(workflow: str, schedd_name: str | None = None) -> int | None:
     Watchers of transfers are announced by no PRE script. Raises ScheddUnavailable.
     """
     is_of_it = f'substr(HTLeaseKey ?: "", 0, {len(workflow) + 1}) =?= "{workflow}/"'
-    ads = schedd.read_jobs(f"{is_of_it} && {_LIVE}", ("DAGManJobId",), schedd_name)
+    ads = read_jobs(f"{is_of_it} && {_LIVE}", ("DAGManJobId",), schedd_name)
     return max((int(ad["DAGManJobId"]) for ad in ads if "DAGManJobId" in ad), default=None)
 
 

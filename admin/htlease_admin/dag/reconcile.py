@@ -14,10 +14,11 @@ import click
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.holds import held_by, removed_by
-from htlease_admin import schedd
+from htlease_admin.bindings_process import read_history, read_jobs
 from htlease_admin.dag.status import workflow_named
 from htlease_admin.lease_server import LeaseServer
-from htlease_admin.relay.endings import ATTRIBUTES, end_of
+from htlease_admin.relay.endings import ATTRIBUTES, End, end_of
+from htlease_admin.relay.evidence import AskedEvidence
 from htlease_admin.schedd import Plain
 from htlease_admin.session import pass_server
 from htlease_admin.tables import Table, print_table
@@ -38,10 +39,11 @@ def reconcile(server: LeaseServer, dag: str, schedd_name: str | None) -> None:
     """Record holds, releases and removals of a DAG's jobs that nobody has reported.
 
     Of each unfinished node the newest job is looked up, else the DAGMan that announced it. The
-    attempt of a job that has left the queue is recorded as ended, if its end was seen; no node is
-    closed.
+    lease of a job that has left the queue ends if its event log or its startd proves that nothing
+    of it runs; no node is closed.
     """
     workflow = workflow_named(dag)
+    evidence = AskedEvidence()
     rows = []
     for summary in server.workflow(workflow)["subjobs"]:
         if summary["outcome"] is not None:
@@ -54,10 +56,12 @@ def reconcile(server: LeaseServer, dag: str, schedd_name: str | None) -> None:
             if observed is not None:
                 server.command(key, observed)
                 rows.append((key.subjob, observed.what, observed.by or "", observed.reason or ""))
-            ended = end_to_report(key, document, ad)
-            if ended is not None:
-                server.command(key, ended)
-                rows.append((key.subjob, "ended", "", ended.reason or ""))
+            end = end_to_report(key, document, ad)
+            if end is not None:
+                found = evidence.finding(end)
+                server.command(key, end.ended() if found.is_proof else end.remark(found.why))
+                proof = found.why if found.is_proof else f"its lease has to run out: {found.why}"
+                rows.append((key.subjob, "ended", "", f"{end.reason}; {proof}"))
     if rows:
         print_table(Table(("NODE", "IS", "BY", "REASON"), rows))
     else:
@@ -81,7 +85,7 @@ def _ad(global_job_id: str, schedd_name: str | None) -> Mapping[str, Plain]:
     if not (cluster.isdigit() and proc.isdigit()):
         return {}
     constraint = f"ClusterId == {cluster} && ProcId == {proc}"
-    ads = schedd.read_jobs(constraint, _ATTRIBUTES, schedd_name) or schedd.read_history(
+    ads = read_jobs(constraint, _ATTRIBUTES, schedd_name) or read_history(
         constraint, _ATTRIBUTES, None, 1, schedd_name
     )
     return next((ad for ad in ads if ad.get("GlobalJobId") == global_job_id), {})
@@ -111,14 +115,14 @@ def observation(
 
 def end_to_report(
     key: SubjobKey, document: Mapping[str, Any], ad: Mapping[str, Plain]
-) -> m.Ended | None:
-    """Return the end of an attempt whose job has left the queue; None when nobody saw it; pure."""
+) -> End | None:
+    """Return the end of a job whose attempt may still have the lease; None without either; pure."""
     end = end_of({**ad, "HTLeaseKey": str(key)})
-    if end is None or end.may_be_alive or document["status"] not in _MAY_HOLD:
+    if end is None or document["status"] not in _MAY_HOLD:
         return None
     if not str(document["attempts"][-1]["attempt_id"]).startswith(f"{end.global_job_id}@"):
         return None
-    return end.report()
+    return end
 
 
 def _count(ad: Mapping[str, Plain], name: str) -> int | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from htlease.attempt import SubjobKey
-from htlease_admin import schedd
+from htlease_admin.bindings_process import read_history, read_jobs
 from htlease_admin.schedd import Plain
 
 _ATTRIBUTES = (
@@ -36,9 +36,9 @@ class Jobs:
         prefix = f"{self.workflow}/"
         named = f'substr(HTLeaseKey ?: "", 0, {len(prefix)}) =?= "{prefix}"'
         constraint = " || ".join([named, *(f'GlobalJobId =?= "{one}"' for one in sorted(wanted))])
-        self._keep(schedd.read_jobs(constraint, _ATTRIBUTES, self._schedd_name))
+        self._keep(read_jobs(constraint, _ATTRIBUTES, self._schedd_name))
         if self._searched is None or wanted - self._searched - self._ads.keys():
-            self._keep(schedd.read_history(constraint, _ATTRIBUTES, None, -1, self._schedd_name))
+            self._keep(read_history(constraint, _ATTRIBUTES, None, -1, self._schedd_name))
             self._searched = wanted
 
     def of(self, key: SubjobKey, global_job_ids: Iterable[str]) -> Iterator[dict[str, Plain]]:

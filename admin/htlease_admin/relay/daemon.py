@@ -21,6 +21,7 @@ from htlease_admin.relay.chirp_starts import ChirpStarts
 from htlease_admin.relay.credential import RenewingTransport
 from htlease_admin.relay.desk import Desk
 from htlease_admin.relay.door import KEEP_ALIVE_SECONDS, Door
+from htlease_admin.relay.evidence import AskedEvidence
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.proxy import Proxy
 from htlease_admin.relay.queue_reader import QueueReader
@@ -69,9 +70,9 @@ async def run(
         options.token_ttl_seconds,
         chirp,
     )
-    watched = QueueReader(options.schedd_name)
+    watched, evidence = QueueReader(options.schedd_name), AskedEvidence()
     watcher = Watcher(
-        Reports(server), watched, options.state_directory, options.poll_seconds, chirp
+        Reports(server, evidence), watched, options.state_directory, options.poll_seconds, chirp
     )
     stop = threading.Event()
     watching = threading.Thread(target=watcher.run, args=(stop,), name="relay-watcher", daemon=True)
@@ -93,6 +94,7 @@ async def run(
         desk = await loop.create_unix_server(make, sock=_unix_socket(options.socket_path))
         stack.callback(options.socket_path.unlink, missing_ok=True)
         stack.callback(desk.close)
+        stack.callback(evidence.close)
         stack.callback(watched.close)
         stack.callback(stop.set)
         watching.start()

@@ -35,7 +35,9 @@ class Desk:
 
     def __init__(self, starts: Starts) -> None:
         self._starts = starts
-        self._routes = Routes(starts.server, starts.owners, starts.queue, Reports(starts.server))
+        # The router waits for its hooks, and the watcher asks for evidence in any case.
+        reports = Reports(starts.server, evidence=None)
+        self._routes = Routes(starts.server, starts.owners, starts.queue, reports)
         # The schedd answers one at a time anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-desk")
         self._waiting = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from htlease import end_proof
 from htlease import messages as m
 from htlease.attempt import AttemptId, ReadFrom, start_number
 from htlease.errors import InvalidField
-from htlease.holds import WALL_TIME
+from htlease.holds import WALL_TIME, removed_by
 from htlease.plan import Plan
 from htlease.removal import reason_of
 from htlease_admin.schedd import Plain
@@ -20,7 +22,8 @@ REMOVED, COMPLETED, HELD = 3, 4, 5
 ATTRIBUTES = (
     *("GlobalJobId", "HTLeaseKey", "JobStatus", "NumJobStarts", "NumShadowStarts"),
     *("ExitBySignal", "ExitCode", "ExitSignal", "RemoveReason", "RoutedFromJobId"),
-    *("JobCurrentStartDate", "JobDisconnectedDate", "HoldReason"),
+    *("HoldReason", "UserLog", "Iwd"),
+    *end_proof.ATTRIBUTES,
 )
 
 
@@ -40,8 +43,10 @@ class End:
     queue_reason: str
     #: The Job Router made this job, and settles it by its own hooks.
     is_routed_copy: bool
-    #: Nobody saw its processes end: it was removed by force, or while its shadow had lost them.
-    may_be_alive: bool
+    #: Which proofs of its end count.
+    job: end_proof.Job
+    #: Path of its event log.
+    log: str | None
 
     @property
     def reason(self) -> str:
@@ -53,8 +58,8 @@ class End:
             return f"the job was killed by signal {self.exit_signal}"
         return f"the job ended with exit code {self.exit_code}"
 
-    def report(self) -> m.Ended:
-        """Return the command that tells the server."""
+    def ended(self) -> m.Ended:
+        """Return the command that ends the lease of this start; to be sent with proof alone."""
         return m.Ended(
             self.global_job_id,
             self.job_starts,
@@ -63,6 +68,14 @@ class End:
             self.exit_signal,
             self.reason,
         )
+
+    def remark(self, why_no_proof: str) -> m.Observed:
+        """Return the command that tells of the end and leaves the lease alone."""
+        if self.status == REMOVED:
+            reason = self.queue_reason or None
+            return m.Observed(self.global_job_id, "removed", removed_by(self.queue_reason), reason)
+        reason = f"{self.reason}; its lease has to run out: {why_no_proof}"
+        return m.Observed(self.global_job_id, "ended", reason=reason)
 
 
 @dataclass(frozen=True)
@@ -88,8 +101,7 @@ def end_of(ad: Mapping[str, Plain]) -> End | None:
         return None  # who holds a job may release it
     starts = _count(ad, "NumJobStarts")
     by_signal = status == COMPLETED and ad.get("ExitBySignal") is True
-    lost_at, started_at = _count(ad, "JobDisconnectedDate"), _count(ad, "JobCurrentStartDate")
-    was_lost = lost_at is not None and lost_at >= (started_at or 0)
+    log = ad.get("UserLog")
     return End(
         global_job_id,
         key,
@@ -101,7 +113,8 @@ def end_of(ad: Mapping[str, Plain]) -> End | None:
         _count(ad, "ExitSignal") if by_signal else None,
         queue_reason,
         "RoutedFromJobId" in ad,
-        status == REMOVED and (was_lost or "-forcex" in queue_reason),
+        end_proof.job_from(ad),
+        str(Path(str(ad.get("Iwd", "/"))) / log) if isinstance(log, str) else None,
     )
 
 

@@ -8,11 +8,13 @@ import socket
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
+from htlease.end_proof import Finding
 from htlease.errors import InvalidField, Refused
 from htlease.plan import is_wall_time
-from htlease_admin.lease_server import LeaseServer
+from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.copies import as_of_copy
 from htlease_admin.relay.endings import Closing, End, closing_of, is_about
+from htlease_admin.relay.evidence import Evidence
 
 #: The relay's own lease spans the few calls that close a subjob.
 _TTL_SECONDS = 30.0
@@ -24,8 +26,10 @@ log = logging.getLogger("htlease_relay")
 class Reports:
     """Reports ends; the same one may be reported any number of times."""
 
-    def __init__(self, server: LeaseServer) -> None:
+    def __init__(self, server: LeaseServer, evidence: Evidence | None) -> None:
+        """Prepare; without evidence a lease that is live is left to another's report."""
         self._server = server
+        self._evidence = evidence
 
     def report(self, end: End) -> bool:
         """Report an end; False when it has to be done again later, since a lease is still live.
@@ -43,14 +47,24 @@ class Reports:
                     "%s: the end of %s is not reported: %s", end.key, end.global_job_id, refused
                 )
             return True
-        end = as_of_copy(end, subjob)
-        is_held = subjob["status"] in _MAY_HOLD and not end.may_be_alive
-        is_unexplained = subjob["status"] == "abandoned" and is_wall_time(end.reason)
-        is_wanted = is_held or is_unexplained
-        if is_wanted and subjob["outcome"] is None and is_about(end, subjob):
-            self._server.command(key, end.report())
+        of_source, end = end, as_of_copy(end, subjob)
+        if subjob["outcome"] is None and is_about(end, subjob):
+            self._tell(key, end, subjob, is_source=end is not of_source)
         closing = closing_of(end, subjob)
         return closing is None or self._close(key, end, closing)
+
+    def _tell(self, key: SubjobKey, end: End, subjob: Document, is_source: bool) -> None:
+        """End the lease of the start if that is proven to be over, else leave a remark."""
+        if subjob["status"] == "abandoned" and is_wall_time(end.reason):
+            self._server.command(key, end.ended())  # explains what is over already
+        elif subjob["status"] in _MAY_HOLD and self._evidence is not None:
+            # A source's log does not tell of its copy's processes; the copy's own end does.
+            found = (
+                Finding(False, "it is the end of its source alone")
+                if is_source
+                else self._evidence.finding(end)
+            )
+            self._server.command(key, end.ended() if found.is_proof else end.remark(found.why))
 
     def _close(self, key: SubjobKey, end: End, closing: Closing) -> bool:
         nonce = secrets.token_hex(16)

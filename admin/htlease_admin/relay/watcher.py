@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from htlease.end_proof import Job, job_from
 from htlease.errors import BadConfig, HTLeaseError
 from htlease_admin.relay.chirp_starts import ChirpStarts
 from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, HELD, End, end_of
@@ -46,7 +47,7 @@ class Progress:
         try:
             document = json.loads(path.read_text())
             waiting = {
-                name: (End(**entry["end"]), float(entry["since"]))
+                name: (_end_from(entry["end"]), float(entry["since"]))
                 for name, entry in document["waiting"].items()
             }
             return cls(document["since"], waiting)
@@ -72,6 +73,14 @@ class Progress:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(directory / _STATE_FILE)
+
+
+def _end_from(fields: dict[str, Any]) -> End:
+    """Return an end that was written down, by an earlier version too."""
+    fields.pop("may_be_alive", None)
+    job = fields.pop("job", None)
+    known = job_from({}) if job is None else Job(*job)
+    return End(**{"log": None, **fields, "job": known})
 
 
 class Watcher:

@@ -205,7 +205,7 @@ class Settle(FencedCommand):
 
 @dataclass(frozen=True)
 class Ended:
-    """Report from the access point that one start is over, as its job's end shows.
+    """Report from the access point that one start is proven to be over, see `end_proof`.
 
     Nobody on the execution point may be left to say so: a starter hook does not run when the
     starter is killed. The report names the start exactly, for an earlier one may still be alive
@@ -228,15 +228,15 @@ class Ended:
 
 
 #: What may be observed of a job in the queue.
-OBSERVATIONS = ("held", "released", "removed")
+OBSERVATIONS = ("held", "released", "removed", "ended")
 
 
 @dataclass(frozen=True)
 class Observed:
     """Record what the access point saw done to a subjob's job; nobody's lease changes.
 
-    A held job may run on for a while, and what removed a job did not end its lease: the history
-    says why nothing happens, and no more.
+    A held job may run on for a while, and neither what removed a job nor its end in the queue
+    ends its lease: the history says why nothing happens, and no more.
     """
 
     global_job_id: str

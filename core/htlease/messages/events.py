@@ -184,6 +184,15 @@ class JobRemoved:
 
 
 @dataclass(frozen=True)
+class JobEnded:
+    """The access point says that the job is over, and nothing proves that its processes are."""
+
+    global_job_id: str
+    by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class SubjobClosed:
     """Nothing more happens here unless a new submission re-opens it."""
 
@@ -213,5 +222,6 @@ Event = Union[
     JobHeld,
     JobReleased,
     JobRemoved,
+    JobEnded,
     SubjobClosed,
 ]

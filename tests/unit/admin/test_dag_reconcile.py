@@ -59,7 +59,7 @@ def test_only_what_is_on_record_and_news_is_reported(
     assert observation(JOB, document(**known), ad) == observed
 
 
-def test_the_attempt_of_a_job_that_was_seen_to_end_is_closed() -> None:
+def test_the_attempt_of_a_job_that_has_left_the_queue_may_be_over() -> None:
     ended = end_to_report(KEY, document(), REMOVED_AD)
     assert ended is not None
     assert (ended.global_job_id, ended.job_starts, ended.shadow_starts) == (JOB, 2, 3)
@@ -72,9 +72,9 @@ def test_the_attempt_of_a_job_that_was_seen_to_end_is_closed() -> None:
         (HELD_AD, "active"),
         ({}, "active"),
         ({**REMOVED_AD, "GlobalJobId": "ap1#12.0#100"}, "active"),
-        ({**REMOVED_AD, "RemoveReason": "via condor_rm -forcex"}, "active"),
-        ({**REMOVED_AD, "JobCurrentStartDate": 5, "JobDisconnectedDate": 9}, "active"),
     ],
 )
-def test_an_attempt_that_may_be_alive_is_left_alone(ad: dict[str, Plain], status: str) -> None:
+def test_an_attempt_without_an_end_on_record_is_left_alone(
+    ad: dict[str, Plain], status: str
+) -> None:
     assert end_to_report(KEY, document(status=status), ad) is None

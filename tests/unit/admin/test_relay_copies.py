@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from htlease.end_proof import job_from
 from htlease_admin.relay.copies import as_of_copy, links_of
 from htlease_admin.relay.endings import COMPLETED, End
 
 
 def end(job: str, is_routed_copy: bool = False) -> End:
-    return End(job, "w/s", COMPLETED, 1, 1, 0, None, "", is_routed_copy, False)
+    return End(job, "w/s", COMPLETED, 1, 1, 0, None, "", is_routed_copy, job_from({}), None)
 
 
 def submission(epoch: int, job: str | None, source: str | None = None) -> dict[str, Any]:

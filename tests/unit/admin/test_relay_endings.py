@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from htlease import messages as m
 from htlease_admin.relay.endings import Closing, End, closing_of, end_of
 from htlease_admin.schedd import Plain
 
@@ -140,19 +141,27 @@ def test_the_exit_code_of_an_earlier_start_is_not_that_of_the_removed_one() -> N
     assert end(JobStatus=3, ExitCode=0).exit_code is None
 
 
+def test_a_remark_says_what_became_of_the_job_and_why_its_lease_goes_on() -> None:
+    assert end().remark("no log") == m.Observed(
+        JOB,
+        "ended",
+        reason="the job ended with exit code 0; its lease has to run out: no log",
+    )
+    text = "via condor_rm -forcex (by user alice)"
+    removed = end(JobStatus=3, RemoveReason=text).remark("no log")
+    assert removed == m.Observed(JOB, "removed", "user", text)
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "log"),
     [
-        {"RemoveReason": "via condor_rm -forcex (by user alice)"},
-        {"JobDisconnectedDate": 1001},
+        ({}, None),
+        ({"UserLog": "/home/ann/log"}, "/home/ann/log"),
+        ({"UserLog": "log", "Iwd": "/home/ann"}, "/home/ann/log"),
     ],
 )
-def test_a_job_that_nobody_saw_end_may_be_alive(changes: dict[str, Any]) -> None:
-    assert end(JobStatus=3, **changes).may_be_alive
-
-
-def test_a_disconnection_of_an_earlier_start_proves_nothing() -> None:
-    assert not end(JobStatus=3, JobDisconnectedDate=999).may_be_alive
+def test_where_the_event_log_is(changes: dict[str, Any], log: str | None) -> None:
+    assert end(**changes).log == log
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,12 @@ def _check_onlookers(setting: Setting, rules: Decide, state: SubjobState) -> Non
             for _ in range(2):
                 decision = rules(after, m.Observed(job, what), NOW)
                 after = apply(after, decision.events, NOW)
-            seen = replace(after, job_hold=state.job_hold, removed_jobs=state.removed_jobs)
+            seen = replace(
+                after,
+                job_hold=state.job_hold,
+                removed_jobs=state.removed_jobs,
+                ended_job=state.ended_job,
+            )
             if seen != state:
                 raise Broken(f"{setting.name}: {what} changed {state} to {seen}")
 

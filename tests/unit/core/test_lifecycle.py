@@ -212,6 +212,19 @@ def test_unclear_evidence_waits_and_recalls_nobody(world: World) -> None:
     assert world.grant("forged", 3, shadow=1).fence == 2
 
 
+def test_no_evidence_never_outranks_some(world: World) -> None:
+    """An ID that nobody has announced makes nobody later who cannot show more."""
+    world.grant("first", 1)
+    stranger = m.Acquire(nonce("stranger"), kind="post", global_job_id="dagman#7/0")
+    assert world.refusal(world.send(stranger)) == "lease-still-live"
+    assert world.state.recalled_by is None
+    enrolled = m.Enroll("ap1#43.0#1795225499")
+    world.send(enrolled)
+    announced = dataclasses.replace(stranger, global_job_id=enrolled.global_job_id)
+    assert world.refusal(world.send(announced)) == "lease-still-live"
+    assert world.state.recalled_by == "ap1#43.0#1795225499@-.-"
+
+
 def test_counters_of_a_script_do_not_order_a_job(world: World) -> None:
     world.grant("first", 5)
     assert world.refusal(world.acquire("post", 1, kind="post")) == "lease-still-live"

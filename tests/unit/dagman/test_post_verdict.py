@@ -92,7 +92,9 @@ def test_a_later_try_overtakes() -> None:
 
 def test_a_try_that_was_never_announced_has_seen_nothing() -> None:
     found = document((1, "j1", None), jobs=(1,))
-    assert standing_of(found, "d/0") == Standing("d/0", False, True, None, ("b",))
+    assert standing_of(found, "d/0") == Standing(
+        "d/0", False, True, None, ("b",), is_announced=False
+    )
 
 
 def test_where_a_state_machine_says_how_far_it_is_no_phase_is_missing() -> None:
