@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from htlease import messages as m
@@ -35,10 +35,10 @@ class Enrolment:
     force: bool
     epochs: dict[SubjobKey, int] = field(default_factory=dict)
 
-    def enroll(self, key: SubjobKey) -> None:
-        """Enrol one subjob; raises Refused, naming what would run it again."""
+    def enroll(self, key: SubjobKey, global_job_id: str | None = None) -> None:
+        """Enrol one subjob, for a job if it has one; raises Refused, naming how to run it again."""
         try:
-            answer = self._send(key, self.force)
+            answer = self._send(key, self.force, global_job_id)
         except Refused as refused:
             if refused.code != "subjob-closed":
                 raise
@@ -49,20 +49,26 @@ class Enrolment:
                     outcome=refused.outcome,
                 ) from None
             # Cancelled before any attempt had it, as by a submission that came to nothing.
-            answer = self._send(key, force=True)
+            answer = self._send(key, True, global_job_id)
         self.epochs[key] = answer["epoch"]
 
-    def _send(self, key: SubjobKey, force: bool) -> dict[str, int]:
-        return self.server.command(key, m.Enroll(plan=self.plan, force=force), "epoch")
+    def _send(self, key: SubjobKey, force: bool, global_job_id: str | None) -> dict[str, int]:
+        enroll = m.Enroll(global_job_id, plan=self.plan, force=force)
+        return self.server.command(key, enroll, "epoch")
 
     def bind(self, key: SubjobKey, global_job_id: str) -> None:
         """Tell the server which job the enrolled submission has become; may be repeated."""
         self.server.command(key, m.Enroll(global_job_id), "epoch")
 
-    def take_back(self, reason: str) -> list[str]:
-        """Cancel what nobody has begun, and return what had to be left, a sentence each."""
+    def take_back(self, reason: str, keys: Collection[SubjobKey] | None = None) -> list[str]:
+        """Cancel what nobody has begun, and return what had to be left, a sentence each.
+
+        Of these keys only, if any are given.
+        """
         left = []
         for key, epoch in self.epochs.items():
+            if keys is not None and key not in keys:
+                continue
             try:
                 status = "waiting" if epoch == 1 else self.server.subjob(key)["status"]
                 if status == "waiting":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -32,6 +34,28 @@ def find_pyz(named: Path | None) -> Path:
     if not built.is_file():
         _build(built)
     return built
+
+
+def kept_pyz(pyz: Path, state: Path) -> Path:
+    """Return a copy that stays as it is while jobs wait for their start; raises BadConfig.
+
+    It lies with the tokens, so that a job to which no files are transferred sees it where it sees
+    those.
+    """
+    content = pyz.read_bytes()
+    copy = state / "wrapper" / hashlib.sha256(content).hexdigest()[:16] / NAME
+    if not copy.is_file():
+        temporary = copy.with_name(f"{NAME}.{os.getpid()}")
+        try:
+            copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.chmod(0o755)
+            temporary.replace(copy)
+        except OSError as error:
+            raise BadConfig(
+                f"{copy}: {error.strerror}; name a directory with --token-dir"
+            ) from None
+    return copy
 
 
 def put_pyz(target: Path) -> None:

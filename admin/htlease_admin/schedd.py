@@ -26,10 +26,6 @@ class ActionRefused(HTLeaseError):
     """The schedd would not do to some jobs what was asked."""
 
 
-class SubmitRefused(HTLeaseError):
-    """The schedd or the bindings would not take the jobs."""
-
-
 @dataclass(frozen=True)
 class QueuedJob:
     """A job in the queue."""
@@ -155,24 +151,6 @@ def _open(name: str | None) -> tuple[Any, Mapping[str, Any]]:
     return schedd, where or {}
 
 
-def submit(description: Description, name: str | None = None) -> tuple[int, list[str]]:
-    """Queue the jobs and return their cluster and the warnings; raises SubmitRefused.
-
-    A schedd takes all jobs of a submission or none, but its answer may get lost: look with
-    `jobs_of_submission` before believing that nothing was queued.
-    """
-    module = bindings()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            prepared = module.Submit(dict(description.commands))
-            items = {} if description.items is None else {"itemdata": iter(description.items)}
-            result = _open(name)[0].submit(prepared, count=description.count, **items)
-        except Exception as error:
-            raise SubmitRefused(f"HTCondor would not take the jobs: {_one_line(error)}") from error
-    return int(result.cluster()), [_one_line(warning.message) for warning in caught]
-
-
 def jobs_of_submission(submission_id: str, name: str | None = None) -> list[QueuedJob]:
     """Return the jobs that bear a submission's mark; raises ScheddUnavailable."""
     try:
@@ -189,6 +167,16 @@ def jobs_of_submission(submission_id: str, name: str | None = None) -> list[Queu
         for ad in ads
     ]
     return sorted(jobs, key=lambda job: (job.cluster, job.proc))
+
+
+def remove_submission(submission_id: str, reason: str, name: str | None = None) -> None:
+    """Remove the jobs that bear a mark, and what was to become of a factory; raises as above."""
+    module = bindings()
+    try:
+        constraint = f'HTLeaseSubmission == "{submission_id}"'
+        _open(name)[0].act(module.JobAction.Remove, constraint, (reason, "0"))
+    except Exception as error:
+        raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error
 
 
 def read_jobs(

@@ -1,24 +1,30 @@
 """Carrying a submission out wholly or not at all.
 
-The order is what keeps it whole: enrol, make tokens, queue. A server that is away stops it before
-anything is queued; if the queue refuses, what was enrolled is cancelled.
+The order is what keeps it whole: record workflow and reservation, make tokens, submit, compare. A
+server that is away stops it before anything is queued. `condor_submit` is run once; if its answer
+is lost, the jobs are looked up by their mark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from htlease.attempt import SubjobKey
-from htlease.errors import HTLeaseError
+from htlease.errors import HTLeaseError, InvalidField, Refused
 from htlease.messages import TEXT_MAX_CHARS
 from htlease.plan import Plan
-from htlease_admin import schedd
-from htlease_admin.enrolment import Enrolment
+from htlease_admin import condor_submit, schedd
+from htlease_admin.condor_submit import Answer, SubmitRefused
+from htlease_admin.enrolment import Enrolment, check_distinct
 from htlease_admin.lease_server import LeaseServer
-from htlease_admin.schedd import QueuedJob, ScheddUnavailable, SubmitRefused
-from htlease_admin.submit_file import Description
+from htlease_admin.schedd import QueuedJob, ScheddUnavailable
 from htlease_admin.token_files import TokenFiles
+
+Say = Callable[[str], None]
+#: Of a workflow: what became of a submission, by its ID.
+_LABEL = "submission-"
 
 
 @dataclass(frozen=True)
@@ -26,60 +32,97 @@ class Submission:
     """Everything that is settled before the first call."""
 
     id: str
-    description: Description
-    keys: tuple[SubjobKey, ...]
+    file: Path
+    #: For `condor_submit -append`.
+    appended: str
+    #: Options of condor_submit, the user's own lines among them.
+    options: tuple[str, ...]
+    workflow: str
+    #: Of each job by process, where they are known before; None: they are enrolled afterwards.
+    keys: tuple[SubjobKey, ...] | None
     plan: Plan | None
     tokens: TokenFiles
     token_ttl_seconds: float
     schedd_name: str | None
     force: bool
+    is_interactive: bool = False
 
 
-def carry_out(
-    submission: Submission, server: LeaseServer, say: Callable[[str], None]
-) -> list[QueuedJob]:
-    """Enrol, make tokens, queue, bind; raises what stopped it, with nothing left half done."""
+@dataclass(frozen=True)
+class Submitted:
+    """What was submitted."""
+
+    #: By cluster, as condor_submit said; of a factory also what is not in the queue yet.
+    job_counts: dict[int, int]
+    #: In the queue, or foreseen and gone from there already.
+    jobs: list[QueuedJob]
+
+
+def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitted:
+    """Reserve, make tokens, submit, compare; raises what stopped it, nothing left half done."""
     schedd.locate(submission.schedd_name)
     enrolment = Enrolment(server, submission.plan, submission.force)
     try:
-        for process, key in enumerate(submission.keys):
-            enrolment.enroll(key)
-            minted = server.mint_token(key.workflow, key.subjob, submission.token_ttl_seconds)
-            submission.tokens.write(process, minted["token"])
+        _reserve(submission, enrolment)
     except BaseException as error:  # an interrupt, too, comes before anything is queued
         _take_back(submission, enrolment, error, say)
         raise
     try:
-        jobs = _queue(submission, say)
+        answer = _submit(submission)
     except SubmitRefused as refusal:
         _take_back(submission, enrolment, refusal, say)
         raise
+    for warning in answer.warnings:
+        say(warning)
+    jobs = _queued(submission, answer)
+    if not submission.is_interactive:
+        try:
+            _compare(submission, enrolment, answer, jobs, say)
+        except (InvalidField, Refused) as error:
+            _undo(submission, enrolment, error, say)
+            raise
     for job in jobs:
         _bind(enrolment, job, say)
-    return jobs
+    _label(submission, server, ", ".join(_counts(answer)) or "submitted", say)
+    return Submitted(answer.job_counts, jobs)
 
 
-def _queue(submission: Submission, say: Callable[[str], None]) -> list[QueuedJob]:
-    """Queue the jobs and return them; an ID is missing where a job has left the queue already."""
+def _reserve(submission: Submission, enrolment: Enrolment) -> None:
+    server = enrolment.server
+    labels = server.workflow_labels(submission.workflow)
+    labels[_LABEL + submission.id] = "reserved"
+    server.put_workflow(submission.workflow, {"labels": labels})
+    if submission.keys is None:
+        minted = server.mint_token(submission.workflow, None, submission.token_ttl_seconds)
+        submission.tokens.write(None, minted["token"])
+        return
+    for process, key in enumerate(submission.keys):
+        _provide(submission, enrolment, process, key)
+
+
+def _provide(submission: Submission, enrolment: Enrolment, process: int, key: SubjobKey) -> None:
+    """Enrol a job's subjob and write the token that is for it alone."""
+    enrolment.enroll(key)
+    ttl_seconds = submission.token_ttl_seconds
+    minted = enrolment.server.mint_token(key.workflow, key.subjob, ttl_seconds)
+    submission.tokens.write(process, minted["token"])
+
+
+def _submit(submission: Submission) -> Answer:
+    """Submit and return the answer, or what the queue says in its place; raises SubmitRefused."""
+    arguments = (submission.file, submission.appended, submission.options)
     try:
-        cluster, warnings = schedd.submit(submission.description, submission.schedd_name)
+        if submission.is_interactive:
+            condor_submit.submit_interactively(*arguments)
+            return Answer({}, ())
+        return condor_submit.submit(*arguments)
     except SubmitRefused as refusal:
-        found = _jobs_after(refusal, submission)
-        if not found:
+        counts: dict[int, int] = {}
+        for job in _jobs_after(refusal, submission):
+            counts[job.cluster] = counts.get(job.cluster, 0) + 1
+        if not counts:
             raise
-        cluster = found[0].cluster
-    else:
-        for warning in warnings:
-            say(warning)
-        try:
-            found = schedd.jobs_of_submission(submission.id, submission.schedd_name)
-        except ScheddUnavailable:
-            found = []
-    by_process = {job.proc: job for job in found}
-    return [
-        by_process.get(process) or QueuedJob(cluster, process, None, str(key))
-        for process, key in enumerate(submission.keys)
-    ]
+        return Answer(counts, (f"{refusal}; but the jobs are in the queue",))
 
 
 def _jobs_after(refusal: SubmitRefused, submission: Submission) -> list[QueuedJob]:
@@ -90,11 +133,66 @@ def _jobs_after(refusal: SubmitRefused, submission: Submission) -> list[QueuedJo
         raise ScheddUnavailable(
             f"{refusal}; {error}; so whether the jobs were queued is not known: look with "
             f"`condor_q -constraint 'HTLeaseSubmission == \"{submission.id}\"'`, and `htlease "
-            f"cancel` the subjobs ({submission.keys[0]} ...) if there are none"
+            f"cancel` the subjobs of {submission.workflow} if there are none"
         ) from refusal
 
 
-def _bind(enrolment: Enrolment, job: QueuedJob, say: Callable[[str], None]) -> None:
+def _queued(submission: Submission, answer: Answer) -> list[QueuedJob]:
+    """Return the jobs; an ID is missing where a foreseen one has left the queue already."""
+    try:
+        found = schedd.jobs_of_submission(submission.id, submission.schedd_name)
+    except ScheddUnavailable:
+        found = []
+    if submission.keys is None or len(answer.job_counts) != 1:
+        return found
+    ((cluster, count),) = answer.job_counts.items()
+    by_process = {job.proc: job for job in found}
+    return [
+        by_process.get(process) or QueuedJob(cluster, process, None, str(key))
+        for process, key in enumerate(_all_keys(submission.keys, by_process, count))
+    ]
+
+
+def _all_keys(
+    keys: Sequence[SubjobKey], by_process: dict[int, QueuedJob], count: int
+) -> Iterator[str | SubjobKey]:
+    for process in range(count):
+        if process in by_process:
+            yield by_process[process].key
+        elif process < len(keys):
+            yield keys[process]
+
+
+def _compare(
+    submission: Submission, enrolment: Enrolment, answer: Answer, jobs: list[QueuedJob], say: Say
+) -> None:
+    """Put right what differs between foreseen and queued; raises InvalidField, Refused."""
+    queued = {job: SubjobKey.parse(job.key) for job in jobs}
+    check_distinct(tuple(queued.values()))
+    if submission.keys is None:
+        _enroll_all(enrolment, queued)
+        return
+    foreseen = dict(enumerate(submission.keys))
+    for job, key in queued.items():
+        if foreseen.get(job.proc) != key:
+            _provide(submission, enrolment, job.proc, key)
+            say(f"job {job.cluster}.{job.proc} was not foreseen to be {key}; it has its token now")
+    surplus = set(submission.keys) - set(queued.values())
+    if surplus:
+        left = enrolment.take_back("not submitted after all", surplus)
+        names = ", ".join(map(str, sorted(surplus, key=str)))
+        say(f"HTCondor made no job for {names}; cancelled")
+        for sentence in left:
+            say(sentence)
+
+
+def _enroll_all(enrolment: Enrolment, queued: dict[QueuedJob, SubjobKey]) -> None:
+    for job, key in queued.items():
+        if job.global_job_id is not None:
+            enrolment.enroll(key, job.global_job_id)
+
+
+def _bind(enrolment: Enrolment, job: QueuedJob, say: Say) -> None:
     if job.global_job_id is None:
         return  # it ran, so its first attempt has told the server
     try:
@@ -106,11 +204,37 @@ def _bind(enrolment: Enrolment, job: QueuedJob, say: Callable[[str], None]) -> N
         )
 
 
+def _counts(answer: Answer) -> Iterator[str]:
+    for cluster, count in answer.job_counts.items():
+        yield f"{count} job(s) in cluster {cluster}"
+
+
+def _label(submission: Submission, server: LeaseServer, text: str, say: Say) -> None:
+    """Write down what became of the reservation."""
+    try:
+        labels = server.workflow_labels(submission.workflow)
+        labels[_LABEL + submission.id] = text[:TEXT_MAX_CHARS]
+        server.put_workflow(submission.workflow, {"labels": labels})
+    except HTLeaseError as error:
+        say(f"workflow {submission.workflow} still says `reserved` ({error}); harmless")
+
+
+def _undo(submission: Submission, enrolment: Enrolment, error: HTLeaseError, say: Say) -> None:
+    """Remove the jobs again, and take back what was enrolled for them."""
+    try:
+        schedd.remove_submission(submission.id, str(error), submission.schedd_name)
+    except HTLeaseError as failure:
+        say(
+            f"the jobs could not be removed ({failure}); run `condor_rm -constraint "
+            f"'HTLeaseSubmission == \"{submission.id}\"'`"
+        )
+        return
+    say("the jobs were removed from the queue again")
+    _take_back(submission, enrolment, error, say)
+
+
 def _take_back(
-    submission: Submission,
-    enrolment: Enrolment,
-    error: BaseException,
-    say: Callable[[str], None],
+    submission: Submission, enrolment: Enrolment, error: BaseException, say: Say
 ) -> None:
     """Remove the tokens and cancel what was enrolled, and say what came of it."""
     submission.tokens.remove()

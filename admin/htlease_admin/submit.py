@@ -7,27 +7,26 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from htlease.attempt import NAME_LENGTH_MAX, SubjobKey
+from htlease.attempt import NAME_LENGTH_MAX
 from htlease.errors import BadConfig, InvalidField
 from htlease.plan import check_ttl
 from htlease.plan_file import read_plan_file
-from htlease_admin import schedd
+from htlease_admin import condor_submit, schedd
 from htlease_admin.checks import is_loopback
 from htlease_admin.enrolment import check_distinct
+from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow
 from htlease_admin.lease_server import as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
-from htlease_admin.pyz import find_pyz
-from htlease_admin.queue_statement import check_one_queue
+from htlease_admin.pyz import find_pyz, kept_pyz
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory
-from htlease_admin.submission import Submission, carry_out
-from htlease_admin.submit_file import Description, Wrapping, sends_executable, sends_files, wrap
+from htlease_admin.submission import Submission, Submitted, carry_out
+from htlease_admin.submit_lines import Additions, appended
 from htlease_admin.tables import Table, print_table
 from htlease_admin.token_files import TokenFiles, remove_expired
 
@@ -37,7 +36,7 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("overrides", nargs=-1, metavar="[-- NAME=VALUE...]")
+@click.argument("more", nargs=-1, metavar="[-- [NAME=VALUE...] [CONDOR_SUBMIT_OPTION...]]")
 @click.option(
     "--plan",
     "plan_path",
@@ -46,6 +45,12 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
 )
 @click.option("--workflow", type=WORKFLOW, help="For jobs without HTLeaseKey [file name and time].")
 @click.option("--ttl", "ttl_seconds", type=DURATION, help="How long a lease lasts [120s].")
+@click.option(
+    "--wait-server",
+    "wait_server_seconds",
+    type=DURATION,
+    help="How long a job waits for the server before it runs later, or untracked [5m].",
+)
 @click.option(
     "--token-ttl",
     "token_ttl_seconds",
@@ -67,16 +72,17 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
     help="Submit to this schedd, which must see the same files.",
 )
 @click.option("--force", is_flag=True, help="Run complete and cancelled subjobs again.")
-@click.option("--dry-run", is_flag=True, help="Print the submit description and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the job ads as condor_submit makes them.")
 @json_option
 @pass_session
 def submit(
     session: Session,
     file: Path,
-    overrides: tuple[str, ...],
+    more: tuple[str, ...],
     plan_path: Path | None,
     workflow: str | None,
     ttl_seconds: float | None,
+    wait_server_seconds: float | None,
     token_ttl_seconds: float,
     token_dir: Path | None,
     pyz: Path | None,
@@ -87,86 +93,103 @@ def submit(
 ) -> None:
     """Submit FILE, an ordinary submit file, with the wrapper in front of its executable.
 
-    Every job is enrolled and gets a token of its own. With the server away nothing is submitted;
-    if the schedd refuses, the enrolled subjobs are cancelled. After `--` come submit commands that
-    take the place of those in the file: `-- request_memory=2GB`.
+    condor_submit reads the file; htlease only adds to its jobs. With the server away nothing is
+    submitted. After `--` come submit commands that take the place of those in the file, and then
+    options of condor_submit: `-- request_memory=2GB -spool`.
     """
     submission_id = secrets.token_hex(8)
     now = time.time()
     state = (token_dir or state_directory(os.environ)).absolute()
-    tokens = TokenFiles.of(state, submission_id, now + token_ttl_seconds)
+    text = _read(file)
+    overrides, options = _split(more)
     plan_file = None if plan_path is None else read_plan_file(plan_path)
-    description = _read(file, overrides)
-    wrapped = wrap(
-        description,
-        Wrapping(
-            pyz=find_pyz(pyz),
-            server_url=session.connection().url,
-            workflow=workflow or default_workflow(file.stem, now, submission_id),
-            token_path=tokens.path_in_submit_file,
-            plan_path=None if plan_path is None else plan_path.absolute(),
-            plan_has_commands=plan_file is not None and bool(plan_file.commands),
-            ttl_seconds=None if ttl_seconds is None else check_ttl(ttl_seconds),
-            submit_directory=Path.cwd(),
-            submission_id=submission_id,
-            on_wall_time=plan_file.after_wall_time if plan_file else None,
-        ),
+    lines = "\n".join((text, *overrides))
+    workflow = own_workflow(lines) or workflow or default_workflow(file.stem, now, submission_id)
+    is_interactive = any(re.match("-i(n|$)", option) for option in options)
+    keys = None if options else foreseen_keys(text, as_commands(overrides), workflow)
+    if keys is not None:
+        check_distinct(keys)
+    tokens = TokenFiles.of(state, submission_id, now + token_ttl_seconds)
+    wrapper = find_pyz(pyz)
+    additions = Additions(
+        pyz=wrapper if dry_run else kept_pyz(wrapper, state),
+        server_url=session.connection().url,
+        workflow=workflow,
+        token_path=tokens.path_in_submit_file(keys is None),
+        submit_directory=Path.cwd(),
+        submission_id=submission_id,
+        plan_path=None if plan_path is None else plan_path.absolute(),
+        plan_has_commands=plan_file is not None and bool(plan_file.commands),
+        ttl_seconds=None if ttl_seconds is None else check_ttl(ttl_seconds),
+        wait_server_seconds=wait_server_seconds,
+        on_wall_time=plan_file.after_wall_time if plan_file else None,
+        should_transfer_default=_should_transfer_default(),
+        is_interactive=is_interactive,
     )
-    keys = tuple(
-        SubjobKey.parse(text.strip().strip('"'))
-        for text in schedd.expand_each(wrapped, "MY.HTLeaseKey")
-    )
-    if not keys:
-        raise InvalidField(str(file), "queues no job")
-    check_distinct(keys)
-    if sends_executable(description.commands):
-        _check_executables(set(schedd.expand_each(description, "executable")))
+    appended_options = [word for line in overrides for word in ("-append", line)]
+    whole_options = (*appended_options, *_at(schedd_name), *options)
     if dry_run:
-        click.echo(wrapped.text(), nl=False)
+        condor_submit.print_dry_run(file, appended(additions), whole_options)
         return
     server = session.server()
     remove_expired(state, now)
-    whole = Submission(
+    submission = Submission(
         submission_id,
-        wrapped,
+        file,
+        appended(additions),
+        whole_options,
+        workflow,
         keys,
         plan_file.plan if plan_file else None,
         tokens,
         token_ttl_seconds,
         schedd_name,
         force,
+        is_interactive,
     )
-    jobs = carry_out(whole, server, _say)
-    if sends_files(wrapped.commands) and is_loopback(urlsplit(server.url).hostname or ""):
+    result = carry_out(submission, server, _say)
+    if is_loopback(urlsplit(server.url).hostname or ""):
         _say(f"jobs on other machines cannot reach {server.url}; see `htlease doctor`")
-    document = {
-        "cluster": jobs[0].cluster,
-        "jobs": [
-            {"proc": job.proc, "global_job_id": job.global_job_id, "subjob": job.key}
-            for job in jobs
-        ],
-    }
+    _print(result, workflow, wants_json)
+
+
+def _print(result: Submitted, workflow: str, wants_json: bool) -> None:
+    jobs = result.jobs
     if wants_json:
+        document = {
+            "cluster": min(result.job_counts, default=None),
+            "job_counts": {str(cluster): count for cluster, count in result.job_counts.items()},
+            "workflow": workflow,
+            "jobs": [
+                {"proc": job.proc, "global_job_id": job.global_job_id, "subjob": job.key}
+                for job in jobs
+            ],
+        }
         click.echo(as_json(document))
         return
-    click.echo(f"{len(jobs)} job(s) submitted to cluster {jobs[0].cluster}.")
-    rows = [(f"{job.cluster}.{job.proc}", job.key) for job in jobs[:_JOBS_SHOWN]]
-    print_table(Table(("JOB", "SUBJOB"), rows))
-    if len(jobs) > _JOBS_SHOWN:
-        click.echo(f"... and {len(jobs) - _JOBS_SHOWN} more: `htlease list {keys[0].workflow}`")
+    for cluster, count in result.job_counts.items():
+        click.echo(f"{count} job(s) submitted to cluster {cluster}.")
+    if jobs:
+        rows = [(f"{job.cluster}.{job.proc}", job.key) for job in jobs[:_JOBS_SHOWN]]
+        print_table(Table(("JOB", "SUBJOB"), rows))
+    if sum(result.job_counts.values()) > min(len(jobs), _JOBS_SHOWN):
+        click.echo(f"... and more: `htlease list {workflow}`")
 
 
 def _say(text: str) -> None:
     click.echo(f"htlease: {text}", err=True)
 
 
-def _check_executables(paths: set[str]) -> None:
-    """HTCondor makes an `executable` executable, and an input file it sends as it is."""
-    for path in sorted(path.strip() for path in paths):
-        if not Path(path).is_file():
-            raise InvalidField("executable", f"{path}: there is no such file")
-        if not os.access(path, os.X_OK):
-            raise InvalidField("executable", f"{path} is not executable; run `chmod +x {path}`")
+def _at(schedd_name: str | None) -> tuple[str, ...]:
+    return () if schedd_name is None else ("-name", schedd_name)
+
+
+def _should_transfer_default() -> str:
+    name = "SUBMIT_DEFAULT_SHOULD_TRANSFER_FILES"
+    try:
+        return schedd.read_knobs((name,)).get(name, "") or "IF_NEEDED"
+    except BadConfig:
+        return "IF_NEEDED"
 
 
 def default_workflow(stem: str, now: float, submission_id: str) -> str:
@@ -176,18 +199,22 @@ def default_workflow(stem: str, now: float, submission_id: str) -> str:
     return f"{name}-{moment:%Y%m%d-%H%M}-{submission_id[:4]}"
 
 
-def _read(file: Path, overrides: Sequence[str]) -> Description:
+def _read(file: Path) -> str:
+    """Return the text to be looked at; only HTCondor knows its encoding, if it has one."""
     try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not text"
-        raise BadConfig(f"submit file {file}: {reason}") from None
-    check_one_queue(text, str(file))
-    given = {}
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if not (equals and name.strip()) or name.startswith("-"):
-            raise InvalidField("override", f"{override!r} is not NAME=VALUE")
-        # `+Name` is how submit files write an attribute, and `MY.Name` how the bindings do.
-        given[re.sub(r"^\+", "MY.", name.strip())] = value.strip()
-    return schedd.read_description(text, given)
+        return file.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise BadConfig(f"submit file {file}: {error.strerror}") from None
+
+
+def _split(more: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return submit commands, and from the first `-` on options of condor_submit."""
+    count = next((at for at, word in enumerate(more) if word.startswith("-")), len(more))
+    for command in more[:count]:
+        name, equals, _ = command.partition("=")
+        if not (equals and name.strip()):
+            raise InvalidField("override", f"{command!r} is not NAME=VALUE")
+    for option in more[count:]:
+        if re.fullmatch("-(?:n|na|nam|name|r|re|rem|remo|remot|remote|p|po|poo|pool)", option):
+            raise InvalidField(option, "goes to another schedd; name it with --schedd")
+    return more[:count], more[count:]

@@ -28,7 +28,6 @@ from htlease_admin.exit_policy import exit_policy_lines, or_default
 #: Stands before what htlease says through condor_submit's error message.
 REFUSAL = "htlease-refuses"
 
-_UNIVERSE = 'toLower("$(universe:$(JobUniverse:vanilla))")'
 #: Universe, by name and number -> what to do in its place.
 _NOT_TAKEN = (
     (("grid", "9"), "give the job to the Job Router, or have the hooks at the remote site"),
@@ -55,15 +54,15 @@ class Additions:
     #: Marks the jobs of one submission, so that they can be found when its answer is lost.
     submission_id: str
     plan_path: Path | None = None
+    #: It says what each phase runs, so that the executable is only an input file.
+    plan_has_commands: bool = False
     ttl_seconds: float | None = None
+    #: How long a job waits for a server that is away.
+    wait_server_seconds: float | None = None
     #: What follows a limit on run time, one of ON_WALL_TIME; None: the plan says nothing of it.
     on_wall_time: str | None = None
     #: `SUBMIT_DEFAULT_SHOULD_TRANSFER_FILES` of the access point.
     should_transfer_default: str = "IF_NEEDED"
-    #: condor_submit knows `shell =`, which goes before `executable`.
-    knows_shell: bool = True
-    #: It takes an absolute `executable` of a container job for a path in the image.
-    takes_absolute_from_image: bool = False
     #: `condor_submit -interactive`.
     is_interactive: bool = False
 
@@ -80,7 +79,10 @@ def added_lines(additions: Additions) -> tuple[str, ...]:
 
 def appended(additions: Additions) -> str:
     """Return all for one `-append` of condor_submit: the lines, and what needs a condition."""
-    return "\n".join((*_FORCED_BEFORE, *added_lines(additions), *_FORCED_AFTER)) + "\n"
+    lines = [*_FORCED_BEFORE, *added_lines(additions), *_FORCED_AFTER]
+    if not additions.is_interactive:
+        lines += _OLDER.splitlines()
+    return "\n".join(lines) + "\n"
 
 
 #: `+Attribute` goes before a command, so that what the user forces is taken in, or refused. The
@@ -121,14 +123,12 @@ htlease_path = "$(htlease_executable)"
 #: What HTCondor would have run, and if it would have sent it.
 _PROGRAM = """\
 htlease_executable = $(executable:$(Cmd:))
-htlease_shell = {shell}
+htlease_shell = $(shell:)
 htlease_has_shell = "$SUBSTR(htlease_shell,0,1)" != ""
 htlease_transfer = $(htlease_forced_transfer:$(transfer_executable:$(TransferExecutable:)))
 htlease_is_refused = toLower(substr("$(htlease_transfer)", 0, 1)) == "f"
-htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))
-htlease_has_image = "$(htlease_image)" != "" || {universe} == "container" || {universe} == "docker"
 htlease_is_absolute = substr("$(htlease_executable)", 0, 1) == "/"
-htlease_is_in_image = {is_in_image}
+htlease_is_in_image = false
 htlease_is_wrapper = regexp("^htlease-ep[^/]*[.]pyz$(DOLLAR)", "$Fnx(htlease_executable)")
 htlease_is_left = $(htlease_is_refused) || $(htlease_is_in_image) || $(htlease_is_wrapper)
 htlease_is_sent = !($(htlease_has_shell) || $(htlease_is_left))
@@ -139,7 +139,22 @@ htlease_name = ifThenElse($(htlease_has_shell), "/bin/sh", $(htlease_sent))
 htlease_program = $EVAL(htlease_name)
 htlease_program_path = $EVAL(htlease_path)
 """
-_KNOWS_IMAGES = '$(htlease_has_image) && $(htlease_is_absolute) && "$(htlease_transfer)" == ""'
+#: What condor_submit did before: it did not know `shell`, and took an absolute executable of a
+#: container job for a path in the image. Source: HTCondor's history.
+_OLDER = """\
+if version >= 24.7.0
+else
+  htlease_shell =
+endif
+if version >= 23.10.0
+else
+  htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))
+  htlease_is_image_named = member($(htlease_universe), {"container", "docker"})
+  htlease_has_image = "$(htlease_image)" != "" || $(htlease_is_image_named)
+  htlease_is_free = $(htlease_has_image) && "$(htlease_transfer)" == ""
+  htlease_is_in_image = $(htlease_is_free) && $(htlease_is_absolute)
+endif
+"""
 
 #: Quotes around a list are taken off before more is added.
 _INPUTS = """\
@@ -166,9 +181,12 @@ htlease_key = $(HTLeaseKey:$(htlease_process))
 htlease_start = ifThenElse(regexp("/", "$(htlease_key)"), "", "{workflow}/")
 htlease_own_key = "$EVAL(htlease_start)$(htlease_key)"
 MY.HTLeaseKey = $(MY.HTLeaseKey:$(htlease_own_key))
+htlease_arguments = $F(htlease_all_arguments)
+htlease_all_arguments = $(arguments:$(args:))
+htlease_universe = toLower("$(universe:$(JobUniverse:vanilla))")
 htlease_submission = {submission}
 MY.HTLeaseSubmission = $EVAL(htlease_submission)
-htlease_command = $Fnx(htlease_executable) $(arguments:$(args:))
+htlease_command = $Fnx(htlease_executable) $(htlease_arguments)
 """
 
 
@@ -176,9 +194,6 @@ def _program_lines(additions: Additions) -> list[str]:
     if additions.is_interactive:
         return _INTERACTIVE.splitlines()
     return _PROGRAM.format(
-        shell="$(shell:)" if additions.knows_shell else "",
-        universe=_UNIVERSE,
-        is_in_image=_KNOWS_IMAGES if additions.takes_absolute_from_image else "false",
         directory=_in_text(additions.submit_directory),
     ).splitlines()
 
@@ -208,6 +223,8 @@ def _attribute_lines(additions: Additions) -> list[str]:
         lines.append(f'MY.HTLeasePlanPath = "{_in_text(additions.plan_path)}"')
     if additions.ttl_seconds is not None:
         lines.append(f"MY.HTLeaseTTL = {additions.ttl_seconds:g}")
+    if additions.wait_server_seconds is not None:
+        lines.append(f"MY.HTLeaseWaitServer = {additions.wait_server_seconds:g}")
     return lines
 
 
@@ -230,10 +247,13 @@ def _submission(additions: Additions) -> str:
             " call an image's own entry point, so name the program, or use the hooks\", "
             f"{chosen})"
         )
+    if additions.plan_has_commands:
+        refused = f"{REFUSAL}: arguments; the plan says what each phase runs, so leave them out"
+        chosen = f'ifThenElse("$SUBSTR(htlease_arguments,0,1)" == "", {chosen}, "{refused}")'
     for names, advice in _NOT_TAKEN:
         listed = ", ".join(f'"{name}"' for name in names)
         refused = f"{REFUSAL}: {names[0]} universe; {advice}"
-        chosen = f'ifThenElse(member({_UNIVERSE}, {{{listed}}}), "{refused}", {chosen})'
+        chosen = f'ifThenElse(member($(htlease_universe), {{{listed}}}), "{refused}", {chosen})'
     return chosen
 
 

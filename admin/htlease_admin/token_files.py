@@ -1,6 +1,7 @@
 """Tokens for jobs in flight: files of mode 0600 that HTCondor carries to the jobs.
 
-`STATE/tokens/EXPIRY-SUBMISSION/PROCESS/htlease.token`; a directory whose tokens have expired is
+`STATE/tokens/EXPIRY-SUBMISSION/PROCESS/htlease.token`, or without `PROCESS` one for all jobs of a
+submission whose number is not known before; a directory whose tokens have expired is
 removed at the next submission.
 """
 
@@ -28,19 +29,20 @@ class TokenFiles:
         """Name the files of a submission whose tokens expire at `expires_at` (seconds, 1970)."""
         return cls(state / "tokens" / f"{expires_at:.0f}-{submission_id}")
 
-    @property
-    def path_in_submit_file(self) -> str:
-        """The path as each job has to name it."""
-        return str(self.directory / "$(Process)" / FILE_NAME)
+    def path_in_submit_file(self, is_shared: bool) -> str:
+        """Return the path as each job has to name it."""
+        return str(self.directory / ("" if is_shared else "$(Process)") / FILE_NAME)
 
-    def write(self, process: int, token: str) -> None:
-        """Write one job's token; raises BadConfig."""
-        place = self.directory / str(process)
+    def write(self, process: int | None, token: str) -> None:
+        """Write the token of one job, or None: of all; replaces it. Raises BadConfig."""
+        place = self.directory / ("" if process is None else str(process))
+        temporary = place / f"{FILE_NAME}.new"
         try:
-            place.mkdir(mode=0o700, parents=True)
-            fd = os.open(place / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(fd, "w") as file:
                 file.write(token + "\n")
+            temporary.replace(place / FILE_NAME)
         except OSError as error:
             raise BadConfig(
                 f"token file {place / FILE_NAME}: {error.strerror}; give a writable directory "

@@ -2,7 +2,7 @@
 
 Its ad says the rest: `HTLeaseProgram` (what to run), `HTLeaseProgramPath` (where that is when no
 files are transferred), `HTLeaseURL`, `HTLeaseKey`, `HTLeasePlan` and `HTLeasePlanPath`,
-`HTLeaseTTL`, `HTLeaseTokenFile`.
+`HTLeaseTTL`, `HTLeaseWaitServer`, `HTLeaseTokenFile`.
 """
 
 from __future__ import annotations
@@ -57,17 +57,22 @@ def options_of(job: Job, arguments: Sequence[str]) -> RunOptions:
 
         if read_plan_file(Path(plan)).commands:
             command = ()
-    ttl = job.ad.attributes.get("htleasettl")
-    ttl_seconds = None if ttl is None else seconds_from(ttl)
-    if ttl is not None and ttl_seconds is None:
-        raise BadConfig(f"HTLeaseTTL in {job.ad.path} is {ttl!r}, which is not a number of seconds")
     return RunOptions(
         server=job.ad.text("HTLeaseURL"),
         key=job.ad.text("HTLeaseKey"),
         plan=plan,
-        ttl_seconds=ttl_seconds,
+        ttl_seconds=_seconds(job.ad, "HTLeaseTTL"),
+        wait_server_seconds=_seconds(job.ad, "HTLeaseWaitServer"),
         command=command,
     )
+
+
+def _seconds(ad: Ad, attribute: str) -> float | None:
+    value = ad.attributes.get(attribute.lower())
+    seconds = None if value is None else seconds_from(value)
+    if value is not None and seconds is None:
+        raise BadConfig(f"{attribute} in {ad.path} is {value!r}, which is not a number of seconds")
+    return seconds
 
 
 def program_of(ad: Ad, sandbox: Path) -> str:

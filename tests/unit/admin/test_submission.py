@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import pytest
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
-from htlease_admin import schedd
+from htlease_admin import condor_submit, schedd
+from htlease_admin.condor_submit import Answer, SubmitRefused
 from htlease_admin.enrolment import check_distinct
-from htlease_admin.schedd import QueuedJob, ScheddUnavailable, SubmitRefused
+from htlease_admin.schedd import QueuedJob, ScheddUnavailable
 from htlease_admin.submission import Submission, carry_out
 from htlease_admin.submit import default_workflow
-from htlease_admin.submit_file import Commands, Description
 from htlease_admin.token_files import TokenFiles, remove_expired
 
 KEYS = tuple(SubjobKey("w", str(process)) for process in range(3))
@@ -31,6 +32,7 @@ class Server:
         self.epochs: dict[SubjobKey, int] = {}
         self.documents: dict[SubjobKey, dict[str, Any]] = {}
         self.breaks: Callable[[SubjobKey, m.Command], Exception | None] = lambda *_: None
+        self.labels: dict[str, str] = {}
 
     def command(self, key: SubjobKey, command: m.Command, field: str = "") -> dict[str, Any]:
         error = self.breaks(key, command)
@@ -38,6 +40,12 @@ class Server:
             raise error
         self.sent.append((str(key), command))
         return {"epoch": self.epochs.get(key, 1)}
+
+    def workflow_labels(self, name: str) -> dict[str, str]:
+        return dict(self.labels)
+
+    def put_workflow(self, name: str, fields: dict[str, Any]) -> None:
+        self.labels = fields["labels"]
 
     def subjob(self, key: SubjobKey) -> dict[str, Any]:
         return self.documents[key]
@@ -56,17 +64,19 @@ class Queue:
         self.refusal: BaseException | None = None
         self.jobs: list[QueuedJob] | Exception = JOBS
         self.submitted = 0
+        self.job_counts = {7: 3}
+        self.removed: list[str] = []
 
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     queue = Queue()
 
-    def submit(description: Description, name: str | None) -> tuple[int, list[str]]:
+    def submit(file: Path, appended: str, options: tuple[str, ...]) -> Answer:
         queue.submitted += 1
         if queue.refusal:
             raise queue.refusal
-        return 7, []
+        return Answer(queue.job_counts, ())
 
     def jobs(submission_id: str, name: str | None) -> list[QueuedJob]:
         if isinstance(queue.jobs, Exception):
@@ -74,7 +84,10 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
         return queue.jobs
 
     monkeypatch.setattr(schedd, "locate", lambda name: None)
-    monkeypatch.setattr(schedd, "submit", submit)
+    monkeypatch.setattr(condor_submit, "submit", submit)
+    monkeypatch.setattr(
+        schedd, "remove_submission", lambda mark, reason, name: queue.removed.append(reason)
+    )
     monkeypatch.setattr(schedd, "jobs_of_submission", jobs)
     return queue
 
@@ -82,8 +95,8 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 @pytest.fixture
 def submission(tmp_path: Path) -> Submission:
     tokens = TokenFiles.of(tmp_path, "abc", 100.0)
-    description = Description(Commands({"executable": "a"}), 3)
-    return Submission("abc", description, KEYS, None, tokens, 60.0, None, force=False)
+    file = Path("a.sub")
+    return Submission("abc", file, "x = 1\n", (), "w", KEYS, None, tokens, 60.0, None, force=False)
 
 
 def carried_out(
@@ -91,7 +104,7 @@ def carried_out(
 ) -> tuple[list[QueuedJob] | Exception, list[str]]:
     said: list[str] = []
     try:
-        return carry_out(submission, server, said.append), said  # type: ignore[arg-type]
+        return carry_out(submission, server, said.append).jobs, said  # type: ignore[arg-type]
     except Exception as error:
         return error, said
 
@@ -177,9 +190,10 @@ def test_a_lost_answer_is_looked_up_and_the_jobs_are_kept(
 ) -> None:
     queue.refusal = SubmitRefused("connection reset")
     server = Server()
-    jobs, _ = carried_out(submission, server)
+    jobs, said = carried_out(submission, server)
     assert jobs == JOBS and server.cancelled() == []
-    assert len(token_files(submission)) == 3
+    assert said == ["connection reset; but the jobs are in the queue"]
+    assert queue.submitted == 1 and len(token_files(submission)) == 3
 
 
 def test_jobs_that_left_the_queue_at_once_are_submitted_all_the_same(
@@ -243,6 +257,70 @@ def test_only_what_was_cancelled_before_any_attempt_runs_again_unforced(
     if not is_run:
         assert f"w/1 is {outcome}; `htlease submit --force` runs it again" in str(result)
         assert server.cancelled() == ["w/0"]
+
+
+def test_the_reservation_is_recorded_first_and_says_what_became_of_it(
+    submission: Submission, queue: Queue
+) -> None:
+    server = Server()
+    queue.refusal = SubmitRefused("no")
+    queue.jobs = []
+    carried_out(submission, server)
+    assert server.labels == {"submission-abc": "reserved"}
+    queue.refusal, queue.jobs = None, JOBS
+    carried_out(submission, server)
+    assert server.labels == {"submission-abc": "3 job(s) in cluster 7"}
+
+
+def test_jobs_that_were_not_foreseen_get_their_tokens_at_once(
+    submission: Submission, queue: Queue
+) -> None:
+    server = Server()
+    queue.jobs = [*JOBS[:2], QueuedJob(7, 2, "ap#7.2#1", "w/c"), QueuedJob(7, 3, "ap#7.3#1", "w/3")]
+    queue.job_counts = {7: 4}
+    jobs, said = carried_out(submission, server)
+    assert jobs == queue.jobs
+    assert [path.read_text() for path in token_files(submission)] == [
+        f"token of w/{name}\n" for name in "01c3"
+    ]
+    assert said == [
+        "job 7.2 was not foreseen to be w/c; it has its token now",
+        "job 7.3 was not foreseen to be w/3; it has its token now",
+        "HTCondor made no job for w/2; cancelled",
+    ]
+    assert server.cancelled() == ["w/2"]
+
+
+def test_what_was_foreseen_and_never_came_is_cancelled(
+    submission: Submission, queue: Queue
+) -> None:
+    server = Server()
+    queue.jobs, queue.job_counts = JOBS[:2], {7: 2}
+    jobs, said = carried_out(submission, server)
+    assert jobs == JOBS[:2] and server.cancelled() == ["w/2"]
+    assert said == ["HTCondor made no job for w/2; cancelled"]
+
+
+def test_without_foresight_all_jobs_share_a_token_and_are_enrolled_afterwards(
+    submission: Submission, queue: Queue
+) -> None:
+    server = Server()
+    jobs, said = carried_out(replace(submission, keys=None), server)
+    assert jobs == JOBS and said == []
+    token = submission.tokens.directory / "htlease.token"
+    assert token.read_text() == "token of w/None\n"
+    enrolled = {key for key, command in server.sent if isinstance(command, m.Enroll)}
+    assert enrolled == {"w/0", "w/1", "w/2"}
+
+
+def test_two_jobs_that_turn_out_to_have_one_key_are_removed_again(
+    submission: Submission, queue: Queue
+) -> None:
+    server = Server()
+    queue.jobs = [JOBS[0], QueuedJob(7, 1, "ap#7.1#1", "w/0")]
+    error, said = carried_out(replace(submission, keys=None), server)
+    assert isinstance(error, InvalidField) and queue.removed == [str(error)]
+    assert said[0] == "the jobs were removed from the queue again"
 
 
 def test_two_jobs_for_one_subjob_are_refused_by_number() -> None:

@@ -1,0 +1,102 @@
+"""Running `condor_submit` on the user's file, which it alone understands; runs on the access point.
+
+It is run once: a `queue ... from COMMAND |` runs its command each time.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from htlease.errors import BadConfig, HTLeaseError
+from htlease_admin.submit_lines import REFUSAL
+
+_PROGRAM = "condor_submit"
+_ANSWER = re.compile(r"^(\d+) job\(s\) submitted to cluster (\d+)\.", re.MULTILINE)
+_REFUSAL = re.compile(rf"{REFUSAL}: (.+)")
+#: It cannot know what our macros are for; `TransferInputFiles` is one that we make empty.
+_ABOUT_OUR_LINES = re.compile(
+    r"WARNING: the line '(?:htlease_\w+ = .*|TransferInputFiles = ?)' was unused", re.IGNORECASE
+)
+
+
+class SubmitRefused(HTLeaseError):
+    """condor_submit, or the schedd, would not take the jobs."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What condor_submit said; `job_counts` is by cluster, of what it says it submitted."""
+
+    job_counts: dict[int, int]
+    #: Lines for the user, without those that are about lines of ours.
+    warnings: tuple[str, ...]
+
+
+def submit(file: Path, appended: str, options: Sequence[str]) -> Answer:
+    """Submit a file with lines appended; raises SubmitRefused, with what condor_submit said.
+
+    An answer may get lost: look in the queue before believing that nothing was queued.
+    """
+    done = _run(_arguments(file, appended, options))
+    out, said = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    if done.returncode != 0:
+        raise SubmitRefused(_refusal(file, said or out))
+    return Answer(
+        {int(cluster): int(count) for count, cluster in _ANSWER.findall(out)},
+        tuple(line for line in said.splitlines() if line and not _ABOUT_OUR_LINES.match(line)),
+    )
+
+
+def submit_interactively(file: Path, appended: str, options: Sequence[str]) -> None:
+    """Let condor_submit speak with the user until the session is over; raises SubmitRefused."""
+    done = _run(_arguments(file, appended, options), is_interactive=True)
+    if done.returncode != 0:
+        raise SubmitRefused(f"{_PROGRAM} ended with {done.returncode}, as it says above")
+
+
+def print_dry_run(file: Path, appended: str, options: Sequence[str]) -> None:
+    """Print the job ads that would be submitted, in condor_submit's form; raises SubmitRefused."""
+    done = _run(["-dry-run", "-", *_arguments(file, appended, options)])
+    said = done.stderr.decode("utf-8", "replace")
+    if done.returncode != 0:
+        raise SubmitRefused(_refusal(file, said))
+    sys.stdout.buffer.write(done.stdout)
+    sys.stdout.flush()
+    for line in said.splitlines():
+        if line and not _ABOUT_OUR_LINES.match(line):
+            sys.stderr.write(line + "\n")
+
+
+def _run(
+    arguments: Sequence[str], is_interactive: bool = False
+) -> subprocess.CompletedProcess[bytes]:
+    stdin = None if is_interactive else subprocess.DEVNULL
+    command = [_PROGRAM, *arguments]
+    try:
+        return subprocess.run(command, stdin=stdin, capture_output=not is_interactive)
+    except OSError as error:
+        raise BadConfig(
+            f"{_PROGRAM} cannot be run: {error.strerror}; is HTCondor installed here, and on PATH?"
+        ) from None
+
+
+def _arguments(file: Path, appended: str, options: Sequence[str]) -> list[str]:
+    # The user's own lines come first, so that ours take them in.
+    return [*options, "-append", appended, str(file)]
+
+
+def _refusal(file: Path, said: str) -> str:
+    found = _REFUSAL.search(said)
+    if found is not None:
+        return f"{file}: {found[1].strip()}"
+    lines = [line for line in said.splitlines() if not _ABOUT_OUR_LINES.match(line)]
+    return f"HTCondor would not take the jobs: {_one_line(' '.join(lines))}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".") or "it does not say why"
