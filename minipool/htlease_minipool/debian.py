@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from .errors import PoolError
 
 _DEFAULT_MIRROR = "http://deb.debian.org/debian"
 _DEFAULT_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+#: How long another program that installs packages is waited for.
+_LOCK_SECONDS = 300
 _MARKER = "etc/htlease-minipool"
 # The apt settings of this machine that decide whether a download works; the rest is taste.
 _APT_SETTINGS = re.compile(
@@ -87,20 +90,39 @@ def _need_packages(report: Callable[[str], None]) -> None:
 
 
 def install_packages(packages: list[str], report: Callable[[str], None]) -> None:
-    """Install Debian packages on this machine with apt-get."""
+    """Install Debian packages on this machine with apt-get, after whoever is at it now.
+
+    Raises PoolError with what apt-get says.
+    """
     if not shutil.which("apt-get"):
         raise PoolError(f"{', '.join(packages)} missing and there is no apt-get: install by hand.")
     report(f"installing {', '.join(packages)} with apt-get")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "-qq", "update"],
-        ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *packages],
-    ):
+    _apt_get(["update"], report)
+    _apt_get(["install", "-y", "--no-install-recommends", *packages], report)
+
+
+def _apt_get(words: list[str], report: Callable[[str], None]) -> None:
+    # The option is for dpkg's lock; `update` has one of its own, for which it does not wait.
+    argv = ["apt-get", "-qq", "-o", f"DPkg::Lock::Timeout={_LOCK_SECONDS}", *words]
+    until = time.monotonic() + _LOCK_SECONDS
+    has_told = False
+    while True:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            argv,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
-    if done.returncode:
-        raise PoolError(f"apt-get could not install {', '.join(packages)}: {done.stderr.strip()}")
+        is_locked = "get lock" in done.stderr and time.monotonic() < until
+        if not done.returncode:
+            return
+        if not is_locked:
+            raise PoolError(f"`apt-get {' '.join(words)}` failed: {done.stderr.strip()}")
+        if not has_told:
+            report("another program installs packages: waiting until it is done")
+            has_told = True
+        time.sleep(1)
 
 
 def _mirror() -> str:

@@ -7,6 +7,7 @@ it, frozen or not, and nothing else. Runs as root on the host.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,9 @@ exec > /dev/null 2>&1
 while :; do sleep 3600 & wait; done
 """
 _PAUSE = b"sleep 3600"
+#: Without these nothing runs where they are hidden.
+_SYSTEM = ("/", "/mnt", "/tmp", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/dev")
+_KERNEL = ("/boot", "/proc", "/run", "/sys")
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,28 @@ def plain_command(
     variables = [f"{name}={value}" for name, value in environment.items()]
     clean = ["env", "--ignore-environment", "--default-signal", f"--chdir={directory}"]
     return [*clean, *variables, *argv]
+
+
+def shareable(directory: Path) -> Path:
+    """Return a directory that an access point can have for itself alone; raises PoolError."""
+    if str(directory) in _SYSTEM + _KERNEL or not directory.is_dir():
+        why = "execution points need it too" if directory.is_dir() else "there is no such directory"
+        raise PoolError(f"{directory} cannot be shared with the access point: {why}.")
+    return directory
+
+
+def hiding(own: Path, shared: Sequence[Path], private: Sequence[Path]) -> str:
+    """Return a script that hides directories from an execution point.
+
+    `own` stays, though it may lie below one that is `shared`; `private` ones lie below it.
+    """
+
+    def hide(path: Path) -> str:
+        return f"mount -t tmpfs -o size=64k tmpfs {shlex.quote(str(path))}"
+
+    kept = shlex.quote(str(own))
+    keep, put_back = f"mount --bind {kept} /mnt", f"mount --move /mnt {kept}"
+    return "\n".join([keep, *map(hide, shared), f"mkdir -p {kept}", put_back, *map(hide, private)])
 
 
 def start(root: Path | None, host: str, etc: Path, shown: Sequence[Path]) -> Enclosure:

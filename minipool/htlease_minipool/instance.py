@@ -66,7 +66,7 @@ class Instance:
         self.name = name
         self.directory = base_directory() / "pools" / name
         self._suite = suite or os.environ.get("HTLEASE_POOL_SUITE")
-        self._shared = tuple(Path(path).resolve() for path in shared)
+        self._shared = tuple(enclosure.shareable(Path(path).resolve()) for path in shared)
         self._report = report
 
     # Where things are
@@ -239,10 +239,9 @@ class Instance:
         argv = ["condor_master"]
         net, cage = self.network(), self._enclosure()
         if cage and host != "ap":
-            # What the access point's users have is not there on an execution point.
-            hidden = [self.directory / "ap", self.work_dir, *self._shared]
-            cover = "\n".join(f"mount -t tmpfs -o size=4k tmpfs '{path}'" for path in hidden)
             name = f"echo {self.ep_host(host)} > /proc/sys/kernel/hostname"
+            private = [self.directory / "ap", self.work_dir]
+            cover = enclosure.hiding(self.directory, self._shared, private)
             script = f"{name}\n{cover}\nexec condor_master"
             argv = ["unshare", "--mount", "--uts", "--", "sh", "-ec", script]
         joined = net.namespace_file(host) if net.bridged and host != "ap" else None

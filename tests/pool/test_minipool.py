@@ -315,6 +315,26 @@ def test_what_has_ended_by_itself_is_killed_well_enough(
     pool.wait_event(log, EXECUTING, count=2)
 
 
+def test_a_directory_above_the_pools_own_can_be_shared(pool: Pool) -> None:
+    if pool.state()["software"] == "installed":
+        pytest.skip("an installed HTCondor sees all directories")
+    above = Pool(f"sharing{os.getpid()}", shared=[pool.directory.parent.parent])
+    try:
+        above.up()
+        _, log = _submit(above, "shared", f"ls -d {above.directory}/*")
+        above.wait_event(log, 5)
+        seen = (log.parent / "out").read_text().split()
+        assert {Path(line).name for line in seen} >= {"ap", "ep1", "ep2"}
+    finally:
+        above.down(purge=True)
+
+
+@pytest.mark.parametrize("path", ["/", "/usr", "/no/such/directory", "/etc/passwd"])
+def test_what_no_execution_point_can_do_without_is_not_shared(path: str) -> None:
+    with pytest.raises(PoolError, match=f"{path} cannot be shared"):
+        Pool("sharing", shared=[Path(path)])
+
+
 def test_without_root_and_htcondor_up_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
