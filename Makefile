@@ -35,6 +35,10 @@ test-pool: $(VENV) ## Real HTCondor daemons (HTLEASE_POOL_SUITE=trixie or sid)
 test-slow: $(VENV) ## What takes too long for every change: long plays, long fuzzing
 	$(PY) -m pytest -n 2 --dist loadfile -m slow tests
 
+fuzz: $(VENV) ## Half an hour of hostile clients against a server, from a seed that is told
+	HTLEASE_FUZZ_SECONDS=1800 HTLEASE_FUZZ_SEED=$${HTLEASE_FUZZ_SEED:-$$(date +%s)} \
+		$(PY) -m pytest -s tests/process/test_server_hostile.py
+
 lint: $(VENV) ## Format, lint and type checks
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/ruff check $(SOURCES)
@@ -59,4 +63,4 @@ docs: $(VENV) ## Build the manual into docs/_build/html
 clean: ## Remove what was built (not the pool; see `htlease pool down`)
 	rm -rf dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo test test-unit test-process test-pool test-slow lint ep bench bench-peers diagrams docs clean
+.PHONY: help venv demo test test-unit test-process test-pool test-slow fuzz lint ep bench bench-peers diagrams docs clean
