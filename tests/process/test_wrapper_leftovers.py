@@ -78,3 +78,34 @@ def test_the_wrapper_sleeps_while_its_payload_runs(sandbox: Sandbox) -> None:
     assert switches() - before < 60
     process.send_signal(signal.SIGTERM)
     process.wait(60)
+
+
+#: Leaves one behind that ignores SIGTERM, and ends at SIGTERM itself.
+_STUBBORN = """
+sh -c 'trap "" TERM; echo $$ > left; while :; do sleep 0.05; done' &
+trap 'exit 9' TERM
+echo $$ > top
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("is_exclusive", [False, True])
+def test_the_lease_is_given_up_before_leftovers_are_gone_unless_they_must_be(
+    sandbox: Sandbox, is_exclusive: bool
+) -> None:
+    sandbox.script("p", _STUBBORN)
+    sandbox.write(
+        "plan.toml",
+        f'[[phase]]\nname = "a"\nrun = ["./p"]\nexclusive = {str(is_exclusive).lower()}\n',
+    )
+    process = sandbox.start("--plan", "plan.toml")
+    top, left = (int(sandbox.wait_text(name, "\n")) for name in ("top", "left"))
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: process_state(top) is None, "the payload to end")
+    if not is_exclusive:
+        wait_for(lambda: sandbox.server.subjob(sandbox.key)["status"] == "abandoned", "the lease")
+        assert process_state(left)  # so HTCondor may kill the wrapper now
+    while sandbox.server.subjob(sandbox.key)["status"] != "abandoned":
+        assert process.poll() is None
+    assert not (is_exclusive and process_state(left))
+    assert process.wait(60) == 9

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 
+import pytest
 from tests.process.execution import Sandbox, wait_for
+
+NewSandbox = Callable[..., Sandbox]
 
 #: SIGKILL and SIGSTOP cannot be caught; SIGCHLD is the wrapper's own.
 FORWARDED = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD})
@@ -85,7 +89,28 @@ def test_term_gives_the_lease_up_and_the_payloads_status_stands(sandbox: Sandbox
     assert subjob["attempts"][-1]["reason"] == "asked to end by SIGTERM"
 
 
-def test_a_payload_that_ends_well_despite_term_is_complete(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("plan", ["", '[[phase]]\nname = "a"\n'])
+def test_a_payload_that_ends_well_because_of_term_is_not_done(
+    new_sandbox: NewSandbox, sandbox: Sandbox, plan: str
+) -> None:
+    options = ("--plan", "plan.toml") if plan else ()
+    payload = "trap 'exit 0' TERM; echo > on; [ -e last ] && exit 0; while :; do sleep 0.05; done"
+    sandbox.write("plan.toml", plan)
+    process = sandbox.start(*options, "--", sandbox.script("p", payload))
+    sandbox.wait_text("on", "\n")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0  # as without us; HTCondor runs the job again all the same
+    subjob = sandbox.server.subjob(sandbox.key)
+    assert (subjob["status"], subjob["outcome"]) == ("abandoned", None)
+    again = new_sandbox(sandbox.server, key=sandbox.key, job_starts=1, shadow_starts=2)
+    again.write("plan.toml", plan)
+    again.write("last", "")
+    assert again.run(*options, "--", again.script("p", payload)) == 0
+    assert again.read("on")
+    assert again.server.subjob(again.key)["status"] != "abandoned"
+
+
+def test_a_once_phase_that_ends_well_despite_term_is_complete(sandbox: Sandbox) -> None:
     process = sandbox.start(
         *("--restart", "once", "--"),
         sandbox.script("p", "trap 'exit 0' TERM; echo > on; sleep 60 & wait"),

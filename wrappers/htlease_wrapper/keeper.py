@@ -35,6 +35,8 @@ BACKOFF_MAX_SECONDS = 10.0
 STILL_PART = 1 / 20
 STILL_MAX_SECONDS = 2.0
 
+#: After these there is no lease.
+_ENDS = (m.Exited, m.Abandon)
 _CREDENTIAL_CODES = frozenset({"unauthorized", "forbidden"})
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
 
@@ -155,9 +157,11 @@ class Keeper:
 
     def notice_details(self) -> None:
         """Post details that the payload has saved and that were not noticed yet."""
-        if self._details is None:
+        if self._details is None or self._is_resting:
             return
         with self._changed:  # the main thread looks too, before a phase ends
+            if any(isinstance(letter.command, _ENDS) for letter in self._letters):
+                return  # they would come after the lease's end
             try:
                 details = self._details.take_new()
             except UnusableDetails as error:
@@ -242,7 +246,7 @@ class Keeper:
         if self._is_resting or self.loss is not None:
             return False
         first = self._letters[0] if self._letters else None
-        is_leaving = first is not None and isinstance(first.command, (m.Exited, m.Abandon))
+        is_leaving = first is not None and isinstance(first.command, _ENDS)
         return not (is_leaving and first is not None and first.was_tried)
 
     def _step(self) -> None:
@@ -291,7 +295,7 @@ class Keeper:
                 self._weigh(command, refused)
             return True
         self._is_back()
-        if isinstance(command, (m.Exited, m.Abandon)):
+        if isinstance(command, _ENDS):
             self._is_resting = True
         if isinstance(command, m.Renew):
             self._renewed(letter.answer, sent_at)

@@ -6,7 +6,6 @@ Which phases are left, the server decided with the grant (`htlease.plan.phases_l
 from __future__ import annotations
 
 import functools
-import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from htlease_wrapper import chirp
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import OUT_OF_TIME, TRY_LATER, Ended, Leave, signal_name
-from htlease_wrapper.keeper import JITTER, Keeper, Letter, Verdict
+from htlease_wrapper.keeper import JITTER, Keeper, Letter
+from htlease_wrapper.phase_watch import LOOK_SECONDS, PhaseWatch
 from htlease_wrapper.settings import Settings
 from htlease_wrapper.signals import Interrupted, Signals
 from htlease_wrapper.supervise import CannotStart, supervise
@@ -28,40 +28,6 @@ from htlease_wrapper.wall_time import AFTER, NO_LIMIT, Limit, limit_of
 
 #: An evicted job does not keep its slot for the sake of its records any longer than this.
 EVICTED_SECONDS = 5.0
-#: How often a wait in the main thread looks up although nobody poked it.
-_LOOK_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class _PhaseWatch:
-    """What the lease means for the payload of one phase."""
-
-    keeper: Keeper
-    is_exclusive: bool
-    kill_grace_seconds: float
-    #: When the payload has had its time and is asked to end; infinite where it has no limit.
-    stop_at: float
-    monotonic: Callable[[], float]
-
-    def verdict(self) -> Verdict:
-        if self.monotonic() >= self.stop_at:
-            return Verdict.END
-        return self.keeper.verdict(self.is_exclusive)
-
-    def seconds_to_change(self) -> float | None:
-        lease_seconds = self.keeper.seconds_to_change(self.is_exclusive)
-        if self.stop_at == math.inf:
-            return lease_seconds
-        seconds = max(0.0, self.stop_at - self.monotonic())
-        return seconds if lease_seconds is None else min(seconds, lease_seconds)
-
-    def seconds_to_live(self) -> float:
-        if not self.is_exclusive:
-            return self.kill_grace_seconds
-        return max(0.0, min(self.kill_grace_seconds, self.keeper.seconds_to_stillness()))
-
-    def woke_up(self) -> None:
-        self.keeper.hurry()
 
 
 @dataclass(eq=False, repr=False)
@@ -91,6 +57,10 @@ class Walk:
     is_kept: bool = False
     #: That of the payload that ran last.
     _limit: Limit = NO_LIMIT
+    #: HTCondor had asked for the end before the payload that ran last ended.
+    _ended_evicted: bool = False
+    #: The lease was given up, or will be when the server is back.
+    _is_abandoned: bool = False
 
     def walk(self) -> Ended:
         """Run what is left to run and return how the payload ended.
@@ -121,12 +91,11 @@ class Walk:
                 return self._keep(ended)
             if self._ran_out_of_time(phase, ended):
                 self._leave_out_of_time(phase, ended)
+            if self._gives_up(phase, ended):
+                is_last = phase is left[-1]
+                return self._give_up(ended) if is_last or ended.code else self._give_up_evicted()
             if ended.code != 0:
-                return self._not_done(phase, ended)
-            is_evicted = self.signals.evicted_by is not None
-            if is_evicted and phase is not left[-1] and phase.restart != "once":
-                # It may have ended with 0 because it was asked to end, so it is run again.
-                self._give_up_evicted()
+                return self._failed(phase, ended)
             self._post(m.Complete, phase=phase.name)
         self._post(m.Exited, exit_code=0)
         self._finish()
@@ -168,7 +137,7 @@ class Walk:
         until = min(give_up_at, self.monotonic() + seconds)
         while (left_seconds := until - self.monotonic()) > 0:
             self._check()
-            self.signals.wait(min(left_seconds, _LOOK_SECONDS))
+            self.signals.wait(min(left_seconds, LOOK_SECONDS))
         self._check()
         if self.monotonic() >= give_up_at:
             self._post(m.Abandon, reason=blocked.detail)
@@ -205,7 +174,7 @@ class Walk:
             seconds = until - self.monotonic()
             if seconds <= 0:
                 raise Leave(TRY_LATER, f"{phase.name} was not started: the server does not answer")
-            self.signals.wait(min(seconds, _LOOK_SECONDS))
+            self.signals.wait(min(seconds, LOOK_SECONDS))
         self._check()
         return letter
 
@@ -229,7 +198,7 @@ class Walk:
         name = phase.name if phase else (self.lease.grant.phase or "")
         environ = {**self.environ, "HTLEASE_PHASE": name}
         self._limit = self._limit_of(phase)
-        watch = _PhaseWatch(
+        watch = PhaseWatch(
             self.keeper,
             is_exclusive,
             self.settings.kill_grace_seconds,
@@ -237,14 +206,23 @@ class Walk:
             self.monotonic,
         )
         try:
-            self.ended = supervise(argv, environ, self.signals, watch, self.monotonic)
+            on_end = functools.partial(self._on_end, phase, is_exclusive)
+            self.ended = supervise(argv, environ, self.signals, watch, self.monotonic, on_end)
         except CannotStart as error:
             self.console.say(f"cannot start: {error}")
             self.ended = Ended(code=error.exit_code)
-        self.keeper.notice_details()
+        self.keeper.notice_details()  # a process that was left may have saved some
         if self.keeper.loss is not None:
             self._leave_lost()
         return self.ended
+
+    def _on_end(self, phase: m.PhaseToRun | None, is_exclusive: bool, ended: Ended) -> None:
+        """Hear that a payload has ended; what it left running is not ended yet."""
+        self._ended_evicted = self.signals.evicted_by is not None
+        self.keeper.notice_details()
+        if not is_exclusive and self._gives_up(phase, ended):
+            # HTCondor may not wait until the rest of it is gone.
+            self._abandon_evicted(ended)
 
     def _run_self_managed(self) -> Ended:
         """Run the one payload that enters and completes its phases itself."""
@@ -260,11 +238,13 @@ class Walk:
             return self._keep(ended)
         if self._ran_out_of_time(None, ended):
             self._leave_out_of_time(None, ended)
+        if self._gives_up(None, ended):
+            return self._give_up(ended)
         if ended.code == 0:
             self._post(m.Exited, exit_code=0)
             self._finish()
             return ended
-        return self._not_done(None, ended)
+        return self._failed(None, ended)
 
     # ------------------------------------------------------------ the end
 
@@ -282,12 +262,30 @@ class Walk:
         self._finish()
         return ended
 
-    def _not_done(self, phase: m.PhaseToRun | None, ended: Ended) -> Ended:
-        by = self.signals.evicted_by
-        if by is not None or ended.signal in self.signals.evict_on:
-            self._post(m.Abandon, reason=f"asked to end by {signal_name(by or ended.signal or 0)}")
-            self._finish(EVICTED_SECONDS)
-            return ended
+    def _gives_up(self, phase: m.PhaseToRun | None, ended: Ended) -> bool:
+        """Tell whether a payload ended because HTCondor asked it to.
+
+        HTCondor runs the job again then, whatever it ended with (measured on 23.9.6 and 25.14.1),
+        so that 0 counts only where a second run would be wrong.
+        """
+        if self.keeper.loss is not None or self._ran_out_of_time(phase, ended):
+            return False
+        if ended.code == 0:
+            return self._ended_evicted and not (phase is not None and phase.restart == "once")
+        return self.signals.evicted_by is not None or ended.signal in self.signals.evict_on
+
+    def _abandon_evicted(self, ended: Ended) -> None:
+        if not self._is_abandoned:
+            number = self.signals.evicted_by or ended.signal or int(signal.SIGTERM)
+            self._post(m.Abandon, reason=f"asked to end by {signal_name(number)}")
+            self._is_abandoned = True
+
+    def _give_up(self, ended: Ended) -> Ended:
+        self._abandon_evicted(ended)
+        self._finish(EVICTED_SECONDS)
+        return ended
+
+    def _failed(self, phase: m.PhaseToRun | None, ended: Ended) -> Ended:
         reason = f"payload ended with {ended}"
         if phase is not None:
             self._post(m.Fail, phase=phase.name, reason=reason, exit_code=ended.code)
@@ -323,9 +321,10 @@ class Walk:
         self._finish()
         raise Leave(OUT_OF_TIME, f"{reason}; {AFTER[policy]}")
 
-    def _give_up_evicted(self) -> None:
+    def _give_up_evicted(self) -> NoReturn:
         number = self.signals.evicted_by or int(signal.SIGTERM)
-        self._post(m.Abandon, reason=f"asked to end by {signal_name(number)} between phases")
+        if not self._is_abandoned:
+            self._post(m.Abandon, reason=f"asked to end by {signal_name(number)} between phases")
         self._finish(EVICTED_SECONDS)
         # Ending with 0 would say that the whole job is done.
         raise Interrupted(number)
@@ -369,6 +368,6 @@ class Walk:
             if left_seconds <= 0:
                 return
             was_evicted = self.signals.evicted_by is not None
-            self.signals.wait(min(left_seconds, _LOOK_SECONDS))
+            self.signals.wait(min(left_seconds, LOOK_SECONDS))
             if self.signals.evicted_by is not None and not was_evicted:
                 until = min(until, self.monotonic() + EVICTED_SECONDS)

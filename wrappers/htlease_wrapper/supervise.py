@@ -56,14 +56,19 @@ def supervise(
     signals: Signals,
     watch: Watch,
     monotonic: Callable[[], float],
+    on_end: Callable[[Ended], None] = lambda ended: None,
 ) -> Ended:
-    """Run a command to its end and leave nothing of it behind; raises CannotStart."""
+    """Run a command to its end and leave nothing of it behind; raises CannotStart.
+
+    `on_end` hears of the end before what the command left running is ended too.
+    """
     terminal = Terminal()
     pid = _spawn(argv, environ, signals.mask_before)
     terminal.hand_to(pid)
     payload = _Payload(pid, signals, watch, terminal, monotonic)
     ended = payload.run()
     terminal.take_back()
+    on_end(ended)
     clear_out(pid, signals)
     return ended
 
