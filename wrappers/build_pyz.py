@@ -7,18 +7,19 @@ sorted, carry one fixed date and are stored uncompressed. Runs on a developer's 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "wrappers" / "bundled.txt"
 WHEELS = ROOT / "build" / "bundled"
-SHEBANG = b"#!/usr/bin/env python3\n"
+START = ROOT / "wrappers" / "start"
 #: The first instant that a zip file can name.
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 #: The server's half of the core: no execution point decides about leases.
@@ -26,6 +27,8 @@ NOT_FOR_THE_EP = frozenset(
     {"htlease/lifecycle.py", "htlease/replies.py", "htlease/rollup.py", "htlease/subjob.py"}
     | {"htlease/writes.py", "htlease/diagram.py"}
 )
+#: Not in every Python that will do; whatever imports them can do without, or is seldom needed.
+DISPENSABLE = frozenset({"ctypes", "py_compile", "ssl", "tomllib"})
 _PINNED = re.compile(r"(?P<name>[a-z]+)==(?P<version>\S+) --hash=sha256:(?P<sha256>[0-9a-f]{64})")
 
 
@@ -39,7 +42,7 @@ def build(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.new")
     with temporary.open("wb") as file:
-        file.write(SHEBANG)
+        file.write(_prelude(entries))
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(entries):
                 info = zipfile.ZipInfo(name, FIXED_DATE)
@@ -48,6 +51,40 @@ def build(target: Path) -> None:
                 archive.writestr(info, entries[name])
     temporary.chmod(0o755)
     temporary.replace(target)
+
+
+def _prelude(entries: Mapping[str, bytes]) -> bytes:
+    """Return the shell script in front of the archive, with the Python texts that it starts."""
+    probe = _one_text(START / "probe.py")
+    probe = probe.replace("@NEEDED_MODULES@", " ".join(_needed_modules(entries)))
+    script = (START / "prelude.sh").read_text()
+    script = script.replace("@PROBE@", probe).replace("@BOOT@", _one_text(START / "boot.py"))
+    return script.encode("ascii")
+
+
+def _one_text(path: Path) -> str:
+    """Return a Python file without docstring and comments, for a shell's single quotes."""
+    text = path.read_text()
+    lines = text.splitlines()[ast.parse(text).body[0].end_lineno :]
+    lines = [re.sub(r"(^|  )\s*#.*", "", line) for line in lines]
+    text = "\n".join(line for line in lines if line.strip())
+    if "'" in text:
+        raise BuildError(f"{path} has a single quote, which the shell script around it cannot hold")
+    return text
+
+
+def _needed_modules(entries: Mapping[str, bytes]) -> list[str]:
+    """Return the modules of the standard library that the archive cannot do without."""
+    found: set[str] = set()
+    for name, content in entries.items():
+        if not name.endswith(".py") or name.startswith("tomli/"):
+            continue
+        for node in ast.walk(ast.parse(content)):
+            if isinstance(node, ast.Import):
+                found |= {one.name.partition(".")[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return sorted((found & sys.stdlib_module_names) - DISPENSABLE)
 
 
 def _own_sources() -> Iterator[tuple[str, bytes]]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from htlease_hooks import answer
 from htlease_hooks.answer import Answer
+from htlease_wrapper.given import at_start
 from htlease_wrapper.job_ad import parse_ad
-from htlease_wrapper.untracked import given_environment
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def run_chained(path: str, arguments: Sequence[str], stdin: str, limit_seconds: 
             [path, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=given_environment(),
+            env=at_start().environ(),
             start_new_session=True,
         )
     except OSError as error:

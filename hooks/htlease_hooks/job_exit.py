@@ -6,7 +6,6 @@ file transfer: the starter leaves in the middle of the transfer and the job runs
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from htlease_hooks.answer import say
 from htlease_hooks.notes import Notes
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
+from htlease_wrapper.given import at_start
 from htlease_wrapper.job import sandbox_of
 from htlease_wrapper.job_ad import Ad
 from htlease_wrapper.sandbox import SandboxState, remove_state
@@ -54,7 +54,7 @@ def how_it_ended(arguments: Sequence[str], ad: Ad, environ: Mapping[str, str]) -
 def main(name: str, arguments: Sequence[str]) -> int:
     """Record the end; always returns 0, which HTCondor does not look at."""
     ad_text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
-    environ = dict(os.environ)
+    environ = at_start().environ()
     site = Notes(sandbox_of(environ)).site()
     if site is None:
         return 0

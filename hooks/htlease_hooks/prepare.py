@@ -6,7 +6,6 @@ and then follows the site's policy.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from htlease_hooks.environment import merged_attribute
 from htlease_hooks.site import Site, parse_site
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
+from htlease_wrapper.given import at_start
 from htlease_wrapper.sandbox import SandboxState, write_state
 
 #: For all that is not waiting: files, chirp, the start of the thread.
@@ -45,7 +45,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
             answer.pass_on(chained.stdout)
             return chained.exit_status
         chained_output = chained.stdout
-    given = prepare(name, f"{ad_text}\n{chained_output}", dict(os.environ), site)
+    given = prepare(name, f"{ad_text}\n{chained_output}", at_start().environ(), site)
     answer.pass_on(chained_output)
     return given.give()
 

@@ -21,6 +21,7 @@ from htlease_hooks.notes import Notes
 from htlease_hooks.prepare import keep
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
+from htlease_wrapper.given import at_start
 from htlease_wrapper.job import sandbox_of
 from htlease_wrapper.processes import start_ticks
 from htlease_wrapper.sandbox import STATE_FILE, SandboxState
@@ -60,7 +61,7 @@ def task_for(
 def main(name: str, arguments: Sequence[str]) -> int:
     """Do what one call has to do; always returns 0, which HTCondor does not look at."""
     ad_text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
-    environ = dict(os.environ)
+    environ = at_start().environ()
     notes = Notes(sandbox_of(environ))
     site = notes.site()
     if site is None:

@@ -48,18 +48,34 @@ def run_untracked(arguments):  # type: ignore[no-untyped-def]
 if sys.version_info < OLDEST:
     raise SystemExit(run_untracked(sys.argv[1:]))  # type: ignore[no-untyped-call]
 
-# An upgrade swaps a link; what is imported later has to come from the file that this began with.
-sys.path[0] = os.path.realpath(sys.path[0])
+HANDED_OVER = "."  # ends what the prelude hands over, before the arguments
+is_after_prelude = sys.argv[0] == "-c"
+if is_after_prelude:
+    end = sys.argv.index(HANDED_OVER)
+    words, sys.argv = sys.argv[2:end], [sys.argv[1], *sys.argv[end + 1 :]]
+    from htlease_wrapper.given import take_over
+
+    take_over(words)
+else:
+    # An upgrade swaps a link; what is imported later has to come from the file that this began with
+    sys.path[0] = os.path.realpath(sys.path[0])
 
 HARMLESS = "PYTHON_CPU_COUNT"  # HTCondor sets it for every job
 if not sys.flags.isolated and any(n.startswith("PYTHON") and n != HARMLESS for n in os.environ):
     # A job's PYTHONPATH is meant for its payload, and may shadow what the wrapper imports.
     pyz = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     if sys.executable and os.path.isfile(pyz):  # noqa: PTH113
-        from htlease_wrapper.untracked import given_environment
+        from htlease_wrapper.given import Entries, at_start
 
         argv = [sys.executable, "-I", "-S"] + sys.argv  # noqa: RUF005
-        os.execve(sys.executable, argv, given_environment())
+        os.execve(sys.executable, argv, Entries(at_start().entries))
+
+for descriptor in (0, 1, 2):
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        # Nothing of ours may get the number of a stream that is closed. The payload finds it closed
+        os.open("/", os.O_RDONLY)
 
 gc.disable()  # nothing that the start makes is garbage
 if sys.argv[1:2] == ["hook"] or os.path.basename(sys.argv[0]) in HOOK_LINKS:  # noqa: PTH119

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from htlease.errors import BadConfig, HTLeaseError
 from htlease.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.ending import BAD_CONFIG, Leave, internal_error
+from htlease_wrapper.given import at_start
 
 USAGE = """usage: htlease-ep.pyz run [options] [--] COMMAND...       run a job under its lease
        htlease-ep.pyz run --plan FILE [options]           run a plan of phases
@@ -32,11 +32,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         from htlease_wrapper import wrapped_job
 
-        job = wrapped_job.started_as_job(argv, os.environ)
+        environ = at_start().environ()
+        job = wrapped_job.started_as_job(argv, environ)
         if job is not None:
             from htlease_wrapper.run import run
 
-            return run(wrapped_job.options_of(job, argv[1:]), dict(os.environ), console)
+            return run(wrapped_job.options_of(job, argv[1:]), environ, console)
         return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _job)(argv[1:], console)
     except Leave as leave:
         console.say(str(leave))
@@ -97,7 +98,7 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     from htlease_wrapper.run import run
     from htlease_wrapper.settings import RunOptions
 
-    return run(RunOptions(command=tuple(command), **given), dict(os.environ), console)
+    return run(RunOptions(command=tuple(command), **given), at_start().environ(), console)
 
 
 def _phase(arguments: Sequence[str], console: Console) -> int:
@@ -114,7 +115,7 @@ def _phase(arguments: Sequence[str], console: Console) -> int:
 
     from htlease_wrapper import payload_calls
 
-    call = payload_calls.open_call(dict(os.environ), console, given.wait_server_seconds)
+    call = payload_calls.open_call(at_start().environ(), console, given.wait_server_seconds)
     if given.verb == "enter":
         _print(call.enter(given.name) + "\n")
     elif given.verb == "complete":
@@ -132,7 +133,7 @@ def _details(arguments: Sequence[str], console: Console) -> int:
 
     from htlease_wrapper import payload_calls
 
-    call = payload_calls.open_call(dict(os.environ), console, given.wait_server_seconds)
+    call = payload_calls.open_call(at_start().environ(), console, given.wait_server_seconds)
     call.save_details(given.file)
     return 0
 
@@ -174,8 +175,8 @@ def _help(arguments: Sequence[str], console: Console) -> int:
 def _job(arguments: Sequence[str], console: Console) -> int:
     from htlease_wrapper import site_wrapper
 
-    if arguments and site_wrapper.is_job(arguments[0], os.environ):
-        return site_wrapper.run_job(arguments, dict(os.environ), console)
+    if arguments and site_wrapper.is_job(arguments[0], at_start().environ()):
+        return site_wrapper.run_job(arguments, at_start().environ(), console)
     named = f"{arguments[0]!r} is not a command" if arguments else "no command is given"
     raise BadConfig(f"{named}; the commands are run, phase, details, compile, version")
 

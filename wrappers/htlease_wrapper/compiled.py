@@ -14,8 +14,6 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 
-_HEAD_MAX_BYTES = 200
-
 
 def write_compiled(source: Path, target: Path) -> None:
     """Write the copy, in place of what was there; raises BadConfig."""
@@ -24,7 +22,7 @@ def write_compiled(source: Path, target: Path) -> None:
     temporary = target.with_name(f"{target.name}.new")
     try:
         with zipfile.ZipFile(source) as archive, temporary.open("wb") as file:
-            file.write(_first_line(source))
+            file.write(_head(source, archive))
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as copy:
                 for entry in archive.infolist():
                     # Read first: writing moves the entry to its place in the copy.
@@ -40,9 +38,10 @@ def write_compiled(source: Path, target: Path) -> None:
         raise BadConfig(f"{source} cannot be compiled to {target}: {error}") from None
 
 
-def _first_line(source: Path) -> bytes:
+def _head(source: Path, archive: zipfile.ZipFile) -> bytes:
+    """Return what stands before the archive, which starts it."""
     with source.open("rb") as file:
-        return file.readline(_HEAD_MAX_BYTES)
+        return file.read(min(entry.header_offset for entry in archive.infolist()))
 
 
 def _bytecode(content: bytes, name: str) -> bytes:

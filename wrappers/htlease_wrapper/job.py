@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,21 +110,3 @@ def _parsed(text: str, source: str) -> SubjobKey:
         return SubjobKey.parse(text)
     except InvalidField as error:
         raise BadConfig(f"{source}: {error}") from None
-
-
-def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment as the wrapper was given it.
-
-    Python sets LC_CTYPE in the C locale (PEP 538); the payload shall not see that.
-    """
-    own = dict(environ)
-    try:
-        given = Path("/proc/self/environ").read_bytes().split(b"\0")
-    except OSError:
-        return own
-    before = [entry for entry in given if entry.startswith(b"LC_CTYPE=")]
-    if before:
-        own["LC_CTYPE"] = os.fsdecode(before[0].partition(b"=")[2])
-    else:
-        own.pop("LC_CTYPE", None)
-    return own

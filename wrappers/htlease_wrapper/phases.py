@@ -23,7 +23,8 @@ from htlease_wrapper.keeper import JITTER, Keeper, Letter
 from htlease_wrapper.phase_watch import LOOK_SECONDS, PhaseWatch
 from htlease_wrapper.settings import Settings
 from htlease_wrapper.signals import Interrupted, Signals
-from htlease_wrapper.supervise import CannotStart, supervise
+from htlease_wrapper.spawn import CannotStart
+from htlease_wrapper.supervise import supervise
 from htlease_wrapper.wall_time import AFTER, NO_LIMIT, Limit, limit_of
 
 #: An evicted job does not keep its slot for the sake of its records any longer than this.

@@ -20,7 +20,7 @@ from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import TRY_LATER, Ended, Leave, NoLease, end_as, no_lease_for
-from htlease_wrapper.job import Job, choose_key, find_job, own_environment
+from htlease_wrapper.job import Job, choose_key, find_job
 from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
 from htlease_wrapper.keeper import Keeper
 from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
@@ -263,7 +263,7 @@ class _Attempt:
 
     def _payload_environment(self, lease: Lease, details: DetailsFile | None) -> dict[str, str]:
         grant = lease.grant
-        environ = own_environment(self._environ)
+        environ = dict(self._environ)
         environ.update(
             HTLEASE=str(Path(sys.argv[0]).absolute()),
             HTLEASE_KEY=str(self._key),

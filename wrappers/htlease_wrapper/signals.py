@@ -25,8 +25,6 @@ _HARMLESS = frozenset(
         signal.SIGTTOU,
     }
 )
-#: Python ignores these from its start on, which an exec would pass on to the payload.
-IGNORED_BY_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 #: A timer of no time at all is none.
 _SHORTEST_SECONDS = 1e-6
 

@@ -7,31 +7,20 @@ the payload's top process only, as HTCondor itself does it (`OsProc`, `Send_Sign
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from htlease_wrapper.ending import Ended
 from htlease_wrapper.keeper import Verdict
 from htlease_wrapper.processes import clear_out, reap, signal_all
-from htlease_wrapper.signals import IGNORED_BY_PYTHON, Signals
+from htlease_wrapper.signals import Signals
+from htlease_wrapper.spawn import spawn
 from htlease_wrapper.terminal import Terminal
 
-NOT_FOUND = 127
-NOT_EXECUTABLE = 126
 #: Processes forked while others are being stopped are found in a second pass.
 _FREEZE_PASSES = 3
-
-
-class CannotStart(Exception):
-    """The payload cannot be started; the text says why."""
-
-    def __init__(self, exit_code: int, text: str) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
 
 
 class Watch(Protocol):
@@ -63,7 +52,7 @@ def supervise(
     `on_end` hears of the end before what the command left running is ended too.
     """
     terminal = Terminal()
-    pid = _spawn(argv, environ, signals.mask_before)
+    pid = spawn(argv, environ, signals.mask_before)
     terminal.hand_to(pid)
     payload = _Payload(pid, signals, watch, terminal, monotonic)
     ended = payload.run()
@@ -144,49 +133,3 @@ class _Payload:
             os.kill(self._pid, number)
         except (ProcessLookupError, PermissionError):
             pass  # ended, its status is about to be read; or it became another user
-
-
-def _spawn(argv: Sequence[str], environ: Mapping[str, str], mask: Collection[int]) -> int:
-    program = _find(argv[0], environ.get("PATH", os.defpath))
-    try:
-        return os.posix_spawn(
-            program,
-            list(argv),
-            environ,
-            setpgroup=0,
-            setsigmask=mask,
-            setsigdef=IGNORED_BY_PYTHON,
-        )
-    except OSError as error:
-        raise CannotStart(NOT_EXECUTABLE, _why_not(program, error)) from None
-
-
-def _find(name: str, path: str) -> str:
-    """Return the program that a name stands for, as a shell would find it."""
-    if "/" in name:
-        if not os.path.lexists(name):
-            raise CannotStart(
-                NOT_FOUND, f"{name} does not exist in {Path.cwd()}; was it transferred?"
-            )
-        return name
-    found = None
-    for folder in path.split(os.pathsep):
-        candidate = os.path.join(folder or ".", name)  # noqa: PTH118  (a Path loses the `./`)
-        if os.path.isfile(candidate):  # noqa: PTH113
-            if os.access(candidate, os.X_OK):
-                return candidate
-            found = found or candidate
-    if found:
-        raise CannotStart(NOT_EXECUTABLE, f"{found} is not executable; chmod +x helps")
-    hint = f"; ./{name} does" if Path(name).exists() else ""
-    raise CannotStart(NOT_FOUND, f"{name} does not exist in PATH{hint}")
-
-
-def _why_not(program: str, error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return f"{program} cannot be run: the interpreter in its first line does not exist here"
-    if error.errno == errno.ENOEXEC:
-        return f"{program} cannot be run: no program and no script with a #! line"
-    if error.errno == errno.EACCES and not os.access(program, os.X_OK):
-        return f"{program} is not executable; chmod +x helps"
-    return f"{program} cannot be run: {error.strerror}"
