@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,15 @@ def read_description(text: str, overrides: Mapping[str, str]) -> Description:
         _evaluated(queue.count, commands),
         None if items is None else tuple(_item(item, queue.variables) for item in items if item),
     )
+
+
+def expanded(text: str, names: Iterable[str]) -> dict[str, str]:
+    """Return what commands of a submit file come to, empty for absent ones; raises ValueError."""
+    try:
+        submit = bindings().Submit(text)
+        return {name: submit.expand(name) if name in submit else "" for name in names}
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(_one_line(error)) from None
 
 
 def _item(item: Any, variables: tuple[str, ...]) -> dict[str, str]:

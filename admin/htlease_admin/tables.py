@@ -14,6 +14,7 @@ _STYLES = {
     "lapsed": "yellow",
     "interrupted": "yellow",
     "abandoned": "yellow",
+    "partial": "yellow",
     "complete": "green",
     "ok": "green",
     "failed": "red",

@@ -89,15 +89,17 @@ def _short_name(attempt: Attempt | None) -> str:
 def grant_reason(event: Event, before: Attempt | None) -> str:
     """Say why a lease was granted, in words that follow `because`."""
     other = before.name if before else "the attempt before"
+    is_job = before is not None and before.kind == "job"
+    payload = f"the payload of {other}" if is_job else "the payload"
     reasons = {
         "first": "nobody had held the lease before",
         "abandoned": f"{other} had given the lease up",
-        "exited": f"the payload of {other} had ended and was not committed",
+        "exited": f"{payload} had ended and was not committed",
         "expired": f"the lease of {other} had run out",
         "same-slot": f"it runs in the very slot of {other}, whose starter is therefore over",
         "immediate": f"the plan lets a newer attempt take over at once; {other} is fenced off",
         "failed": "it is a new submission of a subjob that had failed",
-        "waiting": "the subjob was re-opened and nobody held the lease",
+        "waiting": "nobody held the lease of the subjob, which waited for an attempt",
     }
     why: str = event["why"]
     return reasons.get(why, why)

@@ -89,8 +89,8 @@ def _acquire(state: SubjobState, command: m.Acquire, now: float) -> m.Decision:
 
     epoch, seen = _epoch_of(state, command.global_job_id)
     if state.status in CLOSED:  # rule 7
-        is_new_submission = epoch > state.epoch
-        if state.status is not Status.FAILED or not is_new_submission:
+        is_wish = epoch > state.epoch and command.reopens is not False
+        if state.status is not Status.FAILED or not is_wish:
             return refuse("subjob-closed", f"the subjob is {state.outcome}", outcome=state.outcome)
         seen = (m.SubmissionEnrolled(epoch, command.global_job_id, reopened=state.outcome),)
     order = _order(state, command, epoch, is_first_sight=bool(seen))

@@ -21,6 +21,8 @@ ROLLUP_ORDER: tuple[tuple[str, str], ...] = (
     ("cancelled", "cancelled"),
     ("complete", "complete"),
 )
+#: All is over, some of it complete and some cancelled: neither word says so.
+PARTIAL = "partial"
 #: The state of a workflow without subjobs.
 EMPTY = "empty"
 
@@ -29,5 +31,5 @@ def rollup(counts: Mapping[str, int]) -> str:
     """Return the state of a workflow from how many of its subjobs have each status."""
     for status, state in ROLLUP_ORDER:
         if counts.get(status):
-            return state
+            return PARTIAL if status == "cancelled" and counts.get("complete") else state
     return EMPTY

@@ -69,7 +69,11 @@ TRANSITIONS: Mapping[tuple[Status, type[m.Event]], tuple[Status, ...]] = {
     (Status.ABANDONED, m.AttemptExited): (Status.ABANDONED,),
     # The payload of a subjob that its last phase has closed ends a moment later.
     **{(status, m.AttemptExited): (status,) for status in CLOSED},
-    **{(status, m.LeaseAbandoned): (Status.ABANDONED,) for status in HELD},
+    # A script that is done leaves what it found: a job to come, or one that has ended.
+    **{
+        (status, m.LeaseAbandoned): (Status.ABANDONED, Status.WAITING, Status.EXITED)
+        for status in HELD
+    },
     **{(status, m.SubjobClosed): CLOSED for status in OPEN},
 }
 
@@ -191,7 +195,7 @@ def evolve(state: SubjobState, event: m.Event, now: float) -> SubjobState:
             exited_fence=event.fence,
         )
     if isinstance(event, m.LeaseAbandoned):
-        return replace(state, status=targets[0])
+        return replace(state, status=_abandoned(state))
     if isinstance(event, m.SubjobClosed):
         return replace(state, status=Status(event.outcome), recalled_by=None)
     if isinstance(event, (m.JobHeld, m.JobReleased, m.JobRemoved, m.JobEnded)):
@@ -249,6 +253,16 @@ def _acquired(state: SubjobState, event: m.LeaseAcquired) -> SubjobState:
         # It was released by somebody, or it would not have started.
         job_hold=None if is_job else state.job_hold,
     )
+
+
+def _abandoned(state: SubjobState) -> Status:
+    """Return where a subjob stands whose holder has given the lease up."""
+    assert state.holder is not None
+    if state.holder.kind == "job":
+        return Status.ABANDONED
+    if state.holder.kind == "pre" or not state.attempt_number:
+        return Status.WAITING
+    return Status.EXITED if state.exited_fence else Status.ABANDONED
 
 
 def _observed(

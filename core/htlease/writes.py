@@ -212,7 +212,7 @@ def commit(state: SubjobState, command: m.Commit, now: float) -> m.Decision:
         return refused
     if state.status is Status.COMPLETE:
         return m.Accepted((), short_of(state))
-    if state.status is Status.ABANDONED:
+    if _has_given_up(state):
         return _given_up(state, command, "commit")
     plan = state.plan or Plan.single()
     missing = [
@@ -230,7 +230,7 @@ def settle(state: SubjobState, command: m.Settle, now: float) -> m.Decision:
     refused = _not_the_holder(state, command, "settle")
     if refused:
         return refused
-    if state.status is Status.ABANDONED:
+    if _has_given_up(state):
         return _given_up(state, command, "settle")
     return _close(state, command.outcome, "settled", command.reason, now)
 
@@ -273,6 +273,12 @@ def _not_the_holder(state: SubjobState, command: m.FencedCommand, call: str) -> 
         "stale-fence",
         f"this nonce was never granted fence {command.fence}",
     )
+
+
+def _has_given_up(state: SubjobState) -> bool:
+    """Tell whether who was granted the lease last has let go of it, other than by its end."""
+    has_ended = state.status is Status.EXITED and state.exited_fence == state.fence
+    return not has_ended and state.status not in HELD and state.status not in CLOSED
 
 
 def _given_up(state: SubjobState, command: m.FencedCommand, call: str) -> m.Rejection:

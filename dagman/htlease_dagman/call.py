@@ -59,6 +59,8 @@ class Call:
         self.dagman_start = dagman_start
         #: The DAG files that were submitted as one, as far as DAGMan's ad tells.
         self.files = files
+        #: The node is for all of the DAG's submission, however often it is tried in it.
+        self.is_once = False
 
     @property
     def node(self) -> str:
@@ -81,7 +83,7 @@ class Call:
 
         A rescue DAG is another run, in which `$RETRY` begins again. Source: measured.
         """
-        return f"{self.dag}/{self.retry}"
+        return f"{self.dag}/{0 if self.is_once else self.retry}"
 
     @property
     def is_named_by_dagman(self) -> bool:
@@ -109,14 +111,27 @@ def read_call(kind: str, words: Sequence[str], environ: Mapping[str, str]) -> Ca
             raise BadConfig(f"{kind}: {name} is {macros[name]!r}, not a number")
     macros.setdefault("NODE", macros["JOB"])
     ad = _job_ad(environ)
-    name, starts, arguments = _STRING.search(ad), _STARTS.search(ad), _ARGUMENTS.search(ad)
+    starts, arguments = _STARTS.search(ad), _ARGUMENTS.search(ad)
     return Call(
         kind,
         macros,
-        name[1] if name else f"{_NAMELESS}{macros['DAGID']}",
+        _dag(ad, macros["DAGID"]),
         start_number(int(starts[1]), ReadFrom.JOB_AD) if starts else None,
         _DAG_FILE.findall(arguments[1]) if arguments else (),
     )
+
+
+def first_try(environ: Mapping[str, str], dag_id: str) -> str:
+    """Return what names one submission of a DAG to a node, whatever starts or tries anything again.
+
+    `dag_id` is `$DAGID`, for a DAGMan that is no job.
+    """
+    return f"{_dag(_job_ad(environ), dag_id)}/0"
+
+
+def _dag(ad: str, dag_id: str) -> str:
+    name = _STRING.search(ad)
+    return name[1] if name else f"{_NAMELESS}{dag_id}"
 
 
 def _job_ad(environ: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from htlease.errors import BadConfig, HTLeaseError, ServerUnavailable
 from htlease_dagman.call import DEFER, Call, read_call
 from htlease_dagman.record import Busy, Record
 from htlease_dagman.script import Later, Script, Server
-from htlease_dagman.settings import Settings, read_settings
+from htlease_dagman.settings import CLEAN_UP, Settings, read_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,10 +59,15 @@ def _run(settings: Settings, call: Call) -> int:
         from htlease_dagman.hold import hold
 
         return hold(settings, call)
-    if call.kind == "pre":
+    if settings.scripts(call.node).kind == CLEAN_UP:
+        from htlease_dagman import clean_up
+
+        act = clean_up.pre if call.kind == "pre" else clean_up.post
+    elif call.kind == "pre":
         from htlease_dagman.pre import pre as act
     else:
         from htlease_dagman.post import post as act
+    call.is_once = settings.scripts(call.node).kind == CLEAN_UP
     path = os.path.join(settings.state_directory, call.kind, call.node)
     try:
         record = Record(path, call.try_id)
@@ -71,7 +76,7 @@ def _run(settings: Settings, call: Call) -> int:
         return DEFER
     with record:
         done = record.note.exit
-        if done is not None:
+        if done is not None and not _asks_again(settings, call):
             _say(f"{call.kind} {call.node}", f"was done before, with exit status {done}")
             return done
         script = Script(settings, call, record, Server(settings))
@@ -86,6 +91,11 @@ def _run(settings: Settings, call: Call) -> int:
             return FAILED
         record.save(exit=status)
         return status
+
+
+def _asks_again(settings: Settings, call: Call) -> bool:
+    """Tell whether what a script came to in this try may have been overtaken by the node's end."""
+    return call.is_once or (call.kind == "pre" and settings.needs_submission)
 
 
 def _put_off(script: Script, record: Record, why: str, is_counted: bool) -> int:

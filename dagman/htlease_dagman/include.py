@@ -15,7 +15,7 @@ from typing import Any
 from htlease_dagman.call import DEFER, SKIP, words_for
 from htlease_dagman.dag import ALL_NODES, Dag, Node, Script
 from htlease_dagman.dag_line import ENDING
-from htlease_dagman.settings import SERVICE_KINDS, VERSION
+from htlease_dagman.settings import CLEAN_UP, SERVICE_KINDS, VERSION
 
 KINDS = ("PRE", "POST", "HOLD")
 _PROCESS_MACRO = "htlease_proc"
@@ -92,7 +92,8 @@ def include_text(dag: Dag, instruments: Instruments) -> str:
 
 def include_text_of(node: Node, instruments: Instruments) -> str:
     """Return the text of an included file for one node alone, which has no scripts of its own."""
-    lines = [*_lines_for(node.name, instruments), *_variables(node, instruments)]
+    is_final = node.kind in ("final", CLEAN_UP)
+    lines = [*_lines_for(node.name, instruments, is_final), *_variables(node, instruments)]
     return "\n".join(lines) + "\n"
 
 

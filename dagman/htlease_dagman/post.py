@@ -25,9 +25,9 @@ def post(script: Script) -> int:
             "neither PRE nor DAGMan's job ad ($_CONDOR_JOB_AD) names this try of the node, so "
             "nothing shows that it is the latest; let DAGMan call this script, as a job of its own"
         )
-    unfinished = tuple(job.subjob for job in script.of_jobs() if not _is_finished(job, returned))
-    if unfinished:
-        standing = standing._replace(is_seen=True)
+    jobs = script.of_jobs()
+    unfinished = tuple(job.subjob for job in jobs if not _is_finished(job, returned))
+    standing = standing._replace(jobs=len(jobs))
     if standing.is_overtaken:
         if standing.outcome == "complete":
             return 0
@@ -45,7 +45,8 @@ def post(script: Script) -> int:
                 raise
             standing = _look(script)
     try:
-        missing = unfinished or (lease.missing if lease and standing.missing else ())
+        # The own name of a node with several jobs has no attempts.
+        missing = unfinished if jobs else lease.missing if lease and standing.missing else ()
         return _settle(script, standing, lease, returned, missing)
     finally:
         if lease is not None:

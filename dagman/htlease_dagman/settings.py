@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 VERSION = 1
 #: Their jobs run in every submission of the DAG, so they are no subjobs.
 SERVICE_KINDS = ("provisioner", "service")
+#: Kind of the node that cleans up after a stage-in that has failed.
+CLEAN_UP = "clean-up"
 #: How names of nodes begin that DAGMan adds between many parents and many children.
 _JOIN_NODE = "_condor_join_node"
 _SUFFIX = ".json"
@@ -41,7 +43,7 @@ class NodeScripts:
         #: The exit status after which the user's script is to run again later (SCRIPT DEFER).
         self.pre_defer: int | None = given.get("pre_defer")
         self.post_defer: int | None = given.get("post_defer")
-        #: `job`, `subdag`, `final`, `provisioner` or `service`.
+        #: `job`, `subdag`, `final`, `clean-up`, `provisioner` or `service`.
         self.kind: str = given.get("kind", "job")
         #: How many jobs it queues; with more than one, job N is the subjob `NODE.N`.
         self.jobs: int = given.get("jobs", 1)
@@ -61,6 +63,9 @@ class Settings:
         self.server = str(document["server"])
         self.token_file = os.path.join(os.path.dirname(path), document["token_file"])
         self._nodes: Mapping[str, Mapping[str, Any]] = document.get("nodes", {})
+        #: What has failed in a submission of the DAG stays so when DAGMan itself is started again,
+        #: from the rescue DAG that it has just written.
+        self.needs_submission = bool(document.get("needs_submission", False))
         self.ttl_seconds = float(document.get("ttl_seconds", 120))
         #: How long one script may wait for a server that does not answer.
         self.wait_server_seconds = float(document.get("wait_server_seconds", 10))

@@ -25,6 +25,8 @@ class Standing(NamedTuple):
     missing: tuple[str, ...]
     #: A PRE script has announced the try.
     is_announced: bool = True
+    #: How many jobs of their own names the node has; 0: its job has the node's.
+    jobs: int = 0
 
 
 def standing_of(document: Mapping[str, Any], try_id: str) -> Standing:
@@ -68,7 +70,8 @@ def judge(
 ) -> Verdict:
     """Decide a node's end; `chained` is the exit status of the user's POST script, if it has one.
 
-    `missing` are the phases not complete under POST's own lease, when nobody can write any more.
+    `missing` are the phases not complete under POST's own lease, when nobody can write any more; of
+    a node with several jobs those jobs.
     A job of which no attempt was seen runs without wrapper and hooks: DAGMan's `$RETURN` decides.
     """
     is_open = standing.outcome is None
@@ -82,9 +85,11 @@ def judge(
         if chained == 0:
             return Verdict("complete", 0, f"the POST script took {_ending(returned)} for success")
         return Verdict("failed", _status(returned), _ending(returned))
-    if not standing.is_seen and returned == 0:
+    if standing.jobs and not missing:
+        return Verdict("complete", 0, f"all {standing.jobs} jobs are complete")
+    if not standing.is_seen and not standing.jobs and returned == 0:
         return Verdict("complete", 0, "exit 0; no attempt under this name was seen")
-    if missing or not standing.is_seen:
+    if missing or not (standing.is_seen or standing.jobs):
         why = f"{_ending(returned)}, but not complete: {', '.join(missing) or 'nothing was seen'}"
         return Verdict("failed", _status(returned), why)
     return Verdict("commit", 0, _ending(returned))

@@ -3,12 +3,13 @@
     watch FILE NODE           watches until the transfer is over (a job in local universe)
     watch FILE NODE --short   watches for `short_seconds`, then exits 75 (a retried node)
     watch FILE NODE --once    looks once and exits 75 if it is not over (a PRE script with DEFER)
-    watch FILE --clean-up DAG_STATUS
-                              the PRE script of the clean-up: 0 if the stage-in failed, 9 if the
-                              DAG went well (PRE_SKIP), 1 otherwise
+    watch FILE NODE --begin DAGID
+                              the PRE script of a watcher's job: opens what failed in an earlier
+                              submission of the DAG, and keeps closed what failed in this one
 
-Exit codes: 0 the transfer is done; 75 not yet; 1 it failed, was cancelled, a later watcher has
-taken it over, or the configuration is wrong: nothing that a retry of the node would mend.
+Exit codes: 0 the transfer is done; 75 not yet; 3 it failed, was cancelled, a later watcher has
+taken it over, or the configuration is wrong: nothing that a retry of the node would mend. Anything
+else is no answer: this program was cut off.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from htlease import messages as m
 from htlease import protocol
 from htlease.attempt import SubjobKey
 from htlease.calls import Clock, send
 from htlease.client import LeaseClient
 from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
 from htlease.transport import HttpTransport
+from htlease_dagman.call import first_try
 from htlease_dagman.transfers.engine import Engine
 from htlease_dagman.transfers.holding import acquire_command
 from htlease_dagman.transfers.record import read_record
@@ -40,41 +43,38 @@ from htlease_dagman.transfers.settings import (
     settings_path,
 )
 from htlease_dagman.transfers.staging_file import (
-    STAGE_IN,
     STAGE_OUT,
     StagingFile,
     read_staging_file,
 )
-from htlease_dagman.transfers.watcher import FAILED, LATER, Stop, Watcher
+from htlease_dagman.transfers.watcher import DONE, FAILED, LATER, Stop, Watcher
 
-NOT_NEEDED = 9
-ELSEWHERE = FAILED
-#: `$DAG_STATUS` while no node has failed. Source: manual, "DAGMan scripts".
-_DAG_OK = "0"
-_DAG_NODE_FAILED = "2"
+#: EX_SOFTWARE of sysexits(3).
+BROKEN = 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a watcher and return its exit code; what it says goes to standard error."""
     parser = argparse.ArgumentParser(prog="htlease-dag watch")
     parser.add_argument("file", type=Path)
-    parser.add_argument("node", nargs="?")
+    parser.add_argument("node")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--short", action="store_true")
     how.add_argument("--once", action="store_true")
-    how.add_argument("--clean-up", metavar="DAG_STATUS")
+    how.add_argument("--begin", metavar="DAGID")
     options = parser.parse_args(argv)
-    if (options.node is None) == (options.clean_up is None):
-        parser.error("give a NODE to watch, or --clean-up DAG_STATUS")
     try:
         settings = read_settings(settings_path(options.file))
-        if options.clean_up is not None:
-            return clean_up_needed(settings, options.clean_up)
+        if options.begin is not None:
+            return begin(settings, options.node, first_try(os.environ, options.begin))
         file = read_staging_file(options.file, with_jobs=False)
         return watch(file, settings, options.node, is_short=options.short, is_once=options.once)
     except HTLeaseError as error:
         say(str(error))
         return FAILED
+    except Exception as error:  # no memory, a full disk: no answer, so that RETRY goes on
+        say(f"ended by {type(error).__name__}: {error}")
+        return BROKEN
 
 
 def watch(
@@ -126,22 +126,27 @@ def watch(
     return watcher.run()
 
 
-def clean_up_needed(settings: WorkflowSettings, dag_status: str) -> int:
-    """Say whether the clean-up has to run: only a stage-in that failed for good leaves a mess.
+def begin(settings: WorkflowSettings, node: str, submission: str) -> int:
+    """Announce one submission of the DAG to its node; return FAILED where that has failed already.
 
-    A DAG that was removed is to be resumed, and what a failed compute job or stage-out leaves is
-    worth keeping.
+    Announced again, as for each retry and each start of DAGMan, a submission opens nothing.
     """
-    if dag_status == _DAG_OK:
-        return NOT_NEEDED
-    if dag_status != _DAG_NODE_FAILED:
-        return ELSEWHERE
+    subjob = SubjobKey(settings.workflow, node)
+    client = LeaseClient(_transport(settings), subjob, Clock())
     try:
-        document = _document(settings, STAGE_IN)
+        client.call(m.Enroll(submission))
+        outcome = (_document(settings, node) or {}).get("outcome")
     except ServerUnavailable as error:
         say(f"the lease server does not answer ({error}); asked again later")
         return LATER
-    return 0 if document and document["outcome"] == "failed" else ELSEWHERE
+    except Refused as refused:
+        if refused.code != "subjob-closed":
+            raise
+        outcome = refused.outcome
+    if outcome in (None, "complete"):
+        return DONE  # what is complete its watcher sees at once
+    say(f"{subjob} is {outcome}, and stays so in this submission of the DAG; submit it again")
+    return FAILED
 
 
 def _has_begun(settings: WorkflowSettings, node: str) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from htlease import messages as m
 from htlease.plan import RESTARTS, Plan
-from htlease.rollup import EMPTY, ROLLUP_ORDER
+from htlease.rollup import EMPTY, PARTIAL, ROLLUP_ORDER
 from htlease.subjob import Status
 
 
@@ -188,7 +188,9 @@ class WorkflowSummary(TypedDict):
     """A workflow in a list."""
 
     workflow: str
-    state: Annotated[str, one_of(EMPTY, *dict.fromkeys(state for _, state in ROLLUP_ORDER))]
+    state: Annotated[
+        str, one_of(EMPTY, PARTIAL, *dict.fromkeys(state for _, state in ROLLUP_ORDER))
+    ]
     #: Status -> how many subjobs have it.
     counts: dict[StatusName, Annotated[int, msgspec.Meta(ge=1)]]
     #: When it was looked at which leases have lapsed; None: not yet, they count as held.

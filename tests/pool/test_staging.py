@@ -32,11 +32,29 @@ STAGING = [
     ("hold", ONE_LONG, "globus"),
     *[("maintenance", watcher, "command") for watcher in (ONE_LONG, SHORT_ONES)],
 ]
+#: The worst of the plays with kills; each takes a minute, and the rest is `slow`.
+SOME_KILLS = {
+    ("kills-schedd-rescue", ONE_LONG),
+    ("kills-schedd-cleaned", ONE_LONG),
+    ("kills-dagman-cleaning", SHORT_ONES),
+    ("kills-server-failed", NO_JOB),
+}
+KILLS = [
+    pytest.param(
+        play,
+        watcher,
+        "command",
+        id=f"{play.name}-{watcher}",
+        marks=() if (play.name, watcher) in SOME_KILLS else pytest.mark.slow,
+    )
+    for play in SCENARIOS["kills"]
+    for watcher in (ONE_LONG, SHORT_ONES, NO_JOB)
+]
 PLAYS = [
     pytest.param(play, watcher, backend, id=f"{play.name}-{watcher}-{backend}")
     for name, watcher, backend in STAGING
     for play in SCENARIOS[name]
-]
+] + KILLS
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,8 @@ class DagNode:
             "RETURN": 0,
             **macros,
         }
-        words = [str(word) for name in MACROS[kind] for word in (name, given[name])]
+        names = dict.fromkeys([*MACROS[kind], *macros])
+        words = [str(word) for name in names for word in (name, given[name])]
         return subprocess.Popen(
             [sys.executable, "-m", "htlease_dagman.cli", kind, "d.htlease.json", *words],
             cwd=self.directory,

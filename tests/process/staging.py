@@ -133,14 +133,14 @@ ttl_seconds = 10
         return f"{settings['workflow']}/stage-in"
 
     def watch(
-        self, *options: str, starts: int | None = 0, node: str = "stage-in"
+        self, *options: str, starts: int | None = 0, node: str = "stage-in", cluster: int = 7
     ) -> subprocess.Popen[str]:
-        """Start a watcher; `starts` is its job's `NumJobStarts`."""
+        """Start a watcher; `cluster` and `starts` are its job's `ClusterId` and `NumJobStarts`."""
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
         if starts is not None:
             ad = self.folder / f"job-{len(self.watchers)}.ad"
             ad.write_text(
-                f'GlobalJobId = "ap#7.0#1795225431"\nNumJobStarts = {starts}\n'
+                f'GlobalJobId = "ap#{cluster}.0#1795225431"\nNumJobStarts = {starts}\n'
                 f"NumShadowStarts = {starts + 1}\n"
             )
             environ["_CONDOR_JOB_AD"] = str(ad)

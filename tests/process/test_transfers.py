@@ -11,7 +11,7 @@ import pytest
 from tests.process.staging import COLLECTIONS, SECRET, Bench
 from tests.serving import ServerProcess
 
-LATER, FAILED, BAD_CONFIG = 75, 1, 78
+LATER, FAILED, BAD_CONFIG = 75, 3, 78
 
 
 @pytest.fixture(params=["command", "globus"])
@@ -182,6 +182,46 @@ def test_a_failed_task_fails_the_subjob_with_its_reason(bench: Bench) -> None:
     assert bench.subjob()["outcome"] == "failed"
     closed = bench.server.events(bench.key, "subjob-closed")
     assert "PERMISSION_DENIED" in closed[-1]["reason"]
+
+
+def test_a_failed_transfer_is_made_again_only_for_a_new_submission_of_its_dag(
+    bench: Bench,
+) -> None:
+    begin = ("--begin", "5")
+    bench.init()
+    bench.service.control(paused=True)
+    assert bench.end_of(bench.watch(*begin, cluster=5))[0] == 0
+    watcher = bench.watch()
+    bench.until_task()
+    bench.service.control(fail="fatal")
+    assert bench.end_of(watcher)[0] == FAILED
+
+    bench.service.control(fail=None, paused=False)
+    # RETRY queues another job; then DAGMan is started again, from its rescue DAG.
+    assert bench.end_of(bench.watch(cluster=8))[0] == FAILED
+    status, said = bench.end_of(bench.watch(*begin, cluster=5, starts=1))
+    assert status == FAILED
+    assert "submit it again" in said
+    assert (bench.subjob()["outcome"], bench.counts()["submit"]) == ("failed", 1)
+
+    assert bench.end_of(bench.watch(*begin, cluster=9))[0] == 0
+    status, said = bench.end_of(bench.watch(cluster=10))
+    assert status == 0, said
+    assert (bench.subjob()["outcome"], bench.counts()["submit"]) == ("complete", 2)
+
+
+def test_a_deferred_watcher_begins_each_submission_itself(command_bench: Bench) -> None:
+    bench = command_bench
+    bench.init()
+    bench.service.control(paused=True)
+    assert bench.end_of(bench.watch("--once", cluster=5))[0] == LATER
+    bench.service.control(fail="fatal")
+    bench.until(lambda: bench.end_of(bench.watch("--once", cluster=5))[0] == FAILED, "its end")
+    bench.service.control(fail=None, paused=False)
+    assert bench.end_of(bench.watch("--once", cluster=5, starts=1))[0] == FAILED
+    assert bench.counts()["submit"] == 1
+    bench.until(lambda: bench.end_of(bench.watch("--once", cluster=9))[0] == 0, "its good end")
+    assert bench.counts()["submit"] == 2
 
 
 @pytest.mark.parametrize("credential", ["token", "inactive", "consent"])

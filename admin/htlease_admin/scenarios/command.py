@@ -8,7 +8,19 @@ import click
 
 from htlease.errors import BadConfig, HTLeaseError
 
-_NAMES = ("A", "B", "C", "D", "E", "lost-reply", "crash", "hold", "maintenance", "walltime")
+_NAMES = (
+    "A",
+    "B",
+    "C",
+    "D",
+    "E",
+    "lost-reply",
+    "crash",
+    "kills",
+    "hold",
+    "maintenance",
+    "walltime",
+)
 _POOL = "scenario"
 
 
@@ -36,7 +48,8 @@ def scenario(
     A: the transfer pauses. B: the stage-in fails. C: the credential expires. D: queue and lease
     server are lost in the middle of the stage-in. E: a transfer from elsewhere is grafted on, which
     runs, is finished, failed, or unknown. lost-reply: D, and nobody ever heard the task's ID.
-    crash: schedd, DAGMan and watcher are killed. hold: `htlease dag hold` and `release`.
+    crash: schedd, DAGMan and watcher are killed. kills: the stage-in fails, and somebody is killed
+    at the worst moment. hold: `htlease dag hold` and `release`.
     maintenance: in a window announced before, lease server and pool are off for longer than any
     lease. walltime: a job has had its time, with each policy of its plan.
 

@@ -20,9 +20,7 @@ def crashing(play: Play) -> None:
     pool.kill_schedd()
     _watched_again(play)
     play.say("SIGKILL of DAGMan")
-    for process in pool.processes():
-        if _LOCK_OPTION in process.argv:
-            process.send(signal.SIGKILL)
+    kill_dagman(play)
     _watched_again(play)
     if play.watcher == "job":
         play.say("SIGKILL of the watcher")
@@ -34,11 +32,23 @@ def crashing(play: Play) -> None:
     play.fact("submissions", 2, play.tally()["submit"])
 
 
-def _watched_again(play: Play) -> None:
+def kill_dagman(play: Play) -> None:
+    """SIGKILL of the DAGMan that runs, if one does; the schedd starts it again."""
+    for process in play.stage.pool.processes():
+        if _LOCK_OPTION in process.argv:
+            process.send(signal.SIGKILL)
+
+
+def wait_schedd(play: Play) -> None:
+    """Wait for a schedd that answers."""
     pool = play.stage.pool
     play.workflow.wait_for(
         lambda: pool.run(["condor_q"], check=False).returncode == 0, "a schedd that answers"
     )
+
+
+def _watched_again(play: Play) -> None:
+    wait_schedd(play)
     play.workflow.wait_looks(3)
     play.say("the transfer is watched again")
 

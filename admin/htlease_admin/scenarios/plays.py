@@ -162,6 +162,7 @@ def ends_cleaned_up(play: Play, reason: str, submissions: int) -> None:
     order = ["clean-up"] if play.watcher == "defer" else ["stage-in", "clean-up"]
     play.fact("order in which jobs ran", order, workflow.order())
     play.fact("starts of the clean-up", 1, workflow.executions("clean-up"))
+    play.fact("outcome of clean-up", "complete", (workflow.subjob("clean-up") or {})["outcome"])
     document = workflow.subjob("stage-in") or {}
     play.fact("outcome of stage-in", "failed", document.get("outcome"))
     text = workflow.record("stage-in")["text"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from htlease_admin.scenarios import faults, outages, plays, wall_time
+from htlease_admin.scenarios import faults, kills, outages, plays, wall_time
 from htlease_admin.scenarios.runner import Scenario
 
 #: Name on the command line -> the plays that make the scenario up.
@@ -23,6 +23,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
         Scenario("lost-reply", "D, and nobody heard the task's ID", plays.losing_the_reply),
     ),
     "crash": (Scenario("crash", "schedd, DAGMan and watcher are killed", faults.crashing),),
+    "kills": kills.KILLS,
     "hold": (Scenario("hold", "all of the workflow is held and released", faults.holding),),
     "maintenance": (Scenario("maintenance", "two weeks' outage in seconds", outages.maintaining),),
     "walltime": (

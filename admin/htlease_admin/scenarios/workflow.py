@@ -35,10 +35,17 @@ queue
 """
 CLEAN_UP = """\
 universe = local
-executable = /bin/rm
-arguments = -rf scratch
+executable = clean-up.sh
+arguments = scratch $(seconds:0)
 log = clean-up.log
 queue
+"""
+CLEAN_UP_SCRIPT = """\
+#!/bin/sh
+echo begun >> clean-up.txt
+sleep "$2"
+rm -rf "$1"
+echo done >> clean-up.txt
 """
 
 
@@ -71,6 +78,7 @@ class Workflow:
                 "compute.sub": COMPUTE,
                 "compute.sh": "#!/bin/sh\ntr a-z A-Z < input.dat > result.dat\n",
                 "clean-up.sub": CLEAN_UP,
+                "clean-up.sh": CLEAN_UP_SCRIPT,
                 "archive/input.dat": DATA,
             }
         )
@@ -159,7 +167,8 @@ ttl_seconds = {TTL_SECONDS}
     def init(self, *options: str) -> str:
         """Make the DAG with `htlease stage init`; return what it printed."""
         return self.htlease(
-            "stage", "init", self.file.name, "--program", str(self.stage.program), *options
+            *("stage", "init", self.file.name, "--program", str(self.stage.program)),
+            *("--pyz", str(self.stage.wrapper()), *options),
         )
 
     def htlease(self, *arguments: str) -> str:
@@ -179,6 +188,17 @@ ttl_seconds = {TTL_SECONDS}
         starter = self.pool.starter(self.job_of("stage-in"))
         for process in self.pool.family(starter)[1:]:
             process.send(signal.SIGKILL)
+
+    def kill_watchers(self) -> int:
+        """SIGKILL every watcher of this workflow, job or script; return how many there were."""
+        watchers = [
+            process
+            for process in self.pool.processes()
+            if "watch" in process.argv and self.file.name in process.argv
+        ]
+        for process in watchers:
+            process.send(signal.SIGKILL)
+        return len(watchers)
 
     def submit(self, *options: str) -> None:
         """Submit the DAG, by the rescue DAG if there is one."""
@@ -287,6 +307,16 @@ ttl_seconds = {TTL_SECONDS}
     def executions(self, node: str) -> int:
         """Return how often a node's job was started."""
         return sum(event.node == node and event.event == "execute" for event in self.job_events())
+
+    def jobs_started(self, node: str) -> set[str]:
+        """Return the node's jobs that were started, however often."""
+        events = self.job_events()
+        return {e.job for e in events if e.node == node and e.event == "execute"}
+
+    def cleaned_up(self, word: str) -> int:
+        """Return how often the clean-up's program has begun, or is done."""
+        path = self.directory / "clean-up.txt"
+        return path.read_text().split().count(word) if path.exists() else 0
 
     def notice_count(self) -> int:
         """Return how many notices have been sent."""

@@ -41,6 +41,7 @@ def stage() -> None:
 @_FILE
 @click.option("--adopt", "task", metavar="TASK_ID", help="The stage-in runs already: watch it.")
 @click.option("--no-check", is_flag=True, help="Do not ask the transfer service about the places.")
+@click.option("--pyz", type=click.Path(path_type=Path), help="The wrapper, for the clean-up.")
 @click.option("--program", type=click.Path(path_type=Path), help="Where `htlease-dag` is.")
 @click.option(
     "--token-ttl",
@@ -57,6 +58,7 @@ def init(
     task: str | None,
     no_check: bool,
     program: Path | None,
+    pyz: Path | None,
     token_ttl_seconds: float,
 ) -> None:
     """Write the DAG of a staging file: stage-in, compute, stage-out, clean-up on failure."""
@@ -71,6 +73,7 @@ def init(
         file,
         server,
         program=program or find_program(),
+        pyz=pyz,
         adopted=adopted,
         token_ttl_seconds=token_ttl_seconds,
         wants_check=not no_check,

@@ -1,7 +1,7 @@
-"""What DAGMan's scripts need for the compute node of a staging workflow.
+"""What DAGMan's scripts need for the compute node of a staging workflow, and for its clean-up.
 
-The other nodes have none: a watcher keeps its own lease over any number of jobs, and a POST script
-would settle each of them.
+The other nodes keep their own state: a watcher has one lease over any number of jobs, and a POST
+script would settle each of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from htlease_admin.dag.submit_files import read_jobs
-from htlease_admin.staging.dag_text import COMPUTE, Layout, nodes_of
+from htlease_admin.staging.cleaning import Lease
+from htlease_admin.staging.dag_text import CLEAN_UP, COMPUTE, Layout, has_clean_up, nodes_of
+from htlease_dagman import settings
 from htlease_dagman.dag import Dag, Node
 from htlease_dagman.dag_file import Place
 from htlease_dagman.include import Instruments, include_text_of, settings_document
@@ -21,37 +23,54 @@ from htlease_dagman.include import Instruments, include_text_of, settings_docume
 _DEFER_SECONDS = 60
 
 
-def compute_files(layout: Layout, server: str, token_file: Path, dag_text: str) -> dict[Path, str]:
-    """Return the included file and the settings of the scripts; raises BadConfig."""
+def script_files(
+    layout: Layout, server: str, token_file: Path, dag_text: str, lease: Lease | None
+) -> dict[Path, str]:
+    """Return the included file and the settings of the scripts; raises BadConfig.
+
+    `lease` is what stands in front of the clean-up's program, if anything does.
+    """
     names = layout.names
-    node = _compute_node(layout, dag_text)
-    dag = Dag(nodes={COMPUTE: node})
+    nodes = [_node(layout, dag_text, COMPUTE, "job", layout.file.compute)]
+    if has_clean_up(layout.file):
+        assert layout.file.clean_up is not None
+        nodes.append(_node(layout, dag_text, CLEAN_UP, settings.CLEAN_UP, layout.file.clean_up))
+    dag = Dag(nodes={node.name: node for node in nodes})
     jobs = read_jobs(dag, may_be_missing=False, send_tokens=False)
     instruments = Instruments(names, layout.workflow, server, layout.program, _DEFER_SECONDS, jobs)
-    document = {**settings_document(dag, instruments), "token_file": token_file.name}
+    document = {
+        **settings_document(dag, instruments),
+        "token_file": token_file.name,
+        "needs_submission": True,
+    }
+    texts = [include_text_of(node, instruments) for node in nodes]
+    if lease is not None:
+        texts.append(f"{lease.variables()}\n")
     return {
-        names.include: f"{layout.mark}\n{include_text_of(node, instruments)}",
+        names.include: f"{layout.mark}\n{''.join(texts)}",
         names.settings: json.dumps(document, indent=1) + "\n",
     }
 
 
-def _compute_node(layout: Layout, dag_text: str) -> Node:
+def _node(layout: Layout, dag_text: str, name: str, kind: str, submit: Path) -> Node:
     line = next(
         number
         for number, text in enumerate(dag_text.splitlines(), 1)
-        if text.startswith(f"JOB {COMPUTE} ")
+        if text.startswith((f"JOB {name} ", f"FINAL {name} "))
     )
-    submit = layout.file.compute
     place = Place(layout.dag, line)
-    return Node(COMPUTE, "job", place, submit.name, submit.parent.absolute())
+    return Node(name, kind, place, submit.name, submit.parent.absolute())
 
 
 def structure(layout: Layout, dag_text: str) -> dict[str, Any]:
-    """Return what the server keeps of the DAG; the clean-up has no state to keep."""
+    """Return what the server keeps of the DAG."""
     nodes = nodes_of(layout.file)
+    kinds = dict.fromkeys(nodes, "job")
+    if has_clean_up(layout.file):
+        kinds[CLEAN_UP] = "final"
     return {
         "dag_sha256": hashlib.sha256(dag_text.encode()).hexdigest(),
-        "nodes": dict.fromkeys(nodes, "job"),
+        "nodes": kinds,
         "dependencies": [
             {"parents": [first], "children": [second]}
             for first, second in itertools.pairwise(nodes)

@@ -2,8 +2,9 @@
 
 stage-in, then compute, then stage-out; a FINAL node that runs the clean-up only when the stage-in
 has failed. Facts this stands on, measured on 23.9.6 and 25.14.1: a NOOP node runs its PRE script,
-and DEFER runs it again with no job and no slot; a FINAL node whose PRE script exits with its
-PRE_SKIP value lets the DAG succeed; a DAG with a FINAL node succeeds or fails as that node does.
+and DEFER runs it again with no job and no slot; RETRY counts PRE scripts that were killed, and its
+UNLESS-EXIT looks at their status too; a FINAL node whose PRE script exits with its PRE_SKIP value
+lets the DAG succeed; a FINAL node has no RETRY, and its DAG succeeds or fails as it does.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ from htlease_dagman.include import Names
 from htlease_dagman.transfers.settings import settings_path
 from htlease_dagman.transfers.staging_file import STAGE_IN, STAGE_OUT, StagingFile
 from htlease_dagman.transfers.watcher import FAILED, LATER
-from htlease_dagman.watch import NOT_NEEDED
 
 COMPUTE, CLEAN_UP = "compute", "clean-up"
 MARK = "# Written by `htlease stage init`"
-#: Failures of a watcher's job that are not the transfer's: the job is simply started again.
+#: Failures of a watcher's job that are not the transfer's, and no violent death either, after which
+#: HTCondor runs the same job again.
 _JOB_RETRIES = 5
+#: Deaths of a PRE script that watches; one that cannot be started at all should not try for ever.
+_SCRIPT_RETRIES = 1_000
 #: Short watchers follow each other by retries of their node: a year of them, one each half minute.
 _CHAIN_RETRIES = 1_000_000
-_CLEAN_UP_DEFER_SECONDS = 60
+_DEFER_SECONDS = 60
+#: DAGMan's default, and 4: a job that ran again after its end is no reason to abort. HTCondor logs
+#: the end before its queue has it, so that a schedd which dies in between runs a job of local
+#: universe again. Source: condor_utils/check_events.h; measured on 23.9.6 and 25.14.1.
+_ALLOW_EVENTS = 114 + 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,16 @@ class Layout:
         """The first line of a file that `init` may write over."""
         return f"{MARK} from {self.file.path.name}: change that file and run it again."
 
+    @property
+    def dagman_config(self) -> Path:
+        """DAGMan's own settings."""
+        return self.file.path.with_suffix(".dagman.config")
+
+    @property
+    def clean_up_script(self) -> Path:
+        """What stands in front of the clean-up's program."""
+        return self.file.path.with_suffix(".clean-up.sh")
+
     def watcher_submit_file(self, node: str) -> Path:
         return self.file.path.with_suffix(f".{node}.sub")
 
@@ -67,7 +84,11 @@ def dag_text(layout: Layout) -> str:
     """Return the DAG file."""
     file = layout.file
     nodes = nodes_of(file)
-    lines = [layout.mark, f"# Workflow {layout.workflow}"]
+    lines = [
+        layout.mark,
+        f"# Workflow {layout.workflow}",
+        f"CONFIG {layout.dagman_config.name}",
+    ]
     for node in nodes:
         lines += (
             [f"JOB {COMPUTE} {_relative(file.compute, file)}"]
@@ -75,28 +96,40 @@ def dag_text(layout: Layout) -> str:
             else _stage(layout, node)
         )
     lines += [f"PARENT {first} CHILD {second}" for first, second in itertools.pairwise(nodes)]
-    if file.clean_up is not None and STAGE_IN in nodes:
-        script = f"{layout.program} watch {file.path.name} --clean-up $DAG_STATUS"
-        lines += [
-            f"FINAL {CLEAN_UP} {_relative(file.clean_up, file)}",
-            f"SCRIPT DEFER {LATER} {_CLEAN_UP_DEFER_SECONDS} PRE {CLEAN_UP} {script}",
-            f"PRE_SKIP {CLEAN_UP} {NOT_NEEDED}",
-            "# The clean-up itself went well; the workflow did not.",
-            f"SCRIPT POST {CLEAN_UP} /bin/false",
-        ]
+    if has_clean_up(file):
+        assert file.clean_up is not None
+        lines.append(f"FINAL {CLEAN_UP} {_relative(file.clean_up, file)}")
     lines.append(f"INCLUDE {layout.names.include}")
     return "\n".join(lines) + "\n"
+
+
+def has_clean_up(file: StagingFile) -> bool:
+    """Tell whether there is anything to clean up, and something that does it."""
+    return file.clean_up is not None and STAGE_IN in file.transfers
+
+
+def dagman_config_text(layout: Layout) -> str:
+    """Return DAGMan's own settings."""
+    return f"{layout.mark}\nDAGMAN_ALLOW_EVENTS = {_ALLOW_EVENTS}\n"
 
 
 def _stage(layout: Layout, node: str) -> list[str]:
     watching = layout.file.watching
     submit = layout.watcher_submit_file(node).name
+    script = f"{layout.program} watch {layout.file.path.name} {node}"
     if watching.watcher == "defer":
-        script = f"{layout.program} watch {layout.file.path.name} {node} --once"
         seconds = max(1, round(watching.poll_seconds))
-        return [f"JOB {node} {submit} NOOP", f"SCRIPT DEFER {LATER} {seconds} PRE {node} {script}"]
+        return [
+            f"JOB {node} {submit} NOOP",
+            f"SCRIPT DEFER {LATER} {seconds} PRE {node} {script} --once",
+            f"RETRY {node} {_SCRIPT_RETRIES} UNLESS-EXIT {FAILED}",
+        ]
     retries = _CHAIN_RETRIES if watching.watcher == "chain" else _JOB_RETRIES
-    return [f"JOB {node} {submit}", f"RETRY {node} {retries} UNLESS-EXIT {FAILED}"]
+    return [
+        f"JOB {node} {submit}",
+        f"SCRIPT DEFER {LATER} {_DEFER_SECONDS} PRE {node} {script} --begin $DAGID",
+        f"RETRY {node} {retries} UNLESS-EXIT {FAILED}",
+    ]
 
 
 def watcher_submit_text(layout: Layout, node: str) -> str:
@@ -110,6 +143,8 @@ arguments = watch {layout.file.path.name} {node}{short}
 output = {stem}.{node}.$(Cluster).out
 error = {stem}.{node}.$(Cluster).err
 log = {stem}.log
+# Killed, it has given no answer, and runs again.
+on_exit_remove = ExitBySignal =!= true
 # The watcher keeps its own lease; hooks and wrappers of the site leave it alone.
 My.HTLease = false
 My.HTLeaseKey = "{layout.workflow}/{node}"

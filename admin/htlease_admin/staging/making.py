@@ -13,8 +13,17 @@ from pathlib import Path
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
 from htlease_admin.lease_server import LeaseServer
-from htlease_admin.staging.computing import compute_files, structure
-from htlease_admin.staging.dag_text import MARK, Layout, dag_text, watcher_submit_text
+from htlease_admin.pyz import find_pyz
+from htlease_admin.staging.cleaning import Lease, lease_of, local_program
+from htlease_admin.staging.computing import script_files, structure
+from htlease_admin.staging.dag_text import (
+    MARK,
+    Layout,
+    dag_text,
+    dagman_config_text,
+    has_clean_up,
+    watcher_submit_text,
+)
 from htlease_dagman.transfers.engine import Adopted
 from htlease_dagman.transfers.service import open_backend
 from htlease_dagman.transfers.settings import (
@@ -44,6 +53,7 @@ def make(
     server: LeaseServer,
     *,
     program: Path,
+    pyz: Path | None,
     adopted: dict[str, Adopted],
     token_ttl_seconds: float,
     wants_check: bool,
@@ -66,8 +76,11 @@ def make(
     layout = Layout(file, workflow, program)
     token_file = file.path.with_suffix(".token")
     text = dag_text(layout)
-    texts = compute_files(layout, server.url, token_file, text)
-    texts[layout.dag] = text
+    lease = _lease(layout, pyz, server.url)
+    texts = script_files(layout, server.url, token_file, text, lease)
+    texts |= {layout.dag: text, layout.dagman_config: dagman_config_text(layout)}
+    if lease is not None:
+        texts[lease.script] = lease.text
     for node in file.transfers:
         SubjobKey(workflow, node)
         texts[layout.watcher_submit_file(node)] = watcher_submit_text(layout, node)
@@ -85,11 +98,22 @@ def make(
     write_settings(path, settings)
     for text_path, content in texts.items():
         text_path.write_text(content, encoding="utf-8")
+    if lease is not None:
+        lease.script.chmod(0o755)
     return Made(workflow, layout.dag, before is None)
 
 
+def _lease(layout: Layout, pyz: Path | None, server: str) -> Lease | None:
+    if not has_clean_up(layout.file):
+        return None
+    assert layout.file.clean_up is not None
+    program = local_program(layout.file.clean_up)
+    return None if program is None else lease_of(layout, program, find_pyz(pyz), server)
+
+
 def _begins_with_mark(path: Path) -> bool:
-    return path.read_text(errors="replace").startswith(MARK)
+    text = path.read_text(errors="replace")
+    return text.startswith((MARK, f"#!/bin/sh\n{MARK}"))
 
 
 def check_places(file: StagingFile) -> None:

@@ -87,6 +87,9 @@ class Acquire:
     #: Grant nothing while a flag holds back the phase that comes first: the caller's job begins it
     #: before the server can be asked. None means no, as does an absent field.
     heeds_flags: bool | None = None
+    #: False: a subjob that failed stays so, although this submission is new. For who is started
+    #: anew without anybody's wish, as by RETRY; only an enrolment opens it then. None means yes.
+    reopens: bool | None = None
 
     def __post_init__(self) -> None:
         if not 16 <= len(self.nonce) <= 200:

@@ -21,10 +21,13 @@ def acquire_command(
 
     A job's ad counts its own starts; the ad that a script finds is DAGMan's, and counts DAGMan's
     starts. Both are snapshots from before the start was counted. With no ad, as when a person runs
-    the watcher, only the end of an earlier lease lets it in.
+    the watcher, only the end of an earlier lease lets it in. A job opens nothing that has
+    failed: `watch FILE NODE --begin` does that, once for each submission of the DAG.
     """
     attributes = _attributes(environ.get("_CONDOR_JOB_AD"))
-    starts = attributes.get("NumJobStarts")
+    starts, name = attributes.get("NumJobStarts"), attributes.get("GlobalJobId")
+    if name and kind == "pre":
+        name += "/0"  # the script's node is tried once for each submission of the DAG
     evidence = Evidence(
         # A DAGMan that starts for the first time has no count yet.
         job_starts=start_number(int(starts or 0), ReadFrom.JOB_AD) if attributes else None,
@@ -35,10 +38,13 @@ def acquire_command(
         nonce,
         kind,
         evidence,
-        global_job_id=attributes.get("GlobalJobId"),
+        global_job_id=name,
         host=socket.gethostname(),
         ttl_seconds=ttl_seconds,
         plan=PLAN,
+        # DAGMan retries nodes, and nobody has asked for that. A script acts in the name of DAGMan's
+        # own job, which somebody has submitted.
+        reopens=False if kind == "job" else None,
     )
 
 

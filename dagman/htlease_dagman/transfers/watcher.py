@@ -19,8 +19,9 @@ from htlease_dagman.transfers.record import PHASE, Record, read_record
 from htlease_dagman.transfers.staging_file import Notice
 from htlease_dagman.transfers.task import TransferError
 
-#: DAGMan's RETRY spares one exit code, so whatever is not to be tried again has the same.
-DONE, FAILED, LATER = 0, 1, 75
+#: DAGMan's RETRY spares one exit code, so whatever is not to be tried again has the same. It is not
+#: 1, with which a Python ends that could not even start.
+DONE, FAILED, LATER = 0, 3, 75
 RENEW_PART = 0.25
 #: How long a last word to the server is tried when the watcher is told to end.
 FAREWELL_SECONDS = 3.0
@@ -73,7 +74,7 @@ class Watcher:
         self._said: dict[str, str] = {}
 
     def run(self) -> int:
-        """Watch; return the exit code: 0 done, 75 not yet, 1 failed, cancelled or taken over."""
+        """Watch; return the exit code: 0 done, 75 not yet, 3 failed, cancelled or taken over."""
         try:
             return self._watch() if self._acquire() else LATER
         except Stop:

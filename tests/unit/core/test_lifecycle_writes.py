@@ -133,6 +133,21 @@ def test_a_new_submission_reopens_what_failed_and_skips_what_was_done_once(world
     assert (grant.epoch, grant.fence, grant.phase) == (2, 2, "compute")
 
 
+def test_who_was_started_without_a_wish_reopens_nothing(world: World) -> None:
+    close(world, "failed")
+    retried = m.Acquire(nonce("retried"), global_job_id="ap1#43.0#1", reopens=False)
+    assert world.refusal(world.send(retried)) == "subjob-closed"
+    # Whoever has the wish says so once, however often it is said.
+    for _ in range(2):
+        assert isinstance(world.send(m.Enroll("ap1#40.0#1")), m.Accepted)
+    assert world.state.outcome is None
+    world.grant("first again", 1, gjid="ap1#44.0#1")
+    world.write("first again", m.Settle, "failed")
+    assert isinstance(world.send(m.Enroll("ap1#40.0#1")), m.Accepted)
+    assert world.state.outcome == "failed"
+    assert world.refusal(world.send(retried)) == "subjob-closed"
+
+
 @pytest.mark.parametrize("outcome", ["complete", "cancelled"])
 def test_a_new_submission_reopens_the_rest_only_when_forced(world: World, outcome: str) -> None:
     close(world, outcome)

@@ -9,6 +9,7 @@ import pytest
 from htlease_dagman.verdict import Standing, judge, standing_of
 
 OPEN, UNSEEN = Standing("j", False, True, None, ()), Standing("t", False, False, None, ())
+SEVERAL = Standing("t", False, False, None, (), jobs=5)
 COMPLETE, CANCELLED = (
     Standing("j", False, True, "complete", ()),
     Standing("j", False, True, "cancelled", ()),
@@ -26,6 +27,12 @@ COMPLETE, CANCELLED = (
         (OPEN, (), -1001, None, "failed", 1),
         (UNSEEN, ("run",), 0, None, "complete", 0),
         (UNSEEN, ("run",), 3, None, "failed", 3),
+        # several jobs
+        (SEVERAL, (), 0, None, "complete", 0),
+        (SEVERAL, (), 76, None, "complete", 0),
+        (SEVERAL, ("A.3",), 0, None, "failed", 1),
+        (SEVERAL, (), 3, None, "failed", 3),
+        (SEVERAL, ("A.3",), 76, None, "failed", 76),
         # superseded: the phases say how it ended
         (OPEN, (), 76, None, "commit", 0),
         (OPEN, ("run",), 76, None, "failed", 76),
@@ -54,6 +61,11 @@ def test_a_nodes_end(
 ) -> None:
     verdict = judge(standing, missing, returned, chained)
     assert (verdict.close, verdict.exit) == (close, exit)
+
+
+def test_jobs_of_their_own_names_are_not_called_unseen() -> None:
+    assert judge(SEVERAL, (), 0, None).reason == "all 5 jobs are complete"
+    assert "A.3" in judge(SEVERAL, ("A.3",), 0, None).reason
 
 
 def document(*submissions: tuple[int, str, int | None], jobs: tuple[int, ...] = ()) -> Any:

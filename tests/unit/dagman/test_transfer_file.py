@@ -9,8 +9,9 @@ import pytest
 
 from htlease.errors import BadConfig
 from htlease_admin.dag.instrument import Wanted, instrumented
-from htlease_admin.staging.computing import compute_files, structure
-from htlease_admin.staging.dag_text import Layout, dag_text, watcher_submit_text
+from htlease_admin.staging.cleaning import Program, lease_of, local_program
+from htlease_admin.staging.computing import script_files, structure
+from htlease_admin.staging.dag_text import Layout, dag_text, dagman_config_text, watcher_submit_text
 from htlease_dagman.transfers.command import SEARCHED
 from htlease_dagman.transfers.engine import Adopted
 from htlease_dagman.transfers.service import command_rules, open_backend
@@ -157,12 +158,68 @@ def test_the_dag_waits_in_three_ways(tmp_path: Path, watcher: str) -> None:
     layout = Layout(file, "run7", Path("/opt/htlease-dag"))
     lines = dag_text(layout).splitlines()
     assert "PARENT stage-in CHILD compute" in lines
-    assert "PRE_SKIP clean-up 9" in lines
-    retries = [line for line in lines if line.startswith("RETRY stage-in")]
-    deferred = [line for line in lines if line.startswith("SCRIPT DEFER 75 30 PRE stage-in")]
-    assert (len(retries), len(deferred)) == ((0, 1) if watcher == "defer" else (1, 0))
-    assert all("UNLESS-EXIT 1" in line for line in retries)
+    assert [line for line in lines if line.startswith("FINAL")] == ["FINAL clean-up clean-up.sub"]
+    (retry,) = [line for line in lines if line.startswith("RETRY stage-in")]
+    assert retry.endswith(" UNLESS-EXIT 3")
+    (script,) = [line for line in lines if " PRE stage-in " in line]
+    how = ("30", "--once") if watcher == "defer" else ("60", "--begin $DAGID")
+    program = "/opt/htlease-dag watch staging.toml stage-in"
+    assert script == f"SCRIPT DEFER 75 {how[0]} PRE stage-in {program} {how[1]}"
     assert ("--short" in watcher_submit_text(layout, "stage-in")) == (watcher == "chain")
+
+
+def test_a_job_that_runs_again_after_its_end_does_not_abort_dagman(tmp_path: Path) -> None:
+    layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
+    assert "CONFIG staging.dagman.config" in dag_text(layout).splitlines()
+    assert "DAGMAN_ALLOW_EVENTS = 118" in dagman_config_text(layout).splitlines()
+
+
+def test_a_watcher_that_was_killed_runs_again(tmp_path: Path) -> None:
+    text = watcher_submit_text(Layout(good(tmp_path), "run7", Path("/opt/htlease-dag")), "stage-in")
+    assert "on_exit_remove = ExitBySignal =!= true" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("universe = local\nexecutable = /bin/rm\nqueue\n", "/bin/rm"),
+        ("Universe = Local\nCmd = $(P)/tidy.sh\nP = bin\nqueue\n", "bin/tidy.sh"),
+        ("universe = 12\nexecutable = tidy.sh\nqueue\n", "tidy.sh"),
+        ("universe = local\nexecutable = htlease-ep.pyz\nqueue\n", None),
+        ("executable = tidy.sh\nqueue\n", None),
+        ("queue\n", None),
+    ],
+)
+def test_a_lease_is_put_in_front_of_a_program_of_the_access_point(
+    tmp_path: Path, text: str, program: str | None
+) -> None:
+    path = tmp_path / "clean-up.sub"
+    path.write_text(text)
+    expected = None if program is None else Program(tmp_path / program, has_own_exit=False)
+    assert local_program(path) == expected
+
+
+def test_a_clean_up_that_was_cut_off_runs_again_unless_its_file_knows_better(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
+    path = tmp_path / "clean-up.sub"
+    added = {}
+    for own in ("", "on_exit_remove = true\n"):
+        path.write_text(f"universe = local\nexecutable = tidy.sh\n{own}queue\n")
+        program = local_program(path)
+        assert program is not None
+        added[own] = lease_of(layout, program, Path("/x.pyz"), "http://ap:1").variables()
+    assert [("on_exit_remove" in line) for line in added.values()] == [True, False]
+
+
+def test_the_clean_ups_program_gets_its_arguments_as_they_are(tmp_path: Path) -> None:
+    layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
+    lease = lease_of(
+        layout, Program(Path("/opt/my tidy.sh"), False), Path("/opt/htlease-ep.pyz"), "http://ap:1"
+    )
+    last = lease.text.splitlines()[-1]
+    assert last.endswith("--restart once --ttl 120 -- '/opt/my tidy.sh' \"$@\"")
 
 
 def test_a_deferred_watcher_is_placed_nowhere(tmp_path: Path) -> None:
@@ -199,26 +256,38 @@ def test_where_jobs_do_not_run_their_submit_files_need_not_be(tmp_path: Path) ->
     assert read_staging_file(path, with_jobs=False).transfer("stage-in").pairs()
 
 
-def test_the_compute_node_alone_has_scripts(tmp_path: Path) -> None:
+def test_compute_and_clean_up_have_scripts(tmp_path: Path) -> None:
     file = good(tmp_path)
     (tmp_path / "compute.sub").write_text("executable = x\ntransfer_input_files = in\nqueue 3\n")
     layout = Layout(file, "run7", Path("/opt/htlease-dag"))
     text = dag_text(layout)
     assert f"INCLUDE {layout.names.include}" in text.splitlines()
-    files = compute_files(layout, "http://ap:1", tmp_path / "staging.token", text)
+    lease = lease_of(
+        layout, Program(Path("/bin/rm"), True), Path("/opt/htlease-ep.pyz"), "http://ap:1"
+    )
+    files = script_files(layout, "http://ap:1", tmp_path / "staging.token", text, lease)
     included = files[layout.names.include]
     scripts = [line for line in included.splitlines() if line.startswith("SCRIPT")]
-    assert [" compute /opt/htlease-dag " in line for line in scripts] == [True] * 3
+    nodes = [line.partition(" /opt/htlease-dag ")[0].split()[-1] for line in scripts]
+    assert nodes == ["compute"] * 3 + ["clean-up"] * 3
+    assert "DAG_STATUS $DAG_STATUS" in scripts[3]
     assert "ALL_NODES" not in included
+    command = f'VARS clean-up APPEND My.Cmd="\\"{tmp_path}/staging.clean-up.sh\\""'
+    assert command in included.splitlines()
     settings = json.loads(files[layout.names.settings])
-    assert settings["nodes"] == {"compute": {"jobs": 3}}
+    assert settings["nodes"] == {"compute": {"jobs": 3}, "clean-up": {"kind": "clean-up"}}
+    assert settings["needs_submission"] is True
     assert (settings["workflow"], settings["token_file"]) == ("run7", "staging.token")
 
 
 def test_the_server_is_told_which_node_follows_which(tmp_path: Path) -> None:
     layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
     document = structure(layout, dag_text(layout))
-    assert document["nodes"] == {"stage-in": "job", "compute": "job"}
+    assert document["nodes"] == {
+        "stage-in": "job",
+        "compute": "job",
+        "clean-up": "final",
+    }
     assert document["dependencies"] == [{"parents": ["stage-in"], "children": ["compute"]}]
 
 
