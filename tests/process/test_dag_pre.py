@@ -54,7 +54,7 @@ def test_retries_and_rescues_are_later_submissions(node: DagNode) -> None:
     assert node.run("pre", retry=0)[0] == 0
     epochs = [(one["epoch"], one["retry"]) for one in node.subjob["submissions"]]
     assert epochs == [(1, 0), (2, None), (3, 1), (4, None), (5, 0)]
-    assert node.subjob["status"] == "abandoned"  # open again, and nobody is at work
+    assert node.subjob["status"] == "waiting"  # open again, and nobody is at work
 
 
 def test_pre_skips_a_complete_node_in_every_later_run(node: DagNode) -> None:
@@ -120,7 +120,7 @@ def test_pre_goes_on_at_once_after_one_that_was_killed(node: DagNode) -> None:
     [
         (3, 3, "failed"),
         (9, SKIP, "complete"),
-        (7, DEFER, "abandoned"),
+        (7, DEFER, "waiting"),
         (DEFER, 1, "failed"),
         (SKIP, 1, "failed"),
     ],
