@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from htlease_admin.tokens import audit, token
 from htlease_admin.workflows import workflow
 
 EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_BROKEN = 70
 EXIT_TRY_LATER = 75
 EXIT_CONFIGURATION = 78
 
@@ -41,6 +44,8 @@ _NEXT_STEP = {
     "forbidden": "use one that is, see `htlease token mint --help`, or the admin token",
     "unknown-subjob": "`htlease list` shows the workflows, `htlease list WORKFLOW` their subjobs",
 }
+#: Set, it shows where a mistake of our own is.
+_TRACEBACK = "HTLEASE_TRACEBACK"
 _CONFIGURATION_CODES = ("unauthorized", "forbidden")
 
 
@@ -86,14 +91,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 done, 1 refused, 2 usage, 75 server away, 78 configuration."""
     try:
         htlease.main(args=argv, prog_name="htlease", standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(error.exit_code)
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        _say(usage_text(error))
+        sys.exit(EXIT_USAGE)
     except click.Abort:
         sys.exit(130)
     except HTLeaseError as error:
-        click.echo(f"htlease: {error_text(error)}", err=True)
+        _say(error_text(error))
         sys.exit(exit_code_of(error))
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename is not None else ""
+        _say(f"{name}{error.strerror or error}.")
+        sys.exit(EXIT_CONFIGURATION)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        _say(f"{type(error).__name__}: {error}. This is a mistake in htlease; {_TRACEBACK}=1 shows")
+        sys.exit(EXIT_BROKEN)
+
+
+def _say(text: str) -> None:
+    """Print the one line that every failure comes to."""
+    click.echo(f"htlease: {' '.join(text.split())}", err=True)
+
+
+def usage_text(error: click.ClickException) -> str:
+    """Return what is wrong with a command line as one sentence, and where to look."""
+    text = error.format_message().strip().rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return f"{text}."
+    return f"{text}; `{context.command_path} --help` shows how."
 
 
 def error_text(error: HTLeaseError) -> str:

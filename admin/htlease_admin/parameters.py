@@ -11,15 +11,22 @@ import click
 from htlease.attempt import SubjobKey, check_name
 from htlease.errors import InvalidField
 
+#: A hundred years: nothing here is meant to last longer, and clocks end.
+_DAYS_MAX = 36_500
 _SECONDS_IN = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(text: str) -> float:
     """Read `90s`, `15m`, `1h` or `7d` as seconds; raises InvalidField."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None or float(match[1]) == 0:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip(), re.ASCII)
+    if match is None:
         raise InvalidField("duration", f"{text!r} is not one like 90s, 15m, 1h or 7d")
-    return float(match[1]) * _SECONDS_IN[match[2]]
+    seconds = float(match[1]) * _SECONDS_IN[match[2]]
+    if not seconds:
+        raise InvalidField("duration", f"{text!r} is no time at all")
+    if seconds > _DAYS_MAX * _SECONDS_IN["d"]:
+        raise InvalidField("duration", f"{text!r} is more than {_DAYS_MAX} days")
+    return seconds
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import click
 
 from htlease.attempt import SubjobKey, check_name
-from htlease.errors import Refused
+from htlease.errors import BadConfig, Refused
+from htlease_admin import schedd
 from htlease_admin.attempts import ending_text
 from htlease_admin.explain import explain
 from htlease_admin.lease_server import Document, LeaseServer, as_json
 from htlease_admin.parameters import KEY, WORKFLOW, json_option
+from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import pass_server
 from htlease_admin.tables import Table, duration_text, moment_text, print_table
 from htlease_admin.timeline import print_timeline
 
+#: How much of the details is shown.
+_DETAILS_LINES_MAX, _DETAILS_COLUMNS_MAX = 10, 68
+#: Of one cluster in the history.
+_JOBS_MAX = 1_000
+_JOB_ID = re.compile(r"\d+(\.\d+)?")
 _SUBJOB_COLUMNS = ("SUBJOB", "STATUS", "PHASE", "ATTEMPT", "FENCE", "HOST", "LEASE ENDS", "UPDATED")
 
 
@@ -79,14 +87,41 @@ def explain_command(
 
 @click.command()
 @click.argument("identifier", metavar="ID")
+@click.option("--schedd", "schedd_name", metavar="NAME", help="The schedd that had job 47.0.")
 @json_option
 @pass_server
-def find(server: LeaseServer, identifier: str, wants_json: bool) -> None:
-    """Find subjobs by GlobalJobId, attempt ID, any linked ID, or subjob name."""
+def find(server: LeaseServer, identifier: str, schedd_name: str | None, wants_json: bool) -> None:
+    """Find subjobs by GlobalJobId, attempt ID, any linked ID, or subjob name.
+
+    47.0, or 47 for all of a cluster, is looked up in the schedd of this machine first, since every
+    schedd counts its own.
+    """
     found = server.find(identifier)
+    gap = ""
+    if not found["subjobs"] and _JOB_ID.fullmatch(identifier):
+        try:
+            found = _found_by_jobs(server, identifier, schedd_name)
+        except (ScheddUnavailable, BadConfig) as error:
+            gap = f" ({error}; {identifier} means something to its own schedd alone)"
     if not found["subjobs"] and not wants_json:
-        raise Refused("not-found", f"no subjob is known by {identifier!r}; `htlease list` has all")
+        raise Refused(
+            "not-found", f"no subjob is known by {identifier!r}{gap}; `htlease list` has all"
+        )
     _print(found, wants_json, lambda _: _print_subjobs(found["subjobs"], with_workflow=True))
+
+
+def _found_by_jobs(server: LeaseServer, job: str, schedd_name: str | None) -> Document:
+    """Return the subjobs that jobs of a schedd have worked on; raises ScheddUnavailable."""
+    cluster, dot, proc = job.partition(".")
+    constraint = f"ClusterId == {cluster}" + (f" && ProcId == {proc}" if dot else "")
+    names = ("GlobalJobId",)
+    ads = schedd.read_jobs(constraint, names, schedd_name)
+    ads += schedd.read_history(constraint, names, None, _JOBS_MAX, schedd_name)
+    found = {}
+    for ad in ads:
+        for subjob in server.find(str(ad.get("GlobalJobId")))["subjobs"]:
+            found[subjob["workflow"], subjob["subjob"]] = subjob
+    return {"subjobs": list(found.values())}
 
 
 def _print(
@@ -154,6 +189,9 @@ def _print_subjob(subjob: Document) -> None:
     for name, value in facts:
         if value:
             click.echo(f"{name:<12}{value}")
+    if subjob.get("details"):
+        for line in _shown_details(subjob["details"]):
+            click.echo(f"{'':<12}{line}")
     click.echo()
     print_table(_phase_table(subjob))
     if subjob["attempts"]:
@@ -238,6 +276,18 @@ def _details_text(subjob: Document) -> str:
     if details is None:
         return ""
     return f"{len(details.encode())} bytes, saved in phase {subjob.get('details_phase') or '?'}"
+
+
+def _shown_details(details: str) -> list[str]:
+    """Return what a payload saved, as far as it fits; unprintable characters are escaped."""
+    lines = [
+        "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        for line in details.splitlines()
+    ]
+    if len(lines) > _DETAILS_LINES_MAX or any(len(line) > _DETAILS_COLUMNS_MAX for line in lines):
+        lines = [line[:_DETAILS_COLUMNS_MAX] for line in lines[:_DETAILS_LINES_MAX]]
+        lines.append("... (--json has it all)")
+    return lines
 
 
 def _exit_text(subjob: Document) -> str:

@@ -97,7 +97,7 @@ def _run(main: Path, names: tuple[str, ...]) -> subprocess.CompletedProcess[str]
             text=True,
             timeout=_ANSWER_SECONDS,
         )
-    except FileNotFoundError:
+    except OSError:  # not there, or behind a directory of PATH that is not ours to look into
         raise BadConfig(f"{_TOOL} is not on PATH; run this where HTCondor is installed") from None
     except subprocess.TimeoutExpired:
         raise BadConfig(f"{_TOOL} did not answer in {_ANSWER_SECONDS:g} s") from None

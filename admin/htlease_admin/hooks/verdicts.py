@@ -81,7 +81,8 @@ def _path_checks(values: Mapping[str, str], faults: Mapping[str, str]) -> Iterat
         )
     present = [knob for knob in HOOKS if knob in values]
     if present and not faults:
-        yield Check("hook paths", OK, f"HTCondor can run all {len(present)} hooks")
+        what = f"all {len(present)} hooks" if len(present) > 1 else present[0]
+        yield Check("hook paths", OK, f"HTCondor can run {what}")
 
 
 def _execution_point_checks(values: Mapping[str, str], version: tuple[int, ...]) -> Iterator[Check]:

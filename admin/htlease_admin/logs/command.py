@@ -20,6 +20,7 @@ from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import pass_server
 
 _FOLLOW_SECONDS = 2.0
+_OUTPUT_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class _Node:
 @click.argument("workflow", type=WORKFLOW)
 @click.option("--node", metavar="NAME", help="Only this subjob.")
 @click.option("--attempt", type=click.IntRange(min=1), metavar="K", help="Only this attempt.")
-@click.option("--tail", type=click.IntRange(min=0), default=10, show_default=True, metavar="LINES")
+@click.option(
+    "--tail",
+    type=click.IntRange(min=0),
+    metavar="LINES",
+    help=f"Only the last lines of the log, and of each output [all, {_OUTPUT_LINES}].",
+)
 @click.option("--full", is_flag=True, help="Whole outputs instead of their last lines.")
 @click.option("--follow", is_flag=True, help="Go on printing what is added, until interrupted.")
 @click.option("--schedd", "schedd_name", metavar="NAME", help="The schedd that had the jobs.")
@@ -47,7 +53,7 @@ def logs(
     workflow: str,
     node: str | None,
     attempt: int | None,
-    tail: int,
+    tail: int | None,
     full: bool,
     follow: bool,
     schedd_name: str | None,
@@ -60,11 +66,12 @@ def logs(
     jobs = Jobs(workflow, schedd_name)
     nodes = list(_read(server, jobs, node))
     width = max((len(found.name) for found in nodes), default=0)
-    shown = _print_entries(nodes, attempt, width, set())
+    shown = _print_entries(nodes, attempt, width, set(), tail)
+    lines = None if full else _OUTPUT_LINES if tail is None else tail
     for found in nodes:
         if found.gap:
             click.echo(f"{found.name}: {found.gap}")
-        _print_outputs(found, attempt, None if full else tail)
+        _print_outputs(found, attempt, lines)
     while follow:
         time.sleep(_FOLLOW_SECONDS)
         nodes = list(_read(server, jobs, node))
@@ -111,10 +118,15 @@ def _read(server: LeaseServer, jobs: Jobs, only: str | None) -> Iterator[_Node]:
 
 
 def _print_entries(
-    nodes: list[_Node], attempt: int | None, width: int, shown: set[Entry]
+    nodes: list[_Node],
+    attempt: int | None,
+    width: int,
+    shown: set[Entry],
+    last: int | None = None,
 ) -> set[Entry]:
+    """Print the lines that were not shown yet, only so many of them if told; return all."""
     entries = in_order((entry for node in nodes for entry in node.entries), None, attempt)
-    for entry in entries:
+    for entry in entries if last is None else entries[max(0, len(entries) - last) :]:
         if entry not in shown:
             click.echo(line_of(entry, width))
     return shown | set(entries)
