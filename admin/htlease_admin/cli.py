@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,10 @@ htlease.add_section("Set up", [serve, store, relay, hooks, doctor, token, workfl
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 done, 1 refused, 2 usage, 75 server away, 78 configuration."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal of another encoding cannot show is shown escaped.
+            stream.reconfigure(errors="backslashreplace")
     try:
         htlease.main(args=argv, prog_name="htlease", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -81,9 +81,23 @@ def test_durations_have_a_unit(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "1", "s", "1w", "-1h", "0s", "1h30m", "1 h"])
+@pytest.mark.parametrize("text", ["", "1", "s", "1w", "-1h", "1h30m", "1 h", "infs", "\u0661h"])
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidField, match="is not one like 90s, 15m, 1h or 7d"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0d", "no time at all"),
+        ("0.0s", "no time at all"),
+        ("36501d", "more than 36500 days"),
+        (f"{'9' * 400}s", "more than 36500 days"),
+    ],
+)
+def test_a_duration_is_some_time_and_not_for_ever(text: str, why: str) -> None:
+    with pytest.raises(InvalidField, match=why):
         parse_duration(text)
 
 
