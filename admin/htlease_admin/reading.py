@@ -10,8 +10,8 @@ import click
 
 from htlease.attempt import SubjobKey, check_name
 from htlease.errors import BadConfig, Refused
-from htlease_admin import schedd
 from htlease_admin.attempts import ending_text
+from htlease_admin.bindings_process import read_history, read_jobs
 from htlease_admin.explain import explain
 from htlease_admin.lease_server import Document, LeaseServer, as_json
 from htlease_admin.parameters import KEY, WORKFLOW, json_option
@@ -115,8 +115,8 @@ def _found_by_jobs(server: LeaseServer, job: str, schedd_name: str | None) -> Do
     cluster, dot, proc = job.partition(".")
     constraint = f"ClusterId == {cluster}" + (f" && ProcId == {proc}" if dot else "")
     names = ("GlobalJobId",)
-    ads = schedd.read_jobs(constraint, names, schedd_name)
-    ads += schedd.read_history(constraint, names, None, _JOBS_MAX, schedd_name)
+    ads = read_jobs(constraint, names, schedd_name)
+    ads += read_history(constraint, names, None, _JOBS_MAX, schedd_name)
     found = {}
     for ad in ads:
         for subjob in server.find(str(ad.get("GlobalJobId")))["subjobs"]:

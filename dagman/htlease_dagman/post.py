@@ -6,7 +6,14 @@ from htlease.errors import Refused
 from htlease.starts import ReadFrom, start_number
 from htlease_dagman.call import told
 from htlease_dagman.script import Later, Lease, NodeFails, Script
-from htlease_dagman.verdict import SUPERSEDED, Standing, Verdict, judge, standing_of
+from htlease_dagman.verdict import (
+    RETRY_MAY_FOLLOW,
+    SUPERSEDED,
+    Standing,
+    Verdict,
+    judge,
+    standing_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +131,7 @@ def _close(script: Script, lease: Lease, verdict: Verdict) -> None:
         return
     reason = verdict.reason
     if verdict.close == "failed" and script.call.retry < script.call.retries_max:
-        reason += f"; retry {script.call.retry + 1} of {script.call.retries_max} may follow"
+        reason += f"; retry {script.call.retry + 1} of {script.call.retries_max} {RETRY_MAY_FOLLOW}"
     script.send("settle", lease, outcome=verdict.close, reason=reason)
 
 

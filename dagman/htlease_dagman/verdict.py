@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 SUPERSEDED = 76
 
 
+#: How the reason of a failed try ends that DAGMan may follow with another.
+RETRY_MAY_FOLLOW = "may follow"
+
+
 class Standing(NamedTuple):
     """How one try of a node stands on the server."""
 

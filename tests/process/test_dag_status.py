@@ -82,6 +82,27 @@ def test_who_follows_a_dag_sees_it_change_and_end(server: ServerProcess, tmp_pat
     assert looks == [["waiting", "0/1"], ["complete", "1/1"]]
 
 
+def test_who_follows_a_dag_is_there_between_retries(server: ServerProcess, tmp_path: Path) -> None:
+    put(server, "status-retried", structure={"nodes": {"A": "job"}})
+    node = DagNode(tmp_path / "dag", server, "status-retried")
+    node.run("pre")
+    node.do_job(is_done=False)
+    assert node.run("post", RETURN=5)[0] == 5
+    shown = tmp_path / "shown"
+
+    def try_again() -> None:
+        wait_for(lambda: shown.exists() and "waiting" in shown.read_text(), "the first look")
+        node.run("pre", retry=1)
+        node.do_job(1)
+        node.run("post", retry=1)
+
+    thread = threading.Thread(target=try_again)
+    thread.start()
+    htlease(server, "dag", "status", "status-retried", "--follow", stdout=shown)
+    thread.join()
+    assert "1/1" in shown.read_text()
+
+
 def test_a_dag_file_stands_for_its_workflow_and_a_wrong_name_is_told(
     server: ServerProcess, tmp_path: Path
 ) -> None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from htlease.holds import held_by
+from htlease.protocol import seconds_of
 from htlease_admin.attempts import ending_text
 from htlease_admin.dag.progress import Standing
 from htlease_admin.schedd import Plain
 from htlease_admin.tables import duration_text
 from htlease_admin.timeline import closing_reason, hold_text, who_acted
+from htlease_dagman.verdict import RETRY_MAY_FOLLOW
 
 Document = Mapping[str, Any]
 
@@ -47,10 +49,10 @@ class Node:
     why: str = ""
 
 
-def not_begun(name: str, kind: str, is_ready: bool) -> Node:
-    """Return a node of which the server knows nothing."""
+def not_begun(name: str, kind: str, is_ready: bool, gone: str | None = None) -> Node:
+    """Return a node of which the server knows nothing; `gone` says why no DAGMan will start it."""
     if is_ready:
-        return Node(name, kind, Standing.WAITING, why="to be started by DAGMan")
+        return Node(name, kind, Standing.WAITING, why=gone or "to be started by DAGMan")
     return Node(name, kind, Standing.NOT_READY)
 
 
@@ -60,12 +62,19 @@ def node_of(
     subjob: Document,
     down: Mapping[str, str | None],
     job: Mapping[str, Plain] | None = None,
+    gone: str | None = None,
+    retried_since: float = float("inf"),
 ) -> Node:
     """Return how a node stands; `subjob` is the whole document, or a line of the list.
 
-    `down` has the flags that are down with their reasons, `job` the ad of its job in the queue.
+    `down` has the flags that are down with their reasons, `job` the ad of its job in the queue. A
+    try that failed after `retried_since` may yet be followed by another, unless DAGMan is `gone`.
     """
     standing, why = _standing(subjob, down, job or {})
+    if gone is not None and standing is Standing.WAITING and subjob["status"] == "waiting":
+        why = gone
+    if gone is None and standing is Standing.FAILED and _may_be_retried(subjob, retried_since):
+        standing = Standing.WAITING
     retry = next(
         (s["retry"] for s in reversed(subjob.get("submissions", ())) if s["retry"] is not None),
         None,
@@ -82,6 +91,13 @@ def node_of(
         subjob["expires_in_seconds"],
         why,
     )
+
+
+def _may_be_retried(subjob: Document, since: float) -> bool:
+    closing = subjob.get("closing")
+    if closing is None or not (closing["reason"] or "").endswith(RETRY_MAY_FOLLOW):
+        return False
+    return seconds_of(closing["at"]) > since
 
 
 def _phase(subjob: Document) -> str | None:

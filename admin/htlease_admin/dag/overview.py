@@ -5,6 +5,7 @@ The server alone is enough. The schedd knows better why a job waits, and what be
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, Refused
 from htlease.flags import GROUP_SEPARATOR
+from htlease_admin import schedd
 from htlease_admin.bindings_process import read_history, read_jobs
 from htlease_admin.dag.nodes import HELD, IDLE, JOB_ATTRIBUTES, Node, node_of, not_begun
 from htlease_admin.dag.progress import Standing, counted, counts_text, state_of
@@ -24,6 +26,11 @@ from htlease_dagman.settings import SERVICE_KINDS
 DOCUMENTS_MAX = 500
 _DAGMAN_ATTRIBUTES = (*JOB_ATTRIBUTES, "ExitCode", "RemoveReason")
 _REMOVED = 3
+#: Of a DAG that waits for nobody, since its DAGMan is gone.
+STOPPED = "stopped"
+#: So long a failed try counts as one that DAGMan follows with another, where only the server is
+#: asked: it does so at once, unless the try's exit code is one of UNLESS-EXIT.
+_RETRY_SECONDS = 300.0
 #: The subjobs changed last know the newest DAGMan.
 _RECENT = 20
 
@@ -35,6 +42,8 @@ class Dagman:
     job: str
     is_in_queue: bool
     text: str
+    #: It does something: it is neither held nor gone.
+    runs: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,13 @@ class Overview:
         """How many nodes stand where; the jobs of one node are not counted beside it."""
         return counted(node.standing for node in self.nodes if node.kind != "queued")
 
+    @property
+    def state(self) -> str:
+        """What it is doing as a whole."""
+        state = state_of(self.counts)
+        is_gone = self.dagman is not None and not self.dagman.is_in_queue
+        return STOPPED if is_gone and state in ("waiting", "not begun") else state
+
     def all(self) -> Iterator[Overview]:
         """Yield this and all below it."""
         yield self
@@ -65,7 +81,7 @@ class Overview:
         return {
             "workflow": self.workflow,
             "name": self.name,
-            "state": state_of(self.counts),
+            "state": self.state,
             "counts": {s.value: number for s, number in self.counts.items()},
             "dagman": None if self.dagman is None else asdict(self.dagman),
             "nodes": [{**asdict(node), "standing": node.standing.value} for node in self.nodes],
@@ -107,7 +123,11 @@ class Looking:
             for name, kind in structure.get("nodes", {}).items()
             if kind not in SERVICE_KINDS
         }
-        nodes = tuple(_nodes(kinds, structure, subjobs, down, jobs, is_begun))
+        gone = None
+        if dagman is not None and not dagman.is_in_queue:
+            gone = f"DAGMan {dagman.text}; submit the DAG again"
+        since = time.time() - _RETRY_SECONDS
+        nodes = tuple(_nodes(kinds, structure, subjobs, down, jobs, is_begun, gone, since))
         return Overview(
             workflow,
             document["labels"].get("dag", workflow),
@@ -153,11 +173,16 @@ class Looking:
             past = read_history(
                 f"ClusterId == {cluster}", _DAGMAN_ATTRIBUTES, None, 1, self.schedd_name
             )
+            name = "" if past else schedd.locate(self.schedd_name).name
         except (ScheddUnavailable, BadConfig) as error:
             self.schedd_gap = str(error)
             return None, {}
         ended = [ad for ad in past if ad.get("GlobalJobId") == dagman]
-        return (_ended(ended[0]), {}) if ended else (None, {})
+        if ended:
+            return _ended(ended[0]), {}
+        if str(dagman).partition("#")[0] != name:
+            return None, {}  # of another schedd, or of this one's queue before it was lost
+        return Dagman(f"{cluster}.0", False, "is neither in the queue nor in the history"), {}
 
 
 def dagman_of(server: LeaseServer, workflow: str) -> str | None:
@@ -187,7 +212,7 @@ def _in_queue(ad: Mapping[str, Plain]) -> Dagman:
     status = ad.get("JobStatus")
     if status == HELD:
         return Dagman(job, True, f"is held: {ad.get('HoldReason') or 'no reason given'}")
-    return Dagman(job, True, "waits in the queue" if status == IDLE else "runs")
+    return Dagman(job, True, "waits in the queue" if status == IDLE else "runs", True)
 
 
 def _ended(ad: Mapping[str, Plain]) -> Dagman:
@@ -204,14 +229,17 @@ def _nodes(
     down: Mapping[str, str | None],
     jobs: Mapping[str, dict[str, Plain]],
     is_begun: bool,
+    gone: str | None,
+    retried_since: float,
 ) -> Iterator[Node]:
     blocked = _with_unfinished_parents(structure, subjobs)
     for name, kind in kinds.items():
         if name in subjobs:
-            yield node_of(name, kind, subjobs[name], down, jobs.get(name))
+            job = jobs.get(name)
+            yield node_of(name, kind, subjobs[name], down, job, gone, retried_since)
         else:
             is_ready = is_begun and name not in blocked and kind != "final"
-            yield not_begun(name, kind, is_ready)
+            yield not_begun(name, kind, is_ready, gone)
     for name, subjob in subjobs.items():
         if name not in kinds:
             node = name.rpartition(".")[0]

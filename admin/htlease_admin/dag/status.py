@@ -15,7 +15,7 @@ from htlease.errors import BadConfig
 from htlease_admin.dag.instrument import workflow_of
 from htlease_admin.dag.nodes import COLUMNS, row_of
 from htlease_admin.dag.overview import Looking, Overview
-from htlease_admin.dag.progress import LEGEND, SIGNS, Standing, parts_of_bar, state_of
+from htlease_admin.dag.progress import LEGEND, SIGNS, Standing, parts_of_bar
 from htlease_admin.lease_server import LeaseServer, as_json
 from htlease_admin.parameters import json_option
 from htlease_admin.session import pass_server
@@ -95,7 +95,10 @@ def exit_code_of(found: Sequence[Overview]) -> int:
     is_moving = standings & {Standing.RUNNING, Standing.TRANSFERRING}
     if not standings - {Standing.DONE}:
         return 0
-    if standings & {Standing.HELD, Standing.FAILED} and not is_moving:
+    # What has failed a DAGMan that runs may try again; it ends by itself once nothing is left.
+    runs = any(one.dagman is not None and one.dagman.runs for one in found)
+    stuck = {Standing.HELD} if runs else {Standing.HELD, Standing.FAILED}
+    if standings & stuck and not is_moving:
         return NEEDS_A_PERSON
     has_left = all(one.dagman is not None and not one.dagman.is_in_queue for one in found)
     return NEEDS_A_PERSON if has_left and not is_moving else UNDER_WAY
@@ -105,7 +108,7 @@ def _lines(found: Sequence[Overview]) -> Iterator[str]:
     rows = [(depth, one) for top in found for depth, one in _indented(top, 0)]
     names = ["  " * depth + _label(one) for depth, one in rows]
     dones = [f"{one.counts[Standing.DONE]}/{one.counts.total()}" for _, one in rows]
-    states = [state_of(one.counts) for _, one in rows]
+    states = [one.state for _, one in rows]
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _COLUMNS_ELSEWHERE
     name_width = min(max(len("DAG"), *map(len, names)), columns // 3)
     state_width = max(len("IS"), *map(len, states))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from htlease.holds import OUR_SUBCODE
 from htlease_admin.dag.nodes import HELD, IDLE, node_of, not_begun, row_of
-from htlease_admin.dag.overview import Overview
+from htlease_admin.dag.overview import Dagman, Overview
 from htlease_admin.dag.progress import (
     LEGEND,
     SIGNS,
@@ -196,6 +197,36 @@ def test_why_a_node_is_where_it_is(changes: dict[str, Any], standing: str, why: 
     assert stands(**changes) == (standing, why)
 
 
+GONE = "DAGMan ended with exit code 1; submit the DAG again"
+
+
+@pytest.mark.parametrize(
+    ("reason", "gone", "since", "standing"),
+    [
+        ("exit 5; retry 1 of 3 may follow", None, 0.0, "waiting"),
+        ("exit 5; retry 1 of 3 may follow", None, float("inf"), "failed"),
+        ("exit 5; retry 1 of 3 may follow", GONE, 0.0, "failed"),
+        ("exit 5", None, 0.0, "failed"),
+        (None, None, 0.0, "failed"),
+    ],
+)
+def test_a_try_that_dagman_may_follow_with_another_is_not_the_end(
+    reason: str | None, gone: str | None, since: float, standing: str
+) -> None:
+    closing = {"by": "settled", "reason": reason, "at": "2026-12-01T10:00:00Z"}
+    document = subjob(outcome="failed", status="failed", closing=closing)
+    node = node_of("B", "job", document, {}, None, gone, since)
+    assert node.standing.value == standing
+
+
+def test_what_waits_for_a_dagman_that_is_gone_says_so() -> None:
+    assert not_begun("A", "job", True, GONE).why == GONE
+    waits = subjob(status="waiting", attempts=[])
+    assert node_of("B", "job", waits, {}, None, GONE).why == GONE
+    removed = subjob(**ABANDONED, removed_jobs=["ap1#13.0#1"])
+    assert node_of("B", "job", removed, {}, None, GONE).why.startswith("its job was removed")
+
+
 def test_the_queue_knows_holds_better_than_the_last_report() -> None:
     idle = {"JobStatus": IDLE}
     assert stands(idle, job_hold=HOLD, **ABANDONED) == (
@@ -247,3 +278,22 @@ def overview(*standings: Standing) -> Overview:
 )
 def test_scripts_are_told_whether_to_wait(standings: list[Standing], code: int) -> None:
     assert exit_code_of([overview(*standings)]) == code
+
+
+def test_what_has_failed_is_not_the_end_while_dagman_runs() -> None:
+    failed = overview(Standing.FAILED, Standing.NOT_READY)
+    for dagman, code in [
+        (Dagman("12.0", True, "runs", True), 3),
+        (Dagman("12.0", True, "is held: quota"), 4),
+        (Dagman("12.0", False, "ended with exit code 1"), 4),
+    ]:
+        assert exit_code_of([replace(failed, dagman=dagman)]) == code
+    held = replace(overview(Standing.HELD), dagman=Dagman("12.0", True, "runs", True))
+    assert exit_code_of([held]) == 4
+
+
+def test_a_dag_without_its_dagman_stands_still() -> None:
+    ended = Dagman("12.0", False, "was removed: by ann")
+    assert replace(overview(Standing.WAITING), dagman=ended).state == "stopped"
+    assert replace(overview(Standing.FAILED), dagman=ended).state == "failed"
+    assert overview(Standing.WAITING).state == "waiting"
