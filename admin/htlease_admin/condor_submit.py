@@ -18,9 +18,12 @@ from htlease_admin.submit_lines import REFUSAL
 _PROGRAM = "condor_submit"
 _ANSWER = re.compile(r"^(\d+) job\(s\) submitted to cluster (\d+)\.", re.MULTILINE)
 _REFUSAL = re.compile(rf"{REFUSAL}: (.+)")
-#: It cannot know what our macros are for; `TransferInputFiles` is one that we make empty.
-_ABOUT_OUR_LINES = re.compile(
-    r"WARNING: the line '(?:htlease_\w+ = .*|TransferInputFiles = ?)' was unused", re.IGNORECASE
+#: Its advice, and what it says of our lines: it cannot know what their macros are for, and
+#: `TransferInputFiles` is one that we make empty.
+_NOT_FOR_THE_USER = re.compile(
+    r"WARNING: the line '(?:htlease_\w+ = .*|TransferInputFiles = ?)' was unused"
+    r"|To monitor your job\(s\), run: ",
+    re.IGNORECASE,
 )
 
 
@@ -48,7 +51,7 @@ def submit(file: Path, appended: str, options: Sequence[str]) -> Answer:
         raise SubmitRefused(_refusal(file, said or out))
     return Answer(
         {int(cluster): int(count) for count, cluster in _ANSWER.findall(out)},
-        tuple(line for line in said.splitlines() if line and not _ABOUT_OUR_LINES.match(line)),
+        tuple(line for line in said.splitlines() if line and not _NOT_FOR_THE_USER.match(line)),
     )
 
 
@@ -68,7 +71,7 @@ def print_dry_run(file: Path, appended: str, options: Sequence[str]) -> None:
     sys.stdout.buffer.write(done.stdout)
     sys.stdout.flush()
     for line in said.splitlines():
-        if line and not _ABOUT_OUR_LINES.match(line):
+        if line and not _NOT_FOR_THE_USER.match(line):
             sys.stderr.write(line + "\n")
 
 
@@ -94,7 +97,7 @@ def _refusal(file: Path, said: str) -> str:
     found = _REFUSAL.search(said)
     if found is not None:
         return f"{file}: {found[1].strip()}"
-    lines = [line for line in said.splitlines() if not _ABOUT_OUR_LINES.match(line)]
+    lines = [line for line in said.splitlines() if not _NOT_FOR_THE_USER.match(line)]
     return f"HTCondor would not take the jobs: {_one_line(' '.join(lines))}"
 
 

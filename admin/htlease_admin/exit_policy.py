@@ -11,15 +11,19 @@ from __future__ import annotations
 #: The wrapper tells by chirp which start of the job its payload ran in, so that a payload's own 75
 #: is not taken for the wrapper's. Without chirp it is: that job runs ten times and is held.
 PAYLOAD_START = "ChirpHTLeasePayloadStart"
+#: The start in which the payload's program could not be run: HTCondor would have held the job.
+NOT_STARTED = "ChirpHTLeaseNotStarted"
 TRIES = 10
 
-_TRY_LATER = f"(ExitCode =?= 75 && {PAYLOAD_START} =!= NumJobStarts)"
+#: Attributes of ours, for short.
+_TRY_LATER, _NOT_STARTED = "HTLeaseTryLater", "HTLeaseNotStarted"
 _TRY_LATER_REASON = (
     '"htlease: no lease, or no answer of the lease server, in the time allowed; when the server '
     'answers again: condor_release"'
 )
+_NOT_STARTED_REASON = '"htlease: the program cannot be run; standard error says why"'
 #: 79 is the wrapper's for: had its wall time.
-_OUT_OF_TIME = "(ExitCode =?= 79)"
+_OUT_OF_TIME = "ExitCode =?= 79"
 _OUT_OF_TIME_REASON = '"walltime: the job has had its time; release it for the next"'
 #: The hold codes of allowed_job_duration and allowed_execute_duration. Source: measured on 23.9.6
 #: and 25.14.1.
@@ -28,25 +32,29 @@ _HELD_BY_LIMIT = "JobStatus == 5 && (HoldReasonCode == 46 || HoldReasonCode == 4
 
 def exit_policy_lines(on_wall_time: str | None) -> tuple[str, ...]:
     """Return the lines; `on_wall_time` is what the plan says, one of ON_WALL_TIME, or None."""
-    again, hold = _TRY_LATER, f"({_TRY_LATER} && (OnExitRemove ?: true))"
-    reason, subcode = _told(_TRY_LATER, _TRY_LATER_REASON, "75")
+    again, hold = _TRY_LATER, f"{_NOT_STARTED} || {_TRY_LATER} && (OnExitRemove ?: true)"
+    told = [(_TRY_LATER, _TRY_LATER_REASON, "75"), (_NOT_STARTED, _NOT_STARTED_REASON, "2")]
     if on_wall_time == "next-attempt":
         again = f"({_OUT_OF_TIME} || {_TRY_LATER})"
     elif on_wall_time == "hold":
-        hold = f"({_OUT_OF_TIME} || {hold})"
-        wall_reason, wall_subcode = _told(_OUT_OF_TIME, _OUT_OF_TIME_REASON, "79")
-        reason, subcode = wall_reason.format(reason), wall_subcode.format(subcode)
+        hold = f"{_OUT_OF_TIME} || {hold}"
+        told.append((_OUT_OF_TIME, _OUT_OF_TIME_REASON, "79"))
+    reason = _own("on_exit_hold_reason", "OnExitHoldReason", "undefined")
+    subcode = _own("on_exit_hold_subcode", "OnExitHoldSubCode", "undefined")
+    for when, why, number in told:
+        reason = f"ifThenElse({when}, {why}, {reason})"
+        subcode = f"ifThenElse({when}, {number}, {subcode})"
     enough = f"({_TRY_LATER} && (NumJobCompletions ?: 0) >= {TRIES})"
     lines = [
+        f"MY.{_TRY_LATER} = ExitCode =?= 75 && {PAYLOAD_START} =!= NumJobStarts",
+        f"MY.{_NOT_STARTED} = {NOT_STARTED} =?= NumJobStarts",
         # With max_retries and its kin HTCondor adds this to its own expression by `||`.
         f"htlease_on_exit_remove = JobMaxRetries =?= undefined && (!{again} || {enough})",
         *or_default("on_exit_remove", "OnExitRemove", "$(htlease_on_exit_remove)"),
         # HTCondor looks at this first, so that what would leave the queue is held.
         f"on_exit_hold = ({_own('on_exit_hold', 'OnExitHold', 'false')}) || {hold}",
-        "on_exit_hold_reason = "
-        + reason.format(_own("on_exit_hold_reason", "OnExitHoldReason", "undefined")),
-        "on_exit_hold_subcode = "
-        + subcode.format(_own("on_exit_hold_subcode", "OnExitHoldSubCode", "undefined")),
+        f"on_exit_hold_reason = {reason}",
+        f"on_exit_hold_subcode = {subcode}",
     ]
     limit = {
         "next-attempt": ("periodic_release", "PeriodicRelease"),
@@ -65,11 +73,6 @@ def or_default(command: str, attribute: str, default: str) -> tuple[str, str]:
     """
     macro = f"htlease_else_{command}"
     return f"{macro} = $({attribute}:{default})", f"{command} = $({command}:$({macro}))"
-
-
-def _told(when: str, reason: str, subcode: str) -> tuple[str, str]:
-    """Return expressions for a hold's reason and subcode, with a place for what is so else."""
-    return f"ifThenElse({when}, {reason}, {{}})", f"ifThenElse({when}, {subcode}, {{}})"
 
 
 def _own(command: str, attribute: str, default: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,12 @@ class Desk:
     def write(self, name: str, text: str, mode: int = 0o644) -> None:
         write_for_job(self.directory / name, text.encode(), mode)
 
-    def htlease(self, *arguments: str, server_url: str | None = None) -> Done:
+    def htlease(
+        self,
+        *arguments: str,
+        server_url: str | None = None,
+        more_env: Mapping[str, str] | None = None,
+    ) -> Done:
         roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")]
         return self.lab.pool.run(
             ["python3", "-m", "htlease_admin.cli", *arguments],
@@ -58,6 +64,7 @@ class Desk:
                 "HOME": str(self.directory),
                 "HTLEASE_URL": server_url or self.lab.server.url,
                 "HTLEASE_ADMIN_TOKEN_FILE": str(self.directory / "admin.token"),
+                **(more_env or {}),
             },
         )
 
@@ -97,7 +104,10 @@ class Desk:
 
 @pytest.fixture
 def desk(lab: Lab, request: pytest.FixtureRequest) -> Desk:
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60]
+    return desk_in(lab, re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60])
+
+
+def desk_in(lab: Lab, name: str) -> Desk:
     desk = Desk(lab, lab.pool.job_directory(name))
     write_for_job(desk.directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
     desk.write("admin.token", lab.server.admin_token, 0o600)
@@ -176,33 +186,6 @@ def test_a_plan_runs_the_phases_and_an_override_replaces_a_command(desk: Desk) -
     assert len(jobs) == 1
 
 
-@pytest.mark.parametrize("universe", ["vanilla", "local"])
-def test_an_executable_that_stays_where_it_is(desk: Desk, universe: str) -> None:
-    transfer = "transfer_executable = false\n" if universe == "vanilla" else ""
-    desk.write(
-        "a.sub",
-        f"universe = {universe}\nexecutable = /bin/echo\n{transfer}"
-        f"arguments = one two\nenvironment = A=b\n{SMALL}queue\n",
-    )
-    jobs = desk.submit("a.sub", "--workflow", f"stays-{universe}")
-    desk.wait_ended([jobs[0]["subjob"]])
-    assert (desk.directory / "out.0").read_text() == "one two\n"
-
-
-def test_an_executable_with_a_macro_and_old_quoting(desk: Desk) -> None:
-    desk.write("other.sh", RUN, 0o755)
-    desk.write(
-        "a.sub",
-        "executable = $(prog)\narguments = old \\\"quoted\\\" 'as is'\n"
-        f"transfer_input_files = input.txt\n{SMALL}queue prog in (run.sh other.sh)\n",
-    )
-    jobs = desk.submit("a.sub", "--workflow", "macro")
-    desk.wait_ended([job["subjob"] for job in jobs])
-    for process, name in enumerate(["run.sh", "other.sh"]):
-        printed = (desk.directory / f"out.{process}").read_text()
-        assert printed.startswith(f"<{name}><old><\"quoted\"><'as><is'> key=macro/{process}")
-
-
 def test_plain_condor_submit_needs_two_changed_lines_only(desk: Desk) -> None:
     desk.write("plan.toml", '[[phase]]\nname = "only"\nrun = ["./run.sh", "plain"]\n')
     desk.write("htlease.token", desk.lab.token("plain"), 0o600)
@@ -224,12 +207,79 @@ def test_plain_condor_submit_needs_two_changed_lines_only(desk: Desk) -> None:
         assert f"<plain> key={key} phase=only" in (desk.directory / f"out.{process}").read_text()
 
 
-def test_the_payloads_own_75_leaves_the_queue_as_it_would_without_us(desk: Desk) -> None:
-    desk.write("fail.sh", "#!/bin/sh\nexit 75\n", 0o755)
-    desk.write("a.sub", f"executable = fail.sh\n{SMALL}queue\n")
-    desk.submit("a.sub", "--workflow", "own-75")
-    desk.wait_ended(["own-75/0"])
-    assert [attempt["exit_code"] for attempt in desk.subjob("own-75/0")["attempts"]] == [75]
+def test_a_job_that_gets_no_lease_is_held_and_runs_once_it_is_released(desk: Desk) -> None:
+    """Its plan says that no second run may overlap, so it cannot run untracked."""
+    desk.write("plan.toml", '[[phase]]\nname = "only"\nrestart = "once"\n')
+    desk.write("a.sub", f"executable = /bin/echo\n{SMALL}on_exit_remove = true\nqueue\n")
+    desk.submit("a.sub", "--plan", "plan.toml", "--workflow", "late-server", "--wait-server", "1s",
+                "--", "hold = true")  # fmt: skip
+    desk.lab.server.stop()
+    try:
+        desk.lab.pool.run(["condor_release", "-constraint", f'Iwd == "{desk.directory}"'])
+        held = ["condor_q", "-constraint", "HoldReasonSubCode == 75", "-af", "HoldReason"]
+        reason = desk.lab.wait_for(lambda: desk.lab.pool.run(held).stdout, "a hold", 120)
+    finally:
+        desk.lab.server.start()
+    assert "condor_release" in reason
+    desk.lab.pool.run(["condor_release", "-constraint", f'Iwd == "{desk.directory}"'])
+    desk.wait_ended(["late-server/0"])
+    assert len(desk.subjob("late-server/0")["attempts"]) == 1
+
+
+def test_jobs_of_a_command_are_made_once(desk: Desk) -> None:
+    """What `queue from COMMAND |` runs has side effects; all jobs share a token then."""
+    desk.write("items.sh", "#!/bin/sh\necho ran >> items.ran\nprintf 'x\\ny\\n'\n", 0o755)
+    desk.write(
+        "a.sub",
+        f"executable = /bin/echo\ntransfer_executable = false\narguments = $(x)\n{SMALL}"
+        "queue x from ./items.sh |\n",
+    )
+    jobs = desk.submit("a.sub", "--workflow", "piped")
+    assert (desk.directory / "items.ran").read_text() == "ran\n"
+    assert [job["subjob"] for job in jobs] == ["piped/0", "piped/1"]
+    assert len(list(desk.directory.glob(".local/state/htlease/tokens/*/htlease.token"))) == 1
+    desk.wait_ended(["piped/0", "piped/1"])
+    assert [(desk.directory / f"out.{name}").read_text() for name in "01"] == ["x\n", "y\n"]
+
+
+def test_without_file_transfer_everything_is_found_on_shared_files(desk: Desk) -> None:
+    """The pool's machines share no file system, so that the access point runs the job itself."""
+    desk.write("plan.toml", '[[phase]]\nname = "only"\n')
+    desk.write(
+        "a.sub",
+        "universe = local\nexecutable = run.sh\nshould_transfer_files = $(S)\nS = NO\n"
+        f"{SMALL}queue\n",
+    )
+    desk.submit("a.sub", "--plan", "plan.toml", "--workflow", "not-sent", "--ttl", "30s")
+    desk.wait_ended(["not-sent/0"])
+    assert "key=not-sent/0 phase=only\ndata" in (desk.directory / "out.0").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("universe = java\narguments = Main", "java universe; use vanilla with"),
+        ("universe = 11\nmachine_count = 2", "parallel universe; each node needs"),
+        ("universe = $(U)\nU = grid\ngrid_resource = batch slurm", "grid universe; give the job"),
+        ('+Cmd = "run.sh"', "+Cmd; write it as `executable`"),
+        ('+HTLeaseKey = "s-1"', "HTLeaseKey is not "),
+        ("universe = container\ncontainer_image = docker://debian\nexecutable =", "no executable"),
+    ],
+)
+def test_what_cannot_run_is_refused_by_name(desk: Desk, lines: str, said: str) -> None:
+    desk.write("a.sub", f"executable = run.sh\n{lines}\n{SMALL}queue\n")
+    assert f"a.sub: {said}" in desk.refused(1, "a.sub")
+    assert desk.queue() == "" and desk.token_files() == []
+
+
+def test_condor_q_shows_the_users_command(desk: Desk) -> None:
+    desk.write("a.sub", f"executable = run.sh\narguments = one two\nhold = true\n{SMALL}queue\n")
+    jobs = desk.submit("a.sub", "--workflow", "shown")
+    cluster = jobs[0]["global_job_id"].split("#")[1].split(".")[0]
+    shown = desk.lab.pool.run(["condor_q", "-nobatch", cluster]).stdout
+    shown += desk.lab.pool.run(["condor_q", cluster]).stdout
+    assert "run.sh one two" in shown and "htlease-ep" not in shown
+    desk.lab.pool.run(["condor_rm", cluster])
 
 
 def test_with_the_server_away_nothing_is_submitted(desk: Desk) -> None:
@@ -277,6 +327,16 @@ def test_with_the_schedd_away_nothing_is_enrolled(desk: Desk) -> None:
     assert "gone.example.org does not answer" in said
     done = desk.htlease("show", "nobody")
     assert done.returncode == 1
+
+
+def test_the_jobs_of_a_dry_run_are_printed_and_nothing_else_is_done(desk: Desk) -> None:
+    desk.write("a.sub", f"executable = run.sh\n{SMALL}queue 2\n")
+    done = desk.htlease(
+        "submit", "a.sub", "--pyz", "htlease-ep.pyz", "--dry-run", "--workflow", "d"
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert 'HTLeaseKey="d/0"' in done.stdout and 'HTLeaseKey="d/1"' in done.stdout
+    assert desk.queue() == "" and not (desk.directory / ".local").exists()
 
 
 def test_doctor_on_an_access_point_finds_the_schedd(desk: Desk) -> None:

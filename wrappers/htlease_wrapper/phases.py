@@ -54,6 +54,8 @@ class Walk:
     started_at: float
     #: How the payload that ran last ended.
     ended: Ended | None = None
+    #: The payload could not even be started.
+    is_unstartable: bool = False
     #: The lease is to be kept for the next process in this sandbox.
     is_kept: bool = False
     #: That of the payload that ran last.
@@ -211,6 +213,7 @@ class Walk:
             self.ended = supervise(argv, environ, self.signals, watch, self.monotonic, on_end)
         except CannotStart as error:
             self.console.say(f"cannot start: {error}")
+            self.is_unstartable = True
             self.ended = Ended(code=error.exit_code)
         self.keeper.notice_details()  # a process that was left may have saved some
         if self.keeper.loss is not None:

@@ -57,12 +57,13 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
     if attempt.outer is not None and not options.names_phases:
         attempt.signals.give_back()
         return become(options.command)
-    is_kept = False
+    is_kept = is_unstartable = False
     try:
         lease = attempt.acquire()
         walk = attempt.prepare(lease)
         ended = attempt.do(walk)
         is_kept = walk.is_kept
+        is_unstartable = walk.is_unstartable and bool(options.command)
     except NoLease:
         is_kept = True
         attempt.step_back()
@@ -72,8 +73,11 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
     finally:
         if not is_kept:
             remove_state(attempt.home, attempt.nonce)
-    if ended.code == TRY_LATER:
-        attempt.say_end_is_payloads()
+    if is_unstartable:
+        # HTCondor holds a job whose executable cannot be run.
+        attempt.tell_policy("ChirpHTLeaseNotStarted")
+    elif ended.code == TRY_LATER:
+        attempt.tell_policy("ChirpHTLeasePayloadStart")
     return end_as(ended)
 
 
@@ -129,12 +133,15 @@ class _Attempt:
         except OSError:
             pass  # it could not be written before either
 
-    def say_end_is_payloads(self) -> None:
-        """Let the job's `on_exit_remove` know that this exit code is not the wrapper's own."""
+    def tell_policy(self, attribute: str) -> None:
+        """Let the job's `on_exit_remove` and `on_exit_hold` know what the exit code means.
+
+        The attribute is set to this start, so that it says nothing of a later one.
+        """
         config = chirp.config_path(self._environ, self.job.sandbox)
         start = evidence_of(self.job.ad, 0)[0].job_starts
         if config is not None and start is not None:
-            chirp.set_delayed(config, {"ChirpHTLeasePayloadStart": start})
+            chirp.set_delayed(config, {attribute: start})
 
     def acquire(self) -> Lease:
         """Get the lease, before any work; raises Leave."""
