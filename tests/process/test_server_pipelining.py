@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 
-from tests.hostile.witness import loop_busy_seconds
 from tests.process.raw_line import request, say
 from tests.process.wire_call import NONCE, Caller
 from tests.serving import ServerProcess
@@ -22,13 +21,6 @@ def renewal(server: ServerProcess, holder: int, number: int) -> bytes:
     body = {"request_id": f"r-{number}", "fence": 1, "nonce": NONCE}
     path = f"/v1/workflows/w/subjobs/s-{holder}/renew"
     return request("POST", path, json.dumps(body).encode(), token=server.admin_token)
-
-
-def is_busy(server: ServerProcess) -> bool:
-    """Tell whether the server's event loop works for a tenth of the next half second."""
-    before = loop_busy_seconds(server)
-    time.sleep(0.5)
-    return loop_busy_seconds(server) - before > 0.05
 
 
 def test_a_renewal_before_thousands_that_are_refused_at_once_stops_no_other(
@@ -67,7 +59,7 @@ def test_no_answer_is_made_for_a_client_that_has_not_read_the_last(
             line = lines.enter_context(socket.create_connection((host, int(port)), timeout=3))
             with contextlib.suppress(TimeoutError):  # it stops to read what it cannot answer
                 line.sendall(OPENAPI * 20_000)
-        while is_busy(own_server):
+        for _ in range(50):  # what goes on does so until it is stopped
             assert own_server.resident_mib < before + 40
-        assert own_server.resident_mib < before + 40
+            time.sleep(0.1)
         assert Caller(own_server.url, None).get("/healthz").status == 200
