@@ -47,10 +47,11 @@ from htlease.errors import BadConfig
 @click.option(
     "--rate-limit",
     type=click.FloatRange(min=0),
-    default=0,
+    default=500,
     show_default=True,
     metavar="PER_SECOND",
-    help="Requests that one token may send, renewals apart; 0: any number.",
+    help="Requests that one token may send, plain renewals and the administrator's apart;"
+    " 0: any number.",
 )
 @click.option(
     "--log-format",

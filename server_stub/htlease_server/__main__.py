@@ -10,6 +10,7 @@ from htlease.errors import BadConfig
 from htlease_server import logs
 from htlease_server.serve import LISTEN_DEFAULT, ServeOptions, serve
 from htlease_server.store import StoreFailed
+from htlease_server.throttle import RATE_DEFAULT_PER_SECOND
 
 _EXIT_CONFIG = 78
 
@@ -34,9 +35,9 @@ def main() -> int:
     parser.add_argument(
         "--rate-limit",
         type=float,
-        default=0.0,
+        default=RATE_DEFAULT_PER_SECOND,
         metavar="PER_SECOND",
-        help="requests of one token; 0: any number",
+        help="requests of one token (%(default)g); 0: any number",
     )
     parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info")

@@ -32,6 +32,7 @@ from htlease_server.tokens import TTL_MAX_SECONDS, Wanted
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX_CHARS)]
 ClientAt = Annotated[str, msgspec.Meta(max_length=64)]
+LABELS_MAX = 100
 _Label = Annotated[str, msgspec.Meta(max_length=400)]
 
 
@@ -177,7 +178,7 @@ class WorkflowBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     plan: struct_of(Plan) | None = None  # type: ignore[valid-type]
     #: `PROFILE` or `PROFILE:FLOW` instead of a plan.
     profile: str | None = None
-    labels: dict[_Label, _Label] | None = None
+    labels: Annotated[dict[_Label, _Label], msgspec.Meta(max_length=LABELS_MAX)] | None = None
     #: What the caller wants to keep of the workflow's shape, e.g. a DAG; any JSON.
     structure: Any = None
     #: May be copied and not run.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 from time import perf_counter
 
 from htlease import messages as m
@@ -75,8 +76,16 @@ class Exchange:
 class Commands:
     """Takes commands for the ledger, and puts its outcomes into words; made in the event loop."""
 
-    def __init__(self, ledger: Ledger, tokens: OwnTokens, tally: RequestTally) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        tokens: OwnTokens,
+        tally: RequestTally,
+        hold_back: Callable[[Caller], None] | None = None,
+    ) -> None:
+        """`hold_back` raises Refusal for a renewal with details that comes too soon."""
         self._ledger = ledger
+        self._hold_back = hold_back
         self._tokens = tokens
         self.tally = tally
 
@@ -98,6 +107,9 @@ class Commands:
             raise Refusal("forbidden", caller.why_no_call(call))
         phase = routes.decoded("phase", parts[2]) if len(parts) == 3 else None
         sent = READERS[call].read(request.body, phase)
+        if self._hold_back is not None and isinstance(sent.command, m.Renew):
+            if sent.command.details is not None:  # it is written to the disk
+                self._hold_back(caller)
         if isinstance(sent.command, m.Acquire):
             forbidden = caller.why_not_acquire(sent.command)
             if forbidden:

@@ -13,6 +13,7 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.flags import held_back
 from htlease.lifecycle import decide, replayed_reply
+from htlease.quotas import over_quota
 from htlease.subjob import HELD, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
@@ -109,11 +110,11 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
             state = entry.state
             if state.fence < keeper.fence_floor and state.status not in HELD:
                 state = replace(state, fence=keeper.fence_floor)
-            decision = _decided(keeper, key, state, command, turn.now)
+            decision = _decided(keeper, key, entry, state, command, turn.now)
     elif entry is None:
         decision = m.Rejection("unknown-subjob", f"there is no subjob {key}; acquire it first")
     else:
-        decision = _decided(keeper, key, entry.state, command, turn.now)
+        decision = _decided(keeper, key, entry, entry.state, command, turn.now)
 
     if entry is not None and decision.events:
         is_accepted = isinstance(decision, m.Accepted)
@@ -123,9 +124,17 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
 
 
 def _decided(
-    keeper: Keeper, key: SubjobKey, state: SubjobState, command: m.Command, now: float
+    keeper: Keeper,
+    key: SubjobKey,
+    entry: Entry,
+    state: SubjobState,
+    command: m.Command,
+    now: float,
 ) -> m.Decision:
-    """Return what the rules make of a command, unless a flag holds it back."""
+    """Return what the rules make of a command, unless a quota or a flag holds it back."""
+    beyond = over_quota(state, command, entry.seq, entry.size_bytes)
+    if beyond is not None:
+        return beyond
     decision = decide(state, command, now)
     if keeper.flags and isinstance(command, (m.Enter, m.Acquire)):
         down = down_for(keeper.flags, keeper.book.get(key.workflow))

@@ -30,7 +30,7 @@ from htlease_server.reading import Reading
 from htlease_server.secret_files import read_or_make_secret
 from htlease_server.service import Manager
 from htlease_server.store import Displaced, StoreFailed
-from htlease_server.throttle import Throttle
+from htlease_server.throttle import RATE_DEFAULT_PER_SECOND, Throttle
 from htlease_server.tls import Certificate
 from htlease_server.tokens import OwnTokens
 from htlease_server.uptime import steady_clock
@@ -57,8 +57,8 @@ class ServeOptions:
     #: PEM files; both, or neither for plain HTTP.
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    #: Requests per second of one token, renewals apart; 0: any number.
-    rate_limit: float = 0.0
+    #: Requests per second of one token, but for plain renewals; 0: any number.
+    rate_limit: float = RATE_DEFAULT_PER_SECOND
     #: One of `logs.FORMATS` and of `logs.LEVELS`; the file is stderr where none is named.
     log_format: str = "text"
     log_level: str = "info"

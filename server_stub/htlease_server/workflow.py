@@ -15,6 +15,8 @@ from htlease_server.bodies import WorkflowBody
 from htlease_server.store import WorkflowRow
 
 _ROWS_MAX = 10_000
+#: Of plans, labels and structures of the workflows in memory.
+_ROWS_MAX_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class WorkflowBook:
         self._look_up = look_up
         self._new_id = new_id
         self._rows: dict[str, WorkflowRow] = {}
+        self._rows_bytes = 0
 
     def get(self, name: str) -> WorkflowRow | None:
         """Return a workflow, or None when there is no such."""
@@ -48,13 +51,18 @@ class WorkflowBook:
 
     def keep(self, row: WorkflowRow) -> None:
         """Remember a row, until `forget`."""
-        if len(self._rows) >= _ROWS_MAX:
+        self.forget(row.name)
+        self._rows_bytes += _size_of(row)
+        if len(self._rows) >= _ROWS_MAX or self._rows_bytes > _ROWS_MAX_BYTES:
             self._rows.clear()
+            self._rows_bytes = _size_of(row)
         self._rows[row.name] = row
 
     def forget(self, name: str) -> None:
         """Drop a row that the store has refused to keep."""
-        self._rows.pop(name, None)
+        row = self._rows.pop(name, None)
+        if row is not None:
+            self._rows_bytes -= _size_of(row)
 
     def new(self, name: str, now: float, made_by: str) -> WorkflowRow:
         """Return the row of a workflow that is only known by the name of its first subjob."""
@@ -92,6 +100,10 @@ class WorkflowBook:
 def plan_in(row: WorkflowRow) -> Plan | None:
     """Return the plan that a workflow gives to its subjobs."""
     return None if row.plan is None else plan_from(msgspec.json.decode(row.plan))
+
+
+def _size_of(row: WorkflowRow) -> int:
+    return len(row.labels) + len(row.plan or "") + len(row.structure or "")
 
 
 def _json(value: object) -> str:

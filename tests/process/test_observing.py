@@ -127,11 +127,11 @@ def test_metrics_tell_what_refused_requests_were_too_many_of(tmp_path: Path) -> 
     reader = Caller(server.url, server.token("w"))
     answers = [reader.get("/v1/flags").status for _ in range(40)]
     address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-    scrape = b"GET /metrics HTTP/1.1\r\nconnection: close\r\n"
+    scrape = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
     with contextlib.ExitStack() as lines:
         busy = [lines.enter_context(socket.create_connection(address, 20)) for _ in range(room)]
         for line in busy:  # with an answer, and then with half a request
-            line.sendall(b"GET /healthz HTTP/1.1\r\n\r\n" + scrape)
+            line.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" + scrape)
             assert line.recv(1000).endswith(b'{"status":"ok"}')
         late = lines.enter_context(socket.create_connection(address, 20))
         assert late.makefile("rb").readline().split()[1] == b"503"

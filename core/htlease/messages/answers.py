@@ -105,6 +105,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "subjob-closed": 409,
     "phase-order": 409,
     "blocked": 409,
+    "quota-exceeded": 409,
     "superseded-attempt": 410,
     "stale-fence": 412,
     "too-large": 413,
