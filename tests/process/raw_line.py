@@ -64,5 +64,5 @@ def _statuses(heard: bytes) -> list[int]:
 def _is_whole(heard: bytes) -> bool:
     """Tell whether the last answer has come to its end."""
     head, blank, body = heard[heard.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head)
+    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
     return bool(blank) and length is not None and len(body) >= int(length[1])

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from tests.hostile.hasty_server import DEADLINE_MAX_SECONDS, PART
 from tests.hostile.witness import Witnesses, open_connections, part
+from tests.reverse_proxies import in_front_of
 from tests.serving import ServerProcess
 
 SECONDS = float(os.environ.get("HTLEASE_FUZZ_SECONDS", "60"))
@@ -92,3 +93,29 @@ def test_no_client_can_stall_or_fill_the_server(attacked: ServerProcess) -> None
     assert "Traceback" not in attacked.log_text
     assert max(seen.resident_mib) < MEMORY_MAX_MIB, seen.told()
     assert part(seen.loop_seconds, 0.99) < LOOP_MAX_SECONDS, seen.told()
+
+
+@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+@pytest.mark.timeout(SECONDS + 300)
+def test_no_client_of_a_proxy_can_either(tmp_path: Path, kind: str) -> None:
+    """The proxy has deadlines of its own; those of the server are for it alone."""
+    server = ServerProcess(tmp_path / "server")
+    server.start()
+    try:
+        with in_front_of(server.web_url.removeprefix("http://"), kind, tmp_path / kind) as address:
+            host, _, port = address.partition(":")
+            witnesses = Witnesses(server, address=(host, int(port)))
+            seconds = str(SECONDS / 4)
+            with attack(server, address, "--proxied", "--seconds", seconds) as attackers:
+                try:
+                    told = asyncio.run(watched(witnesses, attackers))
+                finally:
+                    attackers.kill()
+        seen = witnesses.seen
+        print(kind, *told, seen.told(), sep="\n")
+        assert told[-1] == "abandoned" and not seen.wrong, (told, seen.wrong[:5])
+        assert max(seen.resident_mib) < MEMORY_MAX_MIB, seen.told()
+        assert part(seen.loop_seconds, 0.99) < LOOP_MAX_SECONDS, seen.told()
+        assert "Traceback" not in server.log_text
+    finally:
+        server.stop()
