@@ -42,6 +42,7 @@ class Launch:
     directory: str = "/"
     uid: int | None = None
     has_proc: bool = True
+    has_dev: bool = True
     #: Directories, as seen from the root, that are mounted anew with flags; see READ_ONLY.
     remounted: Mapping[str, int] = field(default_factory=dict)
     #: Soft and hard, by the numbers of `resource`.
@@ -99,7 +100,7 @@ def _become(launch: Launch, argv: Sequence[str | bytes], output: int, errors: in
         if launch.root is not None:
             _enter(launch, launch.root)
         os.chdir(launch.directory)
-        null = os.open("/dev/null" if Path("/dev/null").exists() else "/etc/hostname", os.O_RDONLY)
+        null = os.open("/dev/null" if launch.has_dev else "/etc/passwd", os.O_RDONLY)
         for descriptor, stream in ((0, null), (1, output), (2, errors)):
             os.dup2(stream, descriptor)
         for descriptor in launch.inherited:
@@ -134,7 +135,10 @@ def _enter(launch: Launch, root: Path) -> None:
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     if launch.has_proc:
         _mount("proc", f"{root}/proc", "proc", 0)
-    _mount("/dev", f"{root}/dev", None, _MS_BIND)
+    if launch.has_dev:
+        _mount("/dev", f"{root}/dev", None, _MS_BIND)
+    else:
+        _mount("none", f"{root}/dev", "tmpfs", 0)
     for folder, flags in launch.remounted.items():
         _mount(f"{root}{folder}", f"{root}{folder}", None, _MS_BIND)
         _mount(None, f"{root}{folder}", None, _MS_BIND | _MS_REMOUNT | flags)

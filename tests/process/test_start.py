@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.launching import Launch, Outcome
+from tests.process.launching import NO_EXEC, READ_ONLY, Launch, Outcome
 from tests.serving import ServerProcess
 
 from htlease_minipool.debian import unpacked
@@ -52,7 +52,7 @@ class Place:
     def outside(self) -> Path:
         return self.root / self.path[1:]
 
-    def launch(self) -> Launch:
+    def launch(self, uid: int = 0) -> Launch:
         """Return a start as an execution point makes it, in a scratch directory of its own."""
         scratch = f"{self.path}/dir_{next(_NUMBERS)}"
         outside = self.root / scratch[1:]
@@ -60,7 +60,7 @@ class Place:
         outside.chmod(0o777)
         (outside / "htlease.token").write_text(self.server.admin_token)
         (outside / "htlease.token").chmod(0o600)
-        os.chown(outside / "htlease.token", NOBODY, NOBODY)
+        os.chown(outside / "htlease.token", uid, uid)
         return Launch(
             root=self.root,
             directory=scratch,
@@ -244,7 +244,7 @@ STARTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("name", STARTS)
 def test_the_payload_has_the_rest_of_its_start(place: Place, name: str, shell: str) -> None:
-    start = replace(place.launch(), **STARTS[name])
+    start = replace(place.launch(STARTS[name].get("uid", 0)), **STARTS[name])
     native = Seen.by(start.run(*LOOK))
     for words in (place.untracked(shell), place.tracked(shell)):
         outcome = start.run(*words, *LOOK)
@@ -438,3 +438,87 @@ def test_a_python_that_is_broken_is_passed_over(place: Place) -> None:
         words = place.tracked()
         assert chosen.run(*words, "/bin/sh", "-c", "exit 5").status == 5
         assert place.server.subjob(words[5])["attempts"][0]["exit_code"] == 5
+
+
+# ----------------------------------------------------------------------- limits, and what is absent
+
+MIB = 1 << 20
+LIMITS = {
+    **{f"processes-{n}": {resource.RLIMIT_NPROC: n} for n in (1, 2, 3, 9, 40)},
+    **{f"memory-{n}": {resource.RLIMIT_AS: n * MIB} for n in (3, 12, 16, 19, 24, 60)},
+    **{f"data-{n}": {resource.RLIMIT_DATA: n * MIB} for n in (1, 2, 4, 5, 9, 12, 16)},
+    **{f"files-{n}": {resource.RLIMIT_NOFILE: n} for n in (12, 13, 16)},
+    **{f"stack-{n}k": {resource.RLIMIT_STACK: n << 10} for n in (16, 64, 256)},
+    "file-size-0": {resource.RLIMIT_FSIZE: 0},
+    "pending-signals-0": {resource.RLIMIT_SIGPENDING: 0, resource.RLIMIT_MEMLOCK: 0},
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_no_limit_makes_a_payload_fail(place: Place, name: str) -> None:
+    uid = NOBODY + os.getpid()
+    start = replace(place.launch(uid), uid=uid, limits=LIMITS[name])
+    for payload in ("exit 5", "/bin/true; /bin/true && exit 6"):
+        native = start.run("/bin/sh", "-c", payload)
+        for words in (place.untracked(), place.tracked()):
+            outcome = start.run(*words, "/bin/sh", "-c", payload)
+            assert outcome.status == native.status, outcome.messages
+            assert "Traceback" not in outcome.messages
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {"remounted": {"/tmp": READ_ONLY}},
+        {"remounted": {"/tmp": READ_ONLY, "/var": READ_ONLY, "/etc": READ_ONLY}},
+        {"has_dev": False},
+        {"uid": NOBODY, "umask": 0o777},
+        {"directory": "/proc"},
+    ],
+    ids=["read-only", "all-read-only", "no-dev", "umask", "elsewhere"],
+)
+def test_nothing_has_to_be_there_for_a_payload_to_run(place: Place, absent: dict[str, Any]) -> None:
+    start = replace(place.launch(absent.get("uid", 0)), **absent)
+    native = Seen.by(start.run(*LOOK))
+    words = place.tracked()
+    token = f"BEARER_TOKEN={place.server.admin_token}"
+    for outcome in (
+        start.run(*place.untracked(), *LOOK),
+        start.with_environ(token).run(*words, *LOOK),
+    ):
+        seen = Seen.by(outcome)
+        assert {*native.environ} == {*seen.environ} - {token.encode()}, outcome.messages
+        assert replace(seen, environ=native.environ) == native
+    assert place.is_complete(words)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_scratch_directory_that_nothing_may_be_executed_in(place: Place, shell: str) -> None:
+    start = place.launch()
+    start = replace(start, remounted={start.directory: NO_EXEC})
+    words = place.tracked(shell)
+    outcome = start.run(*words, *LOOK)
+    assert Seen.by(outcome) == Seen.by(start.run(*LOOK)), outcome.messages
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_without_proc_what_a_shell_can_keep_is_kept_and_the_rest_is_said(
+    place: Place, shell: str
+) -> None:
+    names = ("LD_LIBRARY_PATH=/x", "LD_BIND_NOW=1", "PYTHONHOME=/x", "LC_CTYPE=C", "TEXT=a b\nc")
+    start = replace(place.launch().with_environ(*names, "od.d=1"), has_proc=False)
+    for words in (place.untracked(shell), place.tracked(shell)):
+        outcome = start.run(*words, "/usr/bin/env", "-0")
+        given = {*outcome.output.split(b"\0")}
+        assert {*start.environ} - {b"od.d=1"} <= given, outcome.messages
+        assert not [one for one in given if one.startswith((b"htlease_", b"LC_CTYPE=C."))]
+        assert "no identifiers" in outcome.messages
+
+
+def test_an_image_without_a_shell_is_as_the_manual_says(place: Place) -> None:
+    start = place.launch()
+    gone = place.outside / "gone.pyz"
+    text = (place.outside / "dash.pyz").read_bytes()
+    gone.write_bytes(b"#!/nowhere/sh" + text[text.index(b"\n") :])
+    gone.chmod(0o755)
+    assert start.run(f"{place.path}/gone.pyz", "/bin/true").status == 99  # no exec at all

@@ -48,40 +48,63 @@ def run_untracked(arguments):  # type: ignore[no-untyped-def]
 if sys.version_info < OLDEST:
     raise SystemExit(run_untracked(sys.argv[1:]))  # type: ignore[no-untyped-call]
 
-HANDED_OVER = "."  # ends what the prelude hands over, before the arguments
-is_after_prelude = sys.argv[0] == "-c"
-if is_after_prelude:
-    end = sys.argv.index(HANDED_OVER)
-    words, sys.argv = sys.argv[2:end], [sys.argv[1], *sys.argv[end + 1 :]]
-    from htlease_wrapper.given import take_over
-
-    take_over(words)
-else:
-    # An upgrade swaps a link; what is imported later has to come from the file that this began with
-    sys.path[0] = os.path.realpath(sys.path[0])
-
 HARMLESS = "PYTHON_CPU_COUNT"  # HTCondor sets it for every job
-if not sys.flags.isolated and any(n.startswith("PYTHON") and n != HARMLESS for n in os.environ):
-    # A job's PYTHONPATH is meant for its payload, and may shadow what the wrapper imports.
+#: What the prelude hands over; None where Python was called with this file.
+words = None
+if sys.argv[0] == "-c":
+    end = sys.argv.index(".")
+    words, sys.argv = sys.argv[2:end], [sys.argv[1], *sys.argv[end + 1 :]]
+
+
+def isolate():  # type: ignore[no-untyped-def]
+    """Start again apart from the Python settings of the job, which may shadow what is imported."""
     pyz = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-    if sys.executable and os.path.isfile(pyz):  # noqa: PTH113
+    is_affected = any(n.startswith("PYTHON") and n != HARMLESS for n in os.environ)
+    if is_affected and not sys.flags.isolated and sys.executable and os.path.isfile(pyz):  # noqa: PTH113
         from htlease_wrapper.given import Entries, at_start
 
         argv = [sys.executable, "-I", "-S"] + sys.argv  # noqa: RUF005
         os.execve(sys.executable, argv, Entries(at_start().entries))
 
-for descriptor in (0, 1, 2):
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        # Nothing of ours may get the number of a stream that is closed. The payload finds it closed
-        os.open("/", os.O_RDONLY)
+
+def occupy_closed_streams():  # type: ignore[no-untyped-def]
+    """Let no file of ours get the number of a closed stream; the payload finds it closed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open("/", os.O_RDONLY)
+
+
+def loaded():  # type: ignore[no-untyped-def]
+    """Return what is to be called, with all that it needs to run a job."""
+    if sys.argv[1:2] == ["hook"] or os.path.basename(sys.argv[0]) in HOOK_LINKS:  # noqa: PTH119
+        from htlease_hooks.cli import main
+    else:
+        from htlease_wrapper.cli import load, main
+
+        load(sys.argv[1:])
+    return main
+
 
 gc.disable()  # nothing that the start makes is garbage
-if sys.argv[1:2] == ["hook"] or os.path.basename(sys.argv[0]) in HOOK_LINKS:  # noqa: PTH119
-    from htlease_hooks.cli import main
-else:
-    from htlease_wrapper.cli import main
+try:
+    if words is None:
+        # An upgrade swaps a link; what is imported later has to come from the file of this start.
+        sys.path[0] = os.path.realpath(sys.path[0])
+        isolate()  # type: ignore[no-untyped-call]
+    else:
+        from htlease_wrapper.given import take_over
+
+        take_over(words)
+    occupy_closed_streams()  # type: ignore[no-untyped-call]
+    main = loaded()  # type: ignore[no-untyped-call]
+except (ImportError, MemoryError, OSError) as error:
+    if words is None:
+        raise
+    # The prelude knows what to do without an interpreter that works.
+    os.environ["HTLEASE_WITHOUT"] = repr(error)
+    os.execv("/bin/sh", ["sh"] + sys.argv)  # noqa: RUF005
 
 gc.enable()
 os._exit(main(sys.argv))  # nothing is left that would have to be torn down in order

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from htlease.errors import BadConfig, HTLeaseError
 from htlease.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
-from htlease_wrapper.ending import BAD_CONFIG, Leave, internal_error
+from htlease_wrapper.ending import BAD_CONFIG, Leave, NoLease, internal_error
 from htlease_wrapper.given import at_start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from htlease_wrapper.settings import RunOptions
 
 USAGE = """usage: htlease-ep.pyz run [options] [--] COMMAND...       run a job under its lease
        htlease-ep.pyz run --plan FILE [options]           run a plan of phases
@@ -35,9 +39,7 @@ def main(argv: Sequence[str]) -> int:
         environ = at_start().environ()
         job = wrapped_job.started_as_job(argv, environ)
         if job is not None:
-            from htlease_wrapper.run import run
-
-            return run(wrapped_job.options_of(job, argv[1:]), environ, console)
+            return _under_lease(wrapped_job.options_of(job, argv[1:]), environ, console)
         return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _job)(argv[1:], console)
     except Leave as leave:
         console.say(str(leave))
@@ -50,6 +52,12 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         console.say(internal_error(error))
         return BAD_CONFIG
+
+
+def load(arguments: Sequence[str]) -> None:
+    """Import what running a job takes, while a payload can still be run without it."""
+    if arguments[:1] == ["run"] or not arguments or arguments[0] not in _COMMANDS:
+        import htlease_wrapper.run  # noqa: F401
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,10 +103,31 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     if command[:1] == ["--"]:
         command = command[1:]
 
-    from htlease_wrapper.run import run
     from htlease_wrapper.settings import RunOptions
 
-    return run(RunOptions(command=tuple(command), **given), at_start().environ(), console)
+    return _under_lease(RunOptions(command=tuple(command), **given), at_start().environ(), console)
+
+
+def _under_lease(options: RunOptions, environ: Mapping[str, str], console: Console) -> int:
+    """Run a job under its lease, or untracked where limits leave no room for a wrapper."""
+    _say_what_is_lost(console)
+
+    from htlease_wrapper.limits import NoRoom, is_shortage
+    from htlease_wrapper.run import run
+
+    try:
+        return run(options, environ, console)
+    except NoLease as error:
+        is_for_room = isinstance(error, NoRoom) or is_shortage(error.__cause__)
+        has_policy = environ.get("HTLEASE_ON_NO_SERVER", "run") != "run"
+        if not is_for_room or has_policy or options.names_phases or not options.command:
+            raise
+        why = error.why
+
+    from htlease_wrapper.untracked import become
+
+    console.say(f"{why}; the payload runs untracked, nothing of it is recorded")
+    return become(options.command)
 
 
 def _phase(arguments: Sequence[str], console: Console) -> int:
@@ -176,9 +205,16 @@ def _job(arguments: Sequence[str], console: Console) -> int:
     from htlease_wrapper import site_wrapper
 
     if arguments and site_wrapper.is_job(arguments[0], at_start().environ()):
+        _say_what_is_lost(console)
         return site_wrapper.run_job(arguments, at_start().environ(), console)
     named = f"{arguments[0]!r} is not a command" if arguments else "no command is given"
     raise BadConfig(f"{named}; the commands are run, phase, details, compile, version")
+
+
+def _say_what_is_lost(console: Console) -> None:
+    unknown = at_start().unknown
+    if unknown:
+        console.say(f"/proc cannot be read here, so {unknown} cannot be kept for the payload")
 
 
 def _print(text: str) -> None:

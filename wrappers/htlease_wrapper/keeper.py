@@ -10,6 +10,7 @@ ended. Not promised: the same for a wrapper that itself does not run (stopped, o
 
 from __future__ import annotations
 
+import _thread
 import enum
 import threading
 from collections import deque
@@ -34,6 +35,9 @@ BACKOFF_MAX_SECONDS = 10.0
 #: How long before the deadline an exclusive payload is stopped.
 STILL_PART = 1 / 20
 STILL_MAX_SECONDS = 2.0
+_THREAD_BEGINS_SECONDS = 10.0
+#: Of the thread; a usual stack of 8 MiB may be more than a limit of address space has left.
+_STACK_BYTES = 512 << 10
 
 #: After these there is no lease.
 _ENDS = (m.Exited, m.Abandon)
@@ -118,6 +122,7 @@ class Keeper:
         self._changed = threading.Condition()
         self._errand: Callable[[], object] | None = None
         self._is_over = False
+        self._has_thread = True
         #: The subjob is closed by our own doing, the lease given up or handed over: nothing is
         #: left to renew.
         self._is_resting = False
@@ -126,9 +131,25 @@ class Keeper:
         self._details_at = 0.0
         self._renew_at = clock.monotonic() + self._renew_seconds()
 
-    def start(self) -> None:
-        """Start keeping the lease."""
-        threading.Thread(target=self._run, name="keeper", daemon=True).start()
+    def start(self) -> bool:
+        """Start keeping the lease; False: no thread can be had, and `work` is to be called."""
+        threading.stack_size(_STACK_BYTES)
+        has_begun = threading.Event()
+        try:
+            # `Thread.start` waits for ever for a thread that has no memory to begin with.
+            _thread.start_new_thread(self._run, (has_begun,))
+        except (RuntimeError, MemoryError):
+            return False
+        if not has_begun.wait(_THREAD_BEGINS_SECONDS):
+            with self._changed:
+                self._has_thread = False
+        return self._has_thread
+
+    def work(self) -> float:
+        """Do what is due, in place of the thread; return in how many seconds something is again."""
+        if not self._is_over and self._next_at() <= self._clock.monotonic():
+            self._try_step()
+        return max(0.0, self._next_at() - self._clock.monotonic())
 
     def post(self, command: m.Command) -> Letter:
         """Send a command after those posted before; it is kept while the server is away."""
@@ -213,19 +234,23 @@ class Keeper:
 
     # -------------------------------------------------------- the thread
 
-    def _run(self) -> None:
+    def _run(self, has_begun: threading.Event) -> None:
+        has_begun.set()
         while True:
             with self._changed:
                 seconds = self._next_at() - self._clock.monotonic()
                 if seconds > 0 and not self._is_over:
                     self._changed.wait(seconds)
-                if self._is_over:
+                if self._is_over or not self._has_thread:
                     return
-            try:
-                self._step()
-            except Exception as error:  # the lease may be lost for it, but not the payload
-                self._console.say_once("keeper", f"the lease cannot be kept: {error!r}")
-                self._failed()
+            self._try_step()
+
+    def _try_step(self) -> None:
+        try:
+            self._step()
+        except Exception as error:  # the lease may be lost for it, but not the payload
+            self._console.say_once("keeper", f"the lease cannot be kept: {error!r}")
+            self._failed()
 
     def _next_at(self) -> float:
         due = [self._details_at]

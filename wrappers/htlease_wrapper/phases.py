@@ -52,6 +52,8 @@ class Walk:
     monotonic: Callable[[], float]
     #: When the wrapper was started, by `monotonic`: wall time counts from there.
     started_at: float
+    #: A process of the payload may have run.
+    has_started: bool = False
     #: How the payload that ran last ended.
     ended: Ended | None = None
     #: The payload could not even be started.
@@ -210,6 +212,7 @@ class Walk:
         )
         try:
             on_end = functools.partial(self._on_end, phase, is_exclusive)
+            self.has_started = True
             self.ended = supervise(argv, environ, self.signals, watch, self.monotonic, on_end)
         except CannotStart as error:
             self.console.say(f"cannot start: {error}")

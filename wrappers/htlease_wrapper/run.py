@@ -23,6 +23,7 @@ from htlease_wrapper.ending import TRY_LATER, Ended, Leave, NoLease, end_as, no_
 from htlease_wrapper.job import Job, choose_key, find_job
 from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
 from htlease_wrapper.keeper import Keeper
+from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
 from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
 from htlease_wrapper.phases import Walk
 from htlease_wrapper.processes import adopt_orphans
@@ -68,6 +69,16 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
         is_kept = True
         attempt.step_back()
         raise
+    except Exception as error:
+        begun = attempt.walk
+        if not isinstance(error, NoProcess):
+            if not is_shortage(error) or (begun is not None and begun.has_started):
+                raise
+        attempt.give_lease_back(f"the payload could not be started: {error}")
+        if begun is not None and begun.ended is not None:
+            raise Leave(TRY_LATER, f"the next phase was not started: {error}") from error
+        attempt.step_back()
+        raise NoRoom(f"there is no room for a wrapper here ({error})") from error
     except Interrupted as interrupted:
         ended = Ended(signal=interrupted.number)
     finally:
@@ -83,8 +94,11 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
 
 def _prepared(options: RunOptions, environ: Mapping[str, str], console: Console) -> _Attempt:
     try:
+        check_room()
         job = find_job(environ)
         return _Attempt(settle(options, environ, job.ad), job, environ, console)
+    except NoLease:
+        raise
     except Exception as error:
         raise no_lease_for(error) from error
 
@@ -114,6 +128,7 @@ class _Attempt:
         if self.outer is not None:
             # One start of the job: no earlier than the lease that it follows.
             self._state = replace(self._state, sandbox_seq=self.outer.state.sandbox_seq)
+        self.walk: Walk | None = None
         self.signals = Signals(eviction_signals(job.ad))
         self.nonce = self._state.nonce
         #: Where `.htlease.json` is.
@@ -132,6 +147,15 @@ class _Attempt:
                 write_state(self.home, self._before)
         except OSError:
             pass  # it could not be written before either
+
+    def give_lease_back(self, reason: str) -> None:
+        """Let the next attempt have the lease at once, if there is one."""
+        try:
+            if self._state.fence is not None:
+                abandon = m.Abandon(self._state.fence, self._state.nonce, reason)
+                self._connect().call(abandon)
+        except Exception as error:
+            self._console.say(f"the lease ends by itself, since it cannot be given back: {error}")
 
     def tell_policy(self, attribute: str) -> None:
         """Let the job's `on_exit_remove` and `on_exit_hold` know what the exit code means.
@@ -212,9 +236,10 @@ class _Attempt:
             functools.partial(is_handed_over, self.home),
             self._keep_token,
         )
-        keeper.start()
+        if not keeper.start():
+            self.signals.meanwhile = keeper.work
         adopt_orphans()
-        return Walk(
+        self.walk = Walk(
             settings=self.settings,
             lease=lease,
             keeper=keeper,
@@ -229,12 +254,13 @@ class _Attempt:
             monotonic=since_boot,
             started_at=self._started_at,
         )
+        return self.walk
 
     def do(self, walk: Walk) -> Ended:
         """Walk the phases; an error of ours does not replace how the payload ended."""
         try:
             return walk.walk()
-        except (Leave, Interrupted):
+        except (Leave, Interrupted, NoProcess):
             raise
         except Exception as error:
             if walk.ended is None:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 #: Signals that by default do nothing, or only stop, so that they end no payload.
 _HARMLESS = frozenset(
@@ -52,6 +52,9 @@ class Signals:
         self._alarm_at = time.monotonic() + first if first else math.inf
         #: Signals by which HTCondor asks a job to end.
         self.evict_on = frozenset(evict_on)
+        #: Work to be done between signals, where there is no thread for it; it returns in how many
+        #: seconds it wants to be called again.
+        self.meanwhile: Callable[[], float] | None = None
         #: The first such signal that came.
         self.evicted_by: int | None = None
 
@@ -60,6 +63,9 @@ class Signals:
 
         It may return None sooner, so whoever waits looks at a clock.
         """
+        if self.meanwhile is not None:
+            pause_seconds = self.meanwhile()
+            seconds = pause_seconds if seconds is None else min(seconds, pause_seconds)
         info = self._taken(math.inf if seconds is None else seconds)
         if info is None:
             return None

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from htlease_wrapper.given import at_start
+from htlease_wrapper.limits import NoProcess, is_shortage
 from htlease_wrapper.untracked import absolute
 
 NOT_FOUND = 127
@@ -23,7 +24,10 @@ class CannotStart(Exception):
 
 
 def spawn(argv: Sequence[str], environ: Mapping[str, str], mask: Collection[int]) -> int:
-    """Start the payload, in a process group of its own, and return its pid; raises CannotStart."""
+    """Start the payload, in a process group of its own, and return its pid; raises CannotStart.
+
+    Raises NoProcess where the system has no room for it.
+    """
     program = _find(argv[0], environ.get("PATH", os.defpath))
     argv = absolute(argv)
     start = at_start()
@@ -37,6 +41,8 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str], mask: Collection[int]
             setsigdef=start.to_reset,
         )
     except OSError as error:
+        if is_shortage(error):
+            raise NoProcess(f"{program}: {error.strerror}") from None
         raise CannotStart(NOT_EXECUTABLE, _why_not(program, error)) from None
 
 

@@ -62,7 +62,7 @@ htlease_find() {
 }
 
 htlease_refuse_phases() {
-  htlease_say 'the phases of a plan cannot be kept; ask the site for python3'
+  htlease_say 'the phases of a plan cannot be kept; ask the site, or an image, for python3'
   exit 78
 }
 
@@ -104,7 +104,7 @@ htlease_do_without() {
   esac
   case $#,${HTLEASE_ON_NO_SERVER:-run} in
   0,*)
-    htlease_say 'ask the site for python3, or set HTLEASE_PYTHON=/path/of/python3'
+    htlease_say 'ask the site for python3, set HTLEASE_PYTHON=/path/of/python3, or use the hooks'
     exit 78
     ;;
   *,idle | *,hold)
@@ -200,6 +200,13 @@ htlease_translate() {
   exit 0
 }
 
+case ${HTLEASE_WITHOUT+set} in
+set) # the interpreter was started and did not get far
+  htlease_why="Python cannot start here, $HTLEASE_WITHOUT"
+  unset HTLEASE_WITHOUT
+  htlease_do_without "$@"
+  ;;
+esac
 # A shell that cannot fork, or exec, can do nothing more than this.
 htlease_why='no process can be started to look for a Python'
 trap 'htlease_do_without "$@"' 0
