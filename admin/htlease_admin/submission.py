@@ -93,7 +93,8 @@ def _reserve(submission: Submission, enrolment: Enrolment) -> None:
     labels[_LABEL + submission.id] = "reserved"
     server.put_workflow(submission.workflow, {"labels": labels})
     if submission.keys is None:
-        minted = server.mint_token(submission.workflow, None, submission.token_ttl_seconds)
+        ttl_seconds = submission.token_ttl_seconds
+        minted = server.mint_token(submission.workflow, None, ttl_seconds, role="job")
         submission.tokens.write(None, minted["token"])
         return
     for process, key in enumerate(submission.keys):

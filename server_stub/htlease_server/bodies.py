@@ -206,7 +206,8 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     global_job_id: Annotated[str, msgspec.Meta(min_length=1, max_length=400)] | None = None
     job_starts: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
     #: `operator`, `submitter` or `reader`, of these workflows; `*` at the end takes in all that
-    #: begin so.
+    #: begin so. `job`: that of any job of the workflow that is named, where their number is not
+    #: known before.
     role: str | None = None
     workflows: Annotated[list[str], msgspec.Meta(max_length=PATTERNS_MAX)] | None = None
     #: Who a submitter is: what is made with the token belongs to them.
@@ -220,7 +221,10 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
                 "ttl_seconds", f"{self.ttl_seconds:g} is not 1 to {TTL_MAX_SECONDS:g}"
             )
         if self.role is not None:
-            return self._of_role(role_named(self.role))
+            role = role_named(self.role)
+            if role is Role.JOB and self.workflow is not None:
+                return self._of_any_job(self.workflow)
+            return self._of_role(role)
         if self.workflow is None:
             raise InvalidField("workflow", "is missing; name one, or a role")
         for field in ("workflows", "name"):
@@ -233,6 +237,12 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Wanted(
             role, (self.workflow,), self.ttl_seconds, self.subjob, binding=self._binding()
         )
+
+    def _of_any_job(self, workflow: str) -> Wanted:
+        for field in ("subjob", "global_job_id", "job_starts", "workflows", "name"):
+            if getattr(self, field) is not None:
+                raise InvalidField(field, "narrows a token for any job; leave it or the role out")
+        return Wanted(Role.JOB, (check_name("workflow", workflow),), self.ttl_seconds)
 
     def _of_role(self, role: Role) -> Wanted:
         for field in ("workflow", "subjob", "global_job_id", "job_starts"):

@@ -123,7 +123,7 @@ class Caller:
     def scope(self) -> str:
         """What a token is for, as people write it."""
         if self.role is Role.JOB:
-            return f"{self.workflows[0]}/{self.subjob}"
+            return f"{self.workflows[0]}/{self.subjob or '*'}"
         if self.role is Role.WORKFLOW:
             return f"workflow {self.workflows[0]}"
         where = ", ".join(self.workflows) or "its own workflows"

@@ -47,7 +47,7 @@ class Wanted:
         """What the token is for, as people write it."""
         where = ", ".join(self.workflows) or "own workflows"
         if self.role is Role.JOB:
-            return f"a job token for {where}/{self.subjob}"
+            return f"a job token for {where}/{self.subjob or '*'}"
         return f"a {self.role.value} token for {where}"
 
 
@@ -99,12 +99,7 @@ class OwnTokens:
         claims: dict[str, Any] = {"owner": wanted.name or by.owner, "end": int(ends_at)}
         if by.slip is not None:
             claims["from"] = [*by.slip.parents, by.slip.id]
-        if wanted.role in (Role.JOB, Role.WORKFLOW):
-            claims["workflow"] = wanted.workflows[0]
-        else:
-            claims |= {"role": wanted.role.value, "workflows": list(wanted.workflows)}
-        if wanted.subjob is not None:
-            claims["subjob"] = wanted.subjob
+        claims |= _reach(wanted.role, wanted.workflows, wanted.subjob)
         if wanted.binding is not None:
             claims["job"] = {
                 "id": wanted.binding.global_job_id,
@@ -119,7 +114,7 @@ class OwnTokens:
         none that renews itself. The fresh one lets its holder do the same, and no more.
         """
         slip = caller.slip
-        if slip is None or caller.subjob is None:
+        if slip is None or caller.role is not Role.JOB:
             return None
         now, ends_at = self._clock(), caller.expires_at
         ttl_seconds, left_seconds = ends_at - slip.issued_at, ends_at - now
@@ -132,8 +127,7 @@ class OwnTokens:
             "end": int(slip.ends_at),
             "root": slip.root_id,
             "from": list(slip.parents),
-            "workflow": caller.workflows[0],
-            "subjob": caller.subjob,
+            **_reach(caller.role, caller.workflows, caller.subjob),
         }
         if caller.binding is not None:
             claims["job"] = {"id": caller.binding.global_job_id, "start": caller.binding.job_starts}
@@ -170,6 +164,15 @@ def numeric_date(value: Any) -> float:
     if not math.isfinite(at):
         raise ValueError("no instant")
     return at
+
+
+def _reach(role: Role, workflows: tuple[str, ...], subjob: str | None) -> dict[str, Any]:
+    """Return the claims that say what a token is good for."""
+    if subjob is not None:
+        return {"workflow": workflows[0], "subjob": subjob}
+    if role is Role.WORKFLOW:
+        return {"workflow": workflows[0]}
+    return {"role": role.value, "workflows": list(workflows)}
 
 
 def _caller_of(claims: dict[str, Any]) -> Caller:

@@ -158,9 +158,36 @@ def test_what_the_jobs_of_a_submitter_make_belongs_to_it(server: ServerProcess) 
     assert vo.get(f"/v1/workflows/{name}").document["made_by"] == "vo"
 
 
+def test_a_token_of_any_job_does_what_a_job_does_in_its_workflow_and_no_more(
+    server: ServerProcess,
+) -> None:
+    """Jobs whose number nobody knows before share it."""
+    job = Caller(server.url, _mint(server, workflow="many", role="job", ttl_seconds=40))
+    for subjob in ("s1", "s2"):
+        path = f"/v1/workflows/many/subjobs/{subjob}"
+        held = job.post(f"{path}/acquire", nonce=NONCE, ttl_seconds=60)
+        assert held.status == 200
+        renewed = job.post(f"{path}/renew", fence=held.document["fence"], nonce=NONCE)
+        assert renewed.status == 200
+        # It would not outlast the lease, so that its holder gets a fresh one that does the same.
+        fresh = Caller(server.url, renewed.document["token"])
+        assert fresh.get(path).status == 200
+        assert fresh.post(f"{path}/enroll").code == "forbidden"
+    for path, body in (
+        ("/v1/workflows/many/subjobs/s1/enroll", {}),
+        ("/v1/workflows/many/subjobs/s1/cancel", {}),
+        ("/v1/workflows/many/subjobs/s1/acquire", {"nonce": NONCE, "kind": "post"}),
+        ("/v1/workflows/others/subjobs/s1/acquire", {"nonce": NONCE}),
+    ):
+        assert job.post(path, **body).code == "forbidden", path
+    minted = json.dumps({"workflow": "many", "subjob": "s1"}).encode()
+    assert job.raw("POST", "/v1/tokens", minted).code == "forbidden"
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
+        ({"role": "job", "workflow": "w", "subjob": "s"}, "subjob"),
         ({}, "workflow"),
         ({"role": "admin"}, "role"),
         ({"role": "job"}, "role"),

@@ -28,7 +28,15 @@ def wrapped(new_job: NewSandbox, server: ServerProcess) -> Sandbox:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("a b", "", "'", '"'), ("run", "--plan", "x"), ("--help",), ("version",), ("--",)],
+    [
+        (),
+        ("a b", "", "'", '"'),
+        ("run", "--plan", "x"),
+        ("--help",),
+        ("version",),
+        ("--",),
+        ("hook", "x"),
+    ],
 )
 def test_all_arguments_are_the_payloads(wrapped: Sandbox, arguments: tuple[str, ...]) -> None:
     assert wrapped.run(*arguments) == 0, wrapped.messages

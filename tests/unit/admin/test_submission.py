@@ -50,7 +50,10 @@ class Server:
     def subjob(self, key: SubjobKey) -> dict[str, Any]:
         return self.documents[key]
 
-    def mint_token(self, workflow: str, subjob: str, ttl_seconds: float) -> dict[str, Any]:
+    def mint_token(
+        self, workflow: str, subjob: str | None, ttl_seconds: float, role: str | None = None
+    ) -> dict[str, Any]:
+        assert (subjob is None) == (role == "job")
         return {"token": f"token of {workflow}/{subjob}"}
 
     def cancelled(self) -> list[str]:
