@@ -12,8 +12,8 @@ override attributes of the finished job (`MY.`), or take the user's value in by 
 - a job's default key is its `$(Process)`, which may begin again at a second queue statement: there
   it is followed by a `b`, at the third by `bb`, and so on.
 
-Macros that begin with `htlease_` are ours. `$EVAL(name)` evaluates a macro as an expression, `$F`
-takes quotes off. Source: htcondor-jdl; SubmitHash::SetExecutable, SetTransferFiles; measured on
+Macros that begin with `htlease_` are ours. `$EVAL(name)` evaluates a macro as an expression.
+Source: htcondor-jdl; SubmitHash::SetExecutable, SetTransferFiles; measured on
 23.9.6 and 25.14.1.
 """
 
@@ -79,7 +79,7 @@ def added_lines(additions: Additions) -> tuple[str, ...]:
 
 def appended(additions: Additions) -> str:
     """Return all for one `-append` of condor_submit: the lines, and what needs a condition."""
-    lines = [*_FORCED_BEFORE, *added_lines(additions), *_FORCED_AFTER]
+    lines = [*_FORCED_BEFORE, *_QUOTED.splitlines(), *added_lines(additions), *_FORCED_AFTER]
     if not additions.is_interactive:
         lines += _OLDER.splitlines()
     return "\n".join(lines) + "\n"
@@ -151,21 +151,40 @@ else
   htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))
   htlease_is_image_named = member($(htlease_universe), {"container", "docker"})
   htlease_has_image = "$(htlease_image)" != "" || $(htlease_is_image_named)
-  htlease_is_free = $(htlease_has_image) && "$(htlease_transfer)" == ""
+  htlease_is_free = ($(htlease_has_image)) && "$(htlease_transfer)" == ""
   htlease_is_in_image = $(htlease_is_free) && $(htlease_is_absolute)
 endif
 """
 
-#: Quotes around a list are taken off before more is added.
+#: The list of files with ours, and the arguments, which may be in quotes. `$F` does not take them
+#: off: it crashes condor_submit when nothing is in them, and in a line for the same name it expands
+#: the macros of items before there are any. A quoted list is replaced in the job instead. In this
+#: text a first character that is no quote leaves a text.
+_QUOTED = """\
+htlease_files = $(transfer_input_files:$(TransferInputFiles:))
+htlease_first = $SUBSTR(htlease_files,0,1)
+htlease_is_bare = isString("$(htlease_first) + $(htlease_first)")
+if $EVAL(htlease_is_bare)
+  transfer_input_files = $(transfer_input_files:$(TransferInputFiles:))$EVAL(htlease_inputs)
+else
+  MY.TransferInput = "$SUBSTR(htlease_files,1,-1)$EVAL(htlease_inputs)"
+endif
+htlease_all_arguments = $(arguments:$(args:))
+htlease_first_argument = $SUBSTR(htlease_all_arguments,0,1)
+htlease_is_old = isString("$(htlease_first_argument) + $(htlease_first_argument)")
+if $EVAL(htlease_is_old)
+  htlease_arguments = $(htlease_all_arguments)
+else
+  htlease_arguments = $SUBSTR(htlease_all_arguments,1,-1)
+endif
+"""
+
 _INPUTS = """\
-htlease_should = toUpper("$(ShouldTransferFiles:$(should_transfer_files:{should_transfer}))")
+htlease_should_say = "$(ShouldTransferFiles:$(should_transfer_files:{should_transfer}))"
+htlease_should = toUpper($(MY.ShouldTransferFiles:$(htlease_should_say)))
 htlease_added = strcat("{inputs}", ifThenElse($(htlease_is_sent), ",$(htlease_program_path)", ""))
 htlease_is_no = member($(htlease_should), {{"NO", "FALSE", "NEVER"}})
 htlease_inputs = ifThenElse($(htlease_is_no), "", $(htlease_added))
-TransferInputFiles = $(TransferInputFiles:)
-TransferInputFiles = $F(TransferInputFiles)
-transfer_input_files = $(transfer_input_files:$(TransferInputFiles))
-transfer_input_files = $F(transfer_input_files)$EVAL(htlease_inputs)
 """
 
 _ATTRIBUTES = """\
@@ -181,8 +200,6 @@ htlease_key = $(HTLeaseKey:$(htlease_process))
 htlease_start = ifThenElse(regexp("/", "$(htlease_key)"), "", "{workflow}/")
 htlease_own_key = "$EVAL(htlease_start)$(htlease_key)"
 MY.HTLeaseKey = $(MY.HTLeaseKey:$(htlease_own_key))
-htlease_arguments = $F(htlease_all_arguments)
-htlease_all_arguments = $(arguments:$(args:))
 htlease_universe = toLower("$(universe:$(JobUniverse:vanilla))")
 htlease_submission = {submission}
 MY.HTLeaseSubmission = $EVAL(htlease_submission)

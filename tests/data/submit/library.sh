@@ -1,0 +1,2 @@
+echo loaded
+exit 0
