@@ -35,6 +35,8 @@ class QueuedJob:
     #: None when the job had left the queue before anybody could ask.
     global_job_id: str | None
     key: str
+    #: HTCondor lets it leave the queue without running it.
+    is_noop: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,13 +167,17 @@ def jobs_of_submission(submission_id: str, name: str | None = None) -> list[Queu
     try:
         ads = _open(name)[0].query(
             constraint=f'HTLeaseSubmission == "{submission_id}"',
-            projection=["ClusterId", "ProcId", "GlobalJobId", "HTLeaseKey"],
+            projection=["ClusterId", "ProcId", "GlobalJobId", "HTLeaseKey", "IsNoopJob"],
         )
     except Exception as error:
         raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error
     jobs = [
         QueuedJob(
-            int(ad["ClusterId"]), int(ad["ProcId"]), str(ad["GlobalJobId"]), str(ad["HTLeaseKey"])
+            int(ad["ClusterId"]),
+            int(ad["ProcId"]),
+            str(ad["GlobalJobId"]),
+            str(ad["HTLeaseKey"]),
+            ad.get("IsNoopJob") is True,
         )
         for ad in ads
     ]

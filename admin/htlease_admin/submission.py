@@ -71,6 +71,7 @@ def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitte
         answer = _submit(submission)
     except SubmitRefused as refusal:
         _take_back(submission, enrolment, refusal, say)
+        _label(submission, server, f"not submitted: {refusal}", say)
         raise
     for warning in answer.warnings:
         say(warning)
@@ -80,9 +81,16 @@ def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitte
             _compare(submission, enrolment, answer, jobs, say)
         except (InvalidField, Refused) as error:
             _undo(submission, enrolment, error, say)
+            _label(submission, server, f"not submitted: {error}", say)
             raise
     for job in jobs:
         _bind(enrolment, job, say)
+    noop = next((job for job in jobs if job.is_noop), None)
+    if noop is not None:
+        say(
+            f"noop_job: HTCondor may run nothing of {noop.key}; once the job has left the queue, "
+            f"`htlease settle {noop.key} --outcome complete` closes what waits for a start"
+        )
     _label(submission, server, ", ".join(_counts(answer)) or "submitted", say)
     return Submitted(answer.job_counts, jobs)
 

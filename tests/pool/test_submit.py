@@ -6,6 +6,7 @@ The command runs on the access point as the job's user, with the bindings of tha
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -107,8 +108,8 @@ def desk(lab: Lab, request: pytest.FixtureRequest) -> Desk:
     return desk_in(lab, re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60])
 
 
-def desk_in(lab: Lab, name: str) -> Desk:
-    desk = Desk(lab, lab.pool.job_directory(name))
+def desk_in(lab: Lab, name: str, directory: Path | None = None) -> Desk:
+    desk = Desk(lab, directory or lab.pool.job_directory(name))
     write_for_job(desk.directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
     desk.write("admin.token", lab.server.admin_token, 0o600)
     desk.write("run.sh", RUN, 0o755)
@@ -242,8 +243,20 @@ def test_jobs_of_a_command_are_made_once(desk: Desk) -> None:
     assert [(desk.directory / f"out.{name}").read_text() for name in "01"] == ["x\n", "y\n"]
 
 
-def test_without_file_transfer_everything_is_found_on_shared_files(desk: Desk) -> None:
-    """The pool's machines share no file system, so that the access point runs the job itself."""
+def test_two_jobs_that_turn_out_to_have_one_key_are_removed_again(desk: Desk) -> None:
+    desk.write("items.sh", "#!/bin/sh\nprintf 'x\\nx\\n'\n", 0o755)
+    desk.write(
+        "a.sub",
+        f'executable = run.sh\n+HTLeaseKey = "twice/$(x)"\nhold = true\n{SMALL}'
+        "queue x from ./items.sh |\n",
+    )
+    said = desk.refused(78, "a.sub")
+    assert "jobs 0 and 1 of this file are both twice/x" in said
+    assert "the jobs were removed from the queue again" in said
+    desk.lab.wait_for(lambda: not desk.queue(), "the jobs to leave the queue", 60)
+
+
+def test_without_file_transfer_everything_is_found_where_it_lies(desk: Desk) -> None:
     desk.write("plan.toml", '[[phase]]\nname = "only"\n')
     desk.write(
         "a.sub",
@@ -253,6 +266,27 @@ def test_without_file_transfer_everything_is_found_on_shared_files(desk: Desk) -
     desk.submit("a.sub", "--plan", "plan.toml", "--workflow", "not-sent", "--ttl", "30s")
     desk.wait_ended(["not-sent/0"])
     assert "key=not-sent/0 phase=only\ndata" in (desk.directory / "out.0").read_text()
+
+
+def test_a_job_on_shared_files_runs_where_it_would_without_us(lab: Lab) -> None:
+    """No files are transferred to a machine of the same FileSystemDomain, unless that is asked."""
+    desk = desk_in(lab, "shared", lab.shared_directory("submit-shared"))
+    for folder in ("programs", "work"):
+        (desk.directory / folder).mkdir()
+        owner = desk.directory.stat()
+        os.chown(desk.directory / folder, owner.st_uid, owner.st_gid)
+    script = '#!/bin/sh\necho "$0 in $(pwd) $HTLEASE_PHASE"\n'
+    desk.write("programs/where.sh", script, 0o755)
+    desk.write("plan.toml", '[[phase]]\nname = "only"\n')
+    desk.write(
+        "a.sub",
+        f"executable = programs/where.sh\ninitialdir = work\n{SMALL}"
+        f'+FileSystemDomain = "{lab.pool.ep_host("ep1")}"\nqueue\n',
+    )
+    desk.submit("a.sub", "--plan", "plan.toml", "--workflow", "shared-files")
+    desk.wait_ended(["shared-files/0"])
+    printed = (desk.directory / "work" / "out.0").read_text()
+    assert printed == f"{desk.directory}/programs/where.sh in {desk.directory}/work only\n"
 
 
 @pytest.mark.parametrize(

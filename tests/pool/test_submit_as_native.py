@@ -45,6 +45,8 @@ FILES = {
     "five.txt": "a\nb\nc\nd\ne\n",
     "items.sh": "#!/bin/sh\necho run >> items.ran\nprintf 'x\\ny\\n'\n",
     "75.sh": "#!/bin/sh\nexit 75\n",
+    "count.sh": '#!/bin/sh\necho "$# $*"; exit 3\n',
+    "bad/libz.so.1": "",
 }
 
 COMMON = """
@@ -107,6 +109,10 @@ CASES = {
     "held-for-a-reason": SENT + "executable = show.sh\nOnExitHold = ExitCode == 3\n"
     'on_exit_hold_reason = "three"\nqueue\n',
     "own-75": SENT + "executable = 75.sh\nqueue\n",
+    "search-path": SENT + 'executable = count.sh\nenvironment = "PATH=/opt/app/bin"\nqueue\n',
+    "python-home": SENT + 'executable = show.sh\nenvironment = "PYTHONHOME=/opt/conda"\nqueue\n',
+    "library-path": SENT + "executable = count.sh\ntransfer_input_files = bad\n"
+    'environment = "LD_LIBRARY_PATH=./bad"\nqueue\n',
     "held": SENT + "executable = show.sh\nhold = true\nqueue 2\n",
     "noop": SENT + "executable = show.sh\nnoop_job = true\nqueue\n",
     "no-program": SENT + "executable = /bin/not-there\ntransfer_executable = false\nqueue\n",
@@ -141,7 +147,7 @@ class Way:
             (desk.directory / name).parent.mkdir(exist_ok=True)
             desk.write(name, text, 0o755 if ".sh" in name or ".LINUX" in name else 0o644)
         desk.write("common.inc", "arguments = included\n")
-        for folder in ("sub", "runA", "runB"):
+        for folder in ("sub", "runA", "runB", "bad"):
             owner = desk.directory.stat()
             os.chown(desk.directory / folder, owner.st_uid, owner.st_gid)
         #: By case: the clusters, and how many jobs each is said to have.

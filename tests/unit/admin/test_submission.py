@@ -269,10 +269,16 @@ def test_the_reservation_is_recorded_first_and_says_what_became_of_it(
     queue.refusal = SubmitRefused("no")
     queue.jobs = []
     carried_out(submission, server)
-    assert server.labels == {"submission-abc": "reserved"}
+    assert server.labels == {"submission-abc": "not submitted: no"}
     queue.refusal, queue.jobs = None, JOBS
     carried_out(submission, server)
     assert server.labels == {"submission-abc": "3 job(s) in cluster 7"}
+
+
+def test_a_job_that_htcondor_does_not_run_is_named(submission: Submission, queue: Queue) -> None:
+    queue.jobs = [replace(job, is_noop=job.proc == 1) for job in JOBS]
+    _, said = carried_out(submission, Server())
+    assert len(said) == 1 and "`htlease settle w/1 --outcome complete`" in said[0]
 
 
 def test_jobs_that_were_not_foreseen_get_their_tokens_at_once(
