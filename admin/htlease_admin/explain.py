@@ -95,6 +95,8 @@ def _refusal(attempt: Attempt, refusal: Event) -> str:
 def _work(event: Event) -> str:
     verb = {"phase-entered": "entered", "phase-completed": "completed", "phase-failed": "failed"}
     reason = f": {event['reason']}" if event.get("reason") else ""
+    if event.get("is_underway"):
+        reason = ", which it had begun without the server"
     return f"{_at(event)} it {verb[event['event']]} phase {event['phase']}{reason}."
 
 

@@ -149,7 +149,8 @@ def _write_refused(event: Event, attempt: Attempt | None) -> tuple[str, str]:
 
 
 def _entered(event: Event, attempt: Attempt | None) -> tuple[str, str]:
-    return "entered", ""
+    began = moment_text(event.get("client_at"))
+    return "entered", f"begun without the server, at {began}" if event.get("is_underway") else ""
 
 
 def _completed(event: Event, attempt: Attempt | None) -> tuple[str, str]:

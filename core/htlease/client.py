@@ -71,18 +71,24 @@ class LeaseClient:
         renewal = protocol.renewal_from(document)
         return lease.renewed(renewal.expires_in_seconds, sent_at), renewal
 
-    def call(self, command: m.Command, *, give_up_after_seconds: float = 0.0) -> dict[str, Any]:
+    def call(
+        self,
+        command: m.Command,
+        *,
+        give_up_after_seconds: float = 0.0,
+        meant_at: float | None = None,
+    ) -> dict[str, Any]:
         """Send a command until it is answered and return the answer's document.
 
         Raises Refused, or ServerUnavailable once `give_up_after_seconds` would be passed; 0 sends
-        once.
+        once. `meant_at` is for one that is sent late, by the wall clock.
         """
-        return self._call(command, give_up_after_seconds)[0]
+        return self._call(command, give_up_after_seconds, meant_at)[0]
 
     def _call(
-        self, command: m.Command, give_up_after_seconds: float
+        self, command: m.Command, give_up_after_seconds: float, meant_at: float | None = None
     ) -> tuple[dict[str, Any], float]:
         path = protocol.command_path(self.key, command)
-        client_at = protocol.rfc3339(self.clock.wall())
+        client_at = protocol.rfc3339(self.clock.wall() if meant_at is None else meant_at)
         body = protocol.body_of(command, self.clock.new_id(), client_at)
         return send(self.transport, self.clock, "POST", path, body, give_up_after_seconds)

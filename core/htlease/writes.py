@@ -56,7 +56,7 @@ def enter(state: SubjobState, command: m.Enter, now: float) -> m.Decision:
     problem = _out_of_order(state, command.phase)
     if problem:
         return m.Rejection("phase-order", problem, field="phase")
-    events: tuple[m.Event, ...] = (m.PhaseEntered(state.fence, command.phase),)
+    events: tuple[m.Event, ...] = (m.PhaseEntered(state.fence, command.phase, command.is_underway),)
     if flow and command.phase in flow.terminal:
         outcome = flow.terminal[command.phase]
         events += (m.SubjobClosed(outcome, "state", state.fence, command.phase),)

@@ -123,7 +123,7 @@ def test_a_server_that_is_away_is_waited_for_on_every_python(
     """The retries come from the tenacity that is inside the file."""
     box = inside("away", f"pythons/{debian.name}-away")
     box.environ["HTLEASE_URL"] = "http://127.0.0.1:9"
-    assert box.run("--wait-server", "1", "--", "touch", "ran") == 75
+    assert box.run("--wait-server", "1", "--restart", "once", "--", "touch", "ran") == 75
     assert "the server does not answer" in box.messages
 
 

@@ -48,7 +48,7 @@ class Site:
         return subprocess.run(
             [
                 *(sys.executable, pyz, "run", "--server", url, "--key", "tls/s"),
-                *("--wait-server", wait_server, "--", "true"),
+                *("--wait-server", wait_server, "--restart", "once", "--", "true"),
             ],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "BEARER_TOKEN": self.server.admin_token, **environ},

@@ -99,7 +99,7 @@ class Client:
     def wrapper(self, url: str) -> str:
         return self._run(
             *(sys.executable, self.pyz, "run", "--server", url, "--key", "tls/s"),
-            *("--wait-server", "0", "--", "touch", "ran"),
+            *("--wait-server", "0", "--restart", "once", "--", "touch", "ran"),
         )
 
     def hook(self, url: str) -> str:

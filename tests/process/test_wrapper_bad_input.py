@@ -153,7 +153,7 @@ def test_no_token(sandbox: Sandbox) -> None:
 
 def test_a_server_that_is_something_else(sandbox: Sandbox) -> None:
     sandbox.environ["HTLEASE_URL"] += "/elsewhere"
-    code = sandbox.run("--wait-server", "1", "--", "touch", "ran")
+    code = sandbox.run("--wait-server", "1", "--restart", "once", "--", "touch", "ran")
     assert code in (75, BAD_CONFIG)
     assert "the payload was not started" in sandbox.messages or "refuses" in sandbox.messages
 

@@ -164,3 +164,49 @@ def test_without_a_server_the_inner_plan_waits_no_longer_than_it_was_told(
     own_server.start()
     assert process.wait(60) == 0
     assert [event["fence"] for event in own_server.events(job.key, "attempt-exited")] == [1]
+
+
+def test_a_job_that_the_payload_submits_has_nothing_of_its_parents(
+    new_sandbox: Callable[..., Sandbox], sandbox: Sandbox
+) -> None:
+    """As with `getenv = true`: the child's environment is the parent payload's, and HTCondor's."""
+    parent = sandbox.start(
+        "--",
+        sandbox.script("p", "env > env; echo > on; while [ ! -e go ]; do sleep 0.05; done; exit 4"),
+    )
+    sandbox.wait_text("on", "\n")
+    handed_on = dict(line.split("=", 1) for line in sandbox.read("env").splitlines())
+    for number, key in enumerate(["tests/child-of-its-own", None]):
+        child = new_sandbox(sandbox.server)
+        child.job_ad |= {"GlobalJobId": f"ap1.test#43.{number}#1795225999", "HTLeaseKey": child.key}
+        child.environ = handed_on | {
+            name: value for name, value in child.environ.items() if name.startswith("_CONDOR")
+        }
+        if key:
+            child.environ["HTLEASE_KEY"] = key
+        assert (
+            child.run(
+                "--wait-lease",
+                "0",
+                "--",
+                "sh",
+                "-c",
+                'test "$HTLEASE_KEY" = "$1"; exit $?',
+                "sh",
+                key or child.key,
+            )
+            == 0
+        ), child.messages
+        assert len(child.server.subjob(key or child.key)["attempts"]) == 1
+    call = new_sandbox(sandbox.server)  # of a job that knows nothing of us, but has the variables
+    call.job_ad["GlobalJobId"] = "ap1.test#44.0#1795225999"
+    call.environ = handed_on | {
+        "_CONDOR_SCRATCH_DIR": str(call.path),
+        "_CONDOR_JOB_AD": str(call.path / ".job.ad"),
+    }
+    call.call = ("phase",)
+    assert call.run("complete", "run") == 78
+    (sandbox.path / "go").touch()
+    assert parent.wait(60) == 4
+    (attempt,) = sandbox.server.subjob(sandbox.key)["attempts"]
+    assert attempt["exit_code"] == 4

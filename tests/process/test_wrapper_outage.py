@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.process.execution import Sandbox, below, process_state, wait_for
 from tests.process.line import CuttableLine
 from tests.serving import ServerProcess
 
 NewSandbox = Callable[..., Sandbox]
 
+_UNTIL_GO = "echo > on; while [ ! -e go ]; do sleep 0.05; done; exit 4"
 #: Ticks every 20 ms and ends with 4 when told so.
 _TICKER = """
 import os, time
@@ -37,14 +39,96 @@ def _exclusive_plan(box: Sandbox, run: str) -> str:
     return "plan.toml"
 
 
-def test_no_server_at_the_start_means_try_again_later(
+@pytest.mark.parametrize("harm", ['restart = "once"', "exclusive = true"])
+def test_no_server_at_the_start_means_try_again_later_for_what_must_not_run_twice(
+    new_sandbox: NewSandbox, own_server: ServerProcess, harm: str
+) -> None:
+    box = new_sandbox(own_server)
+    own_server.stop()
+    box.write("plan.toml", f'[[phase]]\nname = "x"\nrun = ["touch", "ran"]\n{harm}\n')
+    assert box.run("--wait-server", "1", "--plan", "plan.toml") == 75
+    assert not (box.path / "ran").exists()
+    assert "the payload was not started: the server does not answer" in box.messages
+
+
+def test_no_server_from_the_start_to_the_end_costs_nothing_but_the_record(
     new_sandbox: NewSandbox, own_server: ServerProcess
 ) -> None:
     box = new_sandbox(own_server)
     own_server.stop()
-    assert box.run("--wait-server", "1", "--", "touch", "ran") == 75
-    assert not (box.path / "ran").exists()
-    assert "the payload was not started: the server does not answer" in box.messages
+    payload = box.script("p", 'echo "$HTLEASE_OUTPUT_PREFIX" > prefix; exit 3')
+    assert box.run("--wait-server", "0", "--", payload) == 3
+    assert "the payload runs untracked until it does" in box.messages
+    assert "updates did not reach the server" in box.messages
+    first = box.read("prefix")
+    assert box.run("--wait-server", "0", "--", payload) == 3
+    assert box.read("prefix") != first  # no two attempts write to one name
+
+
+def test_an_untracked_payload_gets_its_lease_when_the_server_is_back(
+    new_sandbox: NewSandbox, own_server: ServerProcess
+) -> None:
+    box = new_sandbox(own_server)
+    own_server.stop()
+    first = box.script(
+        "first",
+        'echo "half way" > $HTLEASE_DETAILS.new; mv $HTLEASE_DETAILS.new $HTLEASE_DETAILS\n'
+        "echo > on1",
+    )
+    second = box.script(
+        "second",
+        "echo > on2; echo more | $HTLEASE details - || exit 9\n"
+        "while [ ! -e go ]; do sleep 0.05; done; exit 4",
+    )
+    box.write(
+        "plan.toml",
+        f'ttl_seconds = 3\n[[phase]]\nname = "one"\nrun = ["{first}"]\n'
+        f'[[phase]]\nname = "two"\nrun = ["{second}"]\n',
+    )
+    process = box.start("--wait-server", "0", "--plan", "plan.toml")
+    box.wait_text("on2", "\n")
+    own_server.start()
+    wait_for(lambda: own_server.subjob(box.key)["details"] == "more\n", "the payload's own call")
+    (box.path / "go").touch()
+    assert process.wait(60) == 4
+    (attempt,) = own_server.subjob(box.key)["attempts"]
+    assert (attempt["exit_code"], [phase["name"] for phase in attempt["phases"]]) == (
+        4,
+        ["one", "two"],
+    )
+    (granted,) = own_server.events(box.key, "lease-acquired")
+    for entered in own_server.events(box.key, "phase-entered"):
+        assert entered["is_underway"]
+        assert entered["client_at"] < granted["at"]
+    assert "the server answers again" in box.messages
+
+
+def test_an_untracked_payload_is_not_ended_for_the_sake_of_one_that_has_the_lease(
+    new_sandbox: NewSandbox, own_server: ServerProcess
+) -> None:
+    box = new_sandbox(own_server)
+    own_server.command(box.key, "acquire", nonce="n" * 32, kind="job", ttl_seconds=600)
+    own_server.stop()
+    process = box.start("--wait-server", "0", "--", box.script("p", _UNTIL_GO))
+    box.wait_text("on", "\n")
+    own_server.start()
+    box.wait_text("stderr", "the payload runs beside it")
+    (box.path / "go").touch()
+    assert process.wait(60) == 4
+    assert len(own_server.subjob(box.key)["attempts"]) == 1
+
+
+def test_an_untracked_payload_of_a_superseded_start_is_ended(
+    new_sandbox: NewSandbox, own_server: ServerProcess
+) -> None:
+    box = new_sandbox(own_server)
+    newer = new_sandbox(own_server, key=box.key, job_starts=1, shadow_starts=2)
+    assert newer.run("--", "true") == 0
+    own_server.stop()
+    process = box.start("--wait-server", "0", "--", box.script("p", _UNTIL_GO))
+    box.wait_text("on", "\n")
+    own_server.start()
+    assert process.wait(60) == 76
 
 
 def test_a_server_that_comes_in_time_is_waited_for(

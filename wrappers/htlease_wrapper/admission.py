@@ -26,12 +26,22 @@ def admit(
 ) -> Lease:
     """Return the lease; raises Leave, or NoLease, with an exit code and what to do next."""
     started_at = client.clock.monotonic()
+    is_told_to_wait = False
     while True:
         try:
             return _ask(client, command, wait_server_seconds, console)
+        except ServerUnavailable as error:
+            why = f"the server does not answer ({error})"
+            raise NoLease(
+                TRY_LATER,
+                f"no lease, so the payload was not started: {why}; try again later",
+                why,
+                is_away=not is_told_to_wait,
+            ) from None
         except Refused as refused:
             if refused.code != "lease-still-live":
                 raise _leave(refused, token_found_at) from None
+            is_told_to_wait = True
             waited_seconds = client.clock.monotonic() - started_at
             left_seconds = wait_lease_seconds - waited_seconds
             if left_seconds <= 0:
@@ -59,13 +69,7 @@ def _ask(
                 f"the server does not answer ({error}); waiting up to "
                 f"{wait_server_seconds:g} s for it",
             )
-    try:
-        return client.acquire(command, give_up_after_seconds=wait_server_seconds)
-    except ServerUnavailable as error:
-        why = f"the server does not answer ({error})"
-        raise NoLease(
-            TRY_LATER, f"no lease, so the payload was not started: {why}; try again later", why
-        ) from None
+    return client.acquire(command, give_up_after_seconds=wait_server_seconds)
 
 
 def _leave(refused: Refused, token_found_at: str | None) -> Leave:

@@ -27,9 +27,11 @@ class Leave(Exception):
 class NoLease(Leave):
     """The payload was not started since no lease can be had, through no fault of its own."""
 
-    def __init__(self, exit_code: int, text: str, why: str) -> None:
+    def __init__(self, exit_code: int, text: str, why: str, is_away: bool = False) -> None:
         super().__init__(exit_code, text)
         self.why = why
+        #: The server has said nothing, so that no attempt is known to be in the way.
+        self.is_away = is_away
 
 
 def no_lease_for(error: Exception) -> NoLease:

@@ -12,6 +12,17 @@ from htlease_wrapper.credentials import Token
 from htlease_wrapper.job_ad import Ad, key_of_submission, read_ad
 from htlease_wrapper.sandbox import StartId, boot_id
 
+#: What a payload is given for its own start alone.
+_OF_A_WRAPPER = (
+    "HTLEASE_SANDBOX",
+    "HTLEASE_ATTEMPT",
+    "HTLEASE_ATTEMPT_NUMBER",
+    "HTLEASE_FENCE",
+    "HTLEASE_PHASE",
+    "HTLEASE_OUTPUT_PREFIX",
+    "HTLEASE_DETAILS",
+)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -52,6 +63,39 @@ def find_job(environ: Mapping[str, str]) -> Job:
         _first_ad(environ.get("_CONDOR_JOB_AD"), sandbox, ".job.ad"),
         _first_ad(environ.get("_CONDOR_MACHINE_AD"), sandbox, ".machine.ad"),
     )
+
+
+def own_variables(environ: Mapping[str, str], job: Job) -> dict[str, str]:
+    """Return the environment without what a wrapper around another job has left in it.
+
+    A payload that submits jobs with `getenv` hands its whole environment on to them. A key is its
+    parent's only if nobody has set another one since; where the server is, does not change.
+    """
+    own = dict(environ)
+    there = environ.get("HTLEASE_SANDBOX")
+    if there is None or not _is_of_another(Path(there), environ, job):
+        return own
+    if own.pop("HTLEASE_SANDBOX_KEY", None) == environ.get("HTLEASE_KEY"):
+        own.pop("HTLEASE_KEY", None)
+    for name in _OF_A_WRAPPER:
+        own.pop(name, None)
+    credentials = own.get("_CONDOR_CREDS")  # HTCondor sets it only for jobs that have some
+    if credentials and _is_within(Path(credentials), Path(there)):
+        del own["_CONDOR_CREDS"]
+    return own
+
+
+def _is_of_another(there: Path, environ: Mapping[str, str], job: Job) -> bool:
+    """Tell whether a wrapper's sandbox is another job's; a container may call ours otherwise."""
+    theirs = environ.get("HTLEASE_ATTEMPT", "").rpartition("@")[0]
+    if theirs and job.global_job_id:
+        return theirs != job.global_job_id
+    return "_CONDOR_SCRATCH_DIR" in environ and not _is_within(there, job.sandbox)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Tell whether a path is a folder or something in it, by their names."""
+    return path == folder or folder in path.parents
 
 
 def _first_ad(named: str | None, sandbox: Path, name: str) -> Ad | None:

@@ -15,7 +15,6 @@ import enum
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from htlease import messages as m
@@ -24,7 +23,9 @@ from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile, UnusableDetails
-from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED
+from htlease_wrapper.ending import BAD_CONFIG
+from htlease_wrapper.late_lease import NO_FENCE, under
+from htlease_wrapper.letter import Letter, Loss
 
 RENEW_PART = 1 / 4
 #: Renewals of a thousand jobs that started together should not stay together.
@@ -53,37 +54,6 @@ class Verdict(enum.Enum):
     END = "end"
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Why this attempt has to end."""
-
-    text: str
-    exit_code: int = SUPERSEDED
-    #: The lease is still ours: give it up, so that whoever waits need not wait for its end.
-    may_abandon: bool = False
-
-
-class Letter:
-    """A command on its way to the server."""
-
-    def __init__(self, command: m.Command) -> None:
-        self.command = command
-        self.answer: dict[str, Any] | None = None
-        self.refused: Refused | None = None
-        self.was_tried = False
-
-    @property
-    def is_settled(self) -> bool:
-        """Tell whether the server answered it, one way or the other."""
-        return self.answer is not None or self.refused is not None
-
-    @property
-    def blocked_by(self) -> Refused | None:
-        """Return the refusal of a phase that a flag holds back, which costs no lease."""
-        refused = self.refused
-        return refused if refused is not None and refused.code == "blocked" else None
-
-
 class Keeper:
     """Holds one lease."""
 
@@ -97,19 +67,28 @@ class Keeper:
         details: DetailsFile | None,
         is_handed_over: Callable[[], bool] = lambda: False,
         keep_token: Callable[[Mapping[str, Any]], bool] = lambda answer: False,
+        late: m.Acquire | None = None,
+        share: Callable[[Lease], None] = lambda lease: None,
     ) -> None:
         """Prepare to hold a lease.
 
         `connect` makes a client with the token as it is then: HTCondor refreshes the tokens of
         long jobs. `poke` makes the main thread look at the verdict again. `is_handed_over` says
         whether a wrapper within the payload has taken the subjob over. `keep_token` keeps the fresh
-        token that the answer to a renewal may have, and tells whether there was one.
+        token that the answer to a renewal may have, and tells whether there was one. `late` is to
+        be asked before anything else, where the lease is one to come; `share` hands it on then.
         """
         self.lease = lease
         #: Why this attempt has to end, once it has to.
         self.loss: Loss | None = None
         #: Since when the server has not answered; None while it does.
         self.away_since: float | None = None
+        #: The request for the lease, as long as there is none.
+        self.late = late
+        if late is not None:
+            self.away_since = clock.monotonic()
+        self._share = share
+        self._is_shared = late is None
         self._connect = connect
         self._keep_token = keep_token
         self._clock = clock
@@ -153,8 +132,11 @@ class Keeper:
 
     def post(self, command: m.Command) -> Letter:
         """Send a command after those posted before; it is kept while the server is away."""
-        letter = Letter(command)
+        letter = Letter(command, self._clock.wall())
         with self._changed:
+            if self._is_resting and self.lease.fence == NO_FENCE:
+                letter.answer = {}  # there will be no lease to send it under
+                return letter
             self._letters.append(letter)
             self._changed.notify()
         return letter
@@ -254,7 +236,7 @@ class Keeper:
 
     def _next_at(self) -> float:
         due = [self._details_at]
-        if self._letters:
+        if self._letters or self.late is not None:
             due.append(self._retry_at)
         if self._errand is not None:
             due.append(0.0)
@@ -268,7 +250,7 @@ class Keeper:
 
         An end whose answer was lost has ended the lease, and a renewal would be refused.
         """
-        if self._is_resting or self.loss is not None:
+        if self._is_resting or self.loss is not None or self.late is not None:
             return False
         first = self._letters[0] if self._letters else None
         is_leaving = first is not None and isinstance(first.command, _ENDS)
@@ -285,16 +267,61 @@ class Keeper:
             self._details_at = now + DETAILS_SECONDS
             self.notice_details()
         if now >= self._retry_at:
+            if self.late is not None:
+                self._ask(self.late)
             # Renewal first: a letter that the server chokes on must not cost the lease.
-            if now >= self._renew_at and self._has_to_renew:
+            elif now >= self._renew_at and self._has_to_renew:
                 self._deliver(Letter(m.Renew(self.lease.fence, self.lease.nonce)))
             elif self._letters and self._deliver(self._letters[0]):
                 with self._changed:
                     self._letters.popleft()
                 self._poke()
+        if not (self._is_shared or self._letters or self.late):
+            self._hand_on()
         errand, self._errand = self._errand, None
         if errand is not None:
             errand()
+
+    def _hand_on(self) -> None:
+        """Let the payload's own calls have a lease that came late, after what was meant before."""
+        self._is_shared = True
+        try:
+            self._share(self.lease)
+        except OSError:
+            pass  # that the payload can enter no phases was said
+
+    def _ask(self, command: m.Acquire) -> None:
+        """Ask for the lease of a payload that runs untracked."""
+        try:
+            lease = self._client.acquire(command)
+        except ServerUnavailable as error:
+            self._is_away(f"the server does not answer ({error})")
+            return
+        except Refused as refused:
+            self._not_granted(refused)
+            return
+        self._is_back()
+        with self._changed:
+            self.lease, self.late = lease, None
+            self._renew_at = self._clock.monotonic() + self._renew_seconds()
+        self._console.attempt_number = lease.grant.attempt_number
+
+    def _not_granted(self, refused: Refused) -> None:
+        if refused.code in _CREDENTIAL_CODES:
+            self._client = self._connect()
+            self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
+        elif refused.code == "lease-still-live":
+            self._console.say_once("late", f"{refused.detail}; the payload runs beside it")
+            self._failed()
+        elif refused.code == "superseded-attempt" or refused.outcome == "cancelled":
+            self.late = None
+            self._lose(Loss(f"no lease can be had: {refused}; the payload is ended"))
+        else:
+            self._console.say(f"no lease can be had: {refused}; the payload runs untracked")
+            with self._changed:
+                self.late, self._is_resting = None, True
+                self._letters.clear()
+            self._poke()
 
     def _deliver(self, letter: Letter) -> bool:
         """Send a command once; tell whether it was answered."""
@@ -303,7 +330,8 @@ class Keeper:
             command = letter.command
         sent_at = self._clock.monotonic()
         try:
-            letter.answer = self._client.call(command)
+            sent = under(self.lease, command)
+            letter.answer = self._client.call(sent, meant_at=letter.meant_at)
         except ServerUnavailable as error:
             self._is_away(f"the server does not answer ({error})")
             return False

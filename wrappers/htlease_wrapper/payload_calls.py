@@ -21,7 +21,8 @@ from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import find_token, keep_renewed, renewed_token
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
-from htlease_wrapper.job import sandbox_of
+from htlease_wrapper.job import find_job, own_variables
+from htlease_wrapper.late_lease import wait_for_fence
 from htlease_wrapper.sandbox import FOLDER, STATE_FILE, read_state
 from htlease_wrapper.way import transport_to
 
@@ -112,9 +113,12 @@ def open_call(
     environ: Mapping[str, str], console: Console, wait_server_seconds: float
 ) -> PayloadCall:
     """Return the way to the server for a payload; raises BadConfig outside of one."""
-    sandbox = sandbox_of(environ)
+    job = find_job(environ)
+    sandbox, environ = job.sandbox, own_variables(environ, job)
     home = Path(environ.get("HTLEASE_SANDBOX") or sandbox)
-    state = read_state(home)
+    state = wait_for_fence(lambda: read_state(home), wait_server_seconds)
+    if state is not None and state.fence is None and state.is_in_use:
+        raise Leave(TRY_LATER, "there is no lease: the server is away; try again later")
     if state is None or state.fence is None:
         raise BadConfig(
             f"{home / STATE_FILE} has no lease; call this from a payload that was started by "

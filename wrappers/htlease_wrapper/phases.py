@@ -19,7 +19,8 @@ from htlease_wrapper import chirp
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import OUT_OF_TIME, TRY_LATER, Ended, Leave, signal_name
-from htlease_wrapper.keeper import JITTER, Keeper, Letter
+from htlease_wrapper.keeper import JITTER, Keeper
+from htlease_wrapper.letter import Letter
 from htlease_wrapper.phase_watch import LOOK_SECONDS, PhaseWatch
 from htlease_wrapper.settings import Settings
 from htlease_wrapper.signals import Interrupted, Signals
@@ -357,6 +358,8 @@ class Walk:
     def _finish(self, seconds: float | None = None) -> None:
         """Deliver what is left; the payload's own status stands even if that fails."""
         had_to_end = self.signals.evicted_by is not None
+        if self.keeper.late is not None:
+            seconds = EVICTED_SECONDS  # it was waited for at the start
         self._drain(self.settings.wait_update_seconds if seconds is None else seconds)
         if self.keeper.loss is not None and not had_to_end:
             self._leave_lost()

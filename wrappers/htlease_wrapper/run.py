@@ -20,10 +20,11 @@ from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import TRY_LATER, Ended, Leave, NoLease, end_as, no_lease_for
-from htlease_wrapper.job import Job, choose_key, find_job
+from htlease_wrapper.job import Job, choose_key, find_job, own_variables
 from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
 from htlease_wrapper.keeper import Keeper
 from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
+from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracked, output_prefix
 from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
 from htlease_wrapper.phases import Walk
 from htlease_wrapper.processes import adopt_orphans
@@ -96,6 +97,7 @@ def _prepared(options: RunOptions, environ: Mapping[str, str], console: Console)
     try:
         check_room()
         job = find_job(environ)
+        environ = own_variables(environ, job)
         return _Attempt(settle(options, environ, job.ad), job, environ, console)
     except NoLease:
         raise
@@ -117,6 +119,8 @@ class _Attempt:
         self._token = token_of_job(environ, job.sandbox, os.geteuid())
         #: What the server gave last in place of a token that would not have lasted.
         self._fresh: Token | None = None
+        #: What is to be asked for once the server is back, where the payload runs untracked.
+        self._late: m.Acquire | None = None
         self._key = choose_key(settings.key, job.ad, self._token)
         console.subjob = str(self._key)
         self._before = inherited(read_state(job.sandbox), job.start_id)
@@ -196,6 +200,12 @@ class _Attempt:
                 console=self._console,
                 token_found_at=self._token.found_at if self._token else None,
             )
+        except NoLease as error:
+            if not error.is_away or self.outer is not None or not may_run_untracked(self.settings):
+                raise
+            self._console.say(f"{error.why}; the payload runs untracked until it does")
+            self._late = command
+            return lease_to_come(command)
         except (Leave, Interrupted):
             raise
         except Exception as error:
@@ -215,11 +225,7 @@ class _Attempt:
         details: DetailsFile | None = None
         try:
             self.home = home_in(self.home)
-            grant = lease.grant
-            self._state = replace(
-                self._state, fence=grant.fence, attempt_number=grant.attempt_number
-            )
-            write_state(self.home, self._state)
+            self._share(lease)
             details = DetailsFile(self.home)
         except OSError as error:
             self._console.say(
@@ -235,6 +241,8 @@ class _Attempt:
             details,
             functools.partial(is_handed_over, self.home),
             self._keep_token,
+            self._late,
+            self._share,
         )
         if not keeper.start():
             self.signals.meanwhile = keeper.work
@@ -255,6 +263,15 @@ class _Attempt:
             started_at=self._started_at,
         )
         return self.walk
+
+    def _share(self, lease: Lease) -> None:
+        """Let the other processes of this start have the lease; raises OSError."""
+        if lease.fence != NO_FENCE:
+            grant = lease.grant
+            self._state = replace(
+                self._state, fence=grant.fence, attempt_number=grant.attempt_number
+            )
+        write_state(self.home, self._state)
 
     def do(self, walk: Walk) -> Ended:
         """Walk the phases; an error of ours does not replace how the payload ended."""
@@ -303,8 +320,9 @@ class _Attempt:
             HTLEASE_ATTEMPT=grant.attempt_id,
             HTLEASE_ATTEMPT_NUMBER=str(grant.attempt_number),
             HTLEASE_FENCE=str(grant.fence),
-            HTLEASE_OUTPUT_PREFIX=f"attempt-{grant.attempt_number}-fence-{grant.fence}",
+            HTLEASE_OUTPUT_PREFIX=output_prefix(grant),
             HTLEASE_SANDBOX=str(self.home),
+            HTLEASE_SANDBOX_KEY=str(self._key),
             HTLEASE_URL=self.settings.server,
         )
         if details is not None:

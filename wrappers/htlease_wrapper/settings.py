@@ -39,6 +39,8 @@ class RunOptions:
     wall_time_seconds: float | None = None
     on_wall_time: str | None = None
     command: tuple[str, ...] = ()
+    #: Whether the payload may begin without a lease where nothing speaks against it.
+    may_run_untracked: bool = True
 
     @property
     def names_phases(self) -> bool:
@@ -68,6 +70,7 @@ class Settings:
     phase_wall_times: Mapping[str, float] = field(default_factory=dict)
     #: How long a phase may be held back by flags.
     wait_flag_seconds: float = WAIT_FLAG_SECONDS
+    may_run_untracked: bool = True
 
     @property
     def exchange_seconds(self) -> float:
@@ -132,6 +135,7 @@ def settle(options: RunOptions, environ: Mapping[str, str], ad: Ad | None) -> Se
         wall_time_seconds,
         file.phase_wall_times,
         WAIT_FLAG_SECONDS if options.wait_flag_seconds is None else options.wait_flag_seconds,
+        options.may_run_untracked,
     )
 
 

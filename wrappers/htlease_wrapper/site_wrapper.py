@@ -105,6 +105,7 @@ def _options(
         ttl_seconds=None if ttl is None else _seconds("HTLEASE_TTL", ttl),
         wait_server_seconds=_seconds("HTLEASE_WAIT_SERVER", wait_server),
         command=tuple(command),
+        may_run_untracked=False,  # the site's policy says what happens then
     )
 
 

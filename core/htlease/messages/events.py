@@ -115,6 +115,8 @@ class PhaseEntered:
 
     fence: int
     phase: str
+    #: It ran already, begun while the server was away.
+    is_underway: bool = False
 
 
 @dataclass(frozen=True)
