@@ -116,8 +116,8 @@ class Plan:
         return next((phase for phase in self.phases if phase.name == name), None)
 
     @classmethod
-    def single(cls, name: str = "run", restart: str = "redo") -> Plan:
-        """Return the plan of a job that named no phases."""
+    def single(cls, name: str = "run", restart: str = "resume") -> Plan:
+        """Return the plan of a job that named no phases; its next attempt gets what it saved."""
         return cls((PhaseSpec(name, restart),))
 
 

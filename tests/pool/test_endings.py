@@ -33,6 +33,7 @@ run = ["./p"]
 restart = "once"
 exclusive = true
 """
+_EXITS = b"#!/bin/sh\nexit %d\n"
 _SLEEPER = b"#!/bin/sh\nsleep 14\nexit 4\n"
 
 
@@ -52,8 +53,10 @@ def jobs(lab: Lab) -> Iterator[dict[str, TestJob]]:
         "away": lab.submit(
             "away", plan=_ONCE, arguments=f"{_NO_SERVER} --plan plan.toml", lines=away
         ),
-        "own 75": lab.submit("own", arguments="-- /bin/sh -c 'exit 75'", lines=away),
-        "untracked": lab.submit("untracked", arguments=f"{_NO_SERVER} -- /bin/sh -c 'exit 5'"),
+        "own 75": lab.submit("own", arguments=run, files={"p": _EXITS % 75}, lines=away),
+        "untracked": lab.submit(
+            "untracked", arguments=f"{_NO_SERVER} {run}", files={"p": _EXITS % 5}
+        ),
         "vacated": lab.submit("vacated", arguments=run, files={"p": _OBLIGING}),
         "held": lab.submit("held", arguments=run, files={"p": _OBLIGING}),
         "stubborn": lab.submit(

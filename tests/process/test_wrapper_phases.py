@@ -336,3 +336,24 @@ def test_a_starter_that_does_not_answer_chirp_costs_nothing(sandbox: Sandbox) ->
     assert sandbox.run("--", "sh", "-c", "exit 3") == 3
     assert sandbox.messages == ""
     listener.close()
+
+
+def test_a_job_without_a_plan_gets_back_what_it_saved(
+    new_sandbox: NewSandbox, server: ServerProcess
+) -> None:
+    saving = (
+        '[ -e "$HTLEASE_DETAILS" ] && exec cat "$HTLEASE_DETAILS"\n'
+        "trap 'echo step 7 > $HTLEASE_DETAILS.new; mv $HTLEASE_DETAILS.new $HTLEASE_DETAILS; exit 9' TERM\n"
+        "echo > on; while :; do sleep 0.05; done"
+    )
+    box = new_sandbox(server)
+    process = box.start("--", box.script("p", saving))
+    box.wait_text("on", "\n")
+    process.terminate()
+    assert process.wait(60) == 9
+    for options, expected in ((("--restart", "redo"), b""), ((), b"step 7\n")):
+        number = 1 + bool(not options)
+        again = new_sandbox(server, key=box.key, job_starts=number, shadow_starts=number + 1)
+        script = again.script("p", '[ -e "$HTLEASE_DETAILS" ] && cat "$HTLEASE_DETAILS"; exit 0')
+        assert again.run(*options, "--", script) == 0
+        assert again.output == expected

@@ -82,7 +82,7 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     )
     parser.add_argument("--phase-name", metavar="NAME", help="the one phase without a plan [run]")
     parser.add_argument(
-        "--restart", choices=RESTARTS, help="what a restart does to that phase [redo]"
+        "--restart", choices=RESTARTS, help="what a restart does to that phase [resume]"
     )
     parser.add_argument("--takeover", choices=TAKEOVERS, help="over the plan's [wait]")
     parser.add_argument(

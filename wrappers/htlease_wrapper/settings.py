@@ -177,7 +177,7 @@ def _plan(options: RunOptions) -> PlanFile:
         from htlease.profiles import plan_of
 
         return PlanFile(plan_of(options.profile), {}, None)
-    plan = Plan.single(options.phase_name or "run", options.restart or "redo")
+    plan = Plan.single(options.phase_name or "run", options.restart or "resume")
     return PlanFile(plan, {plan.phases[0].name: options.command}, None)
 
 
