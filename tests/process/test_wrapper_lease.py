@@ -199,3 +199,29 @@ def test_nothing_is_delayed_when_wait_lease_is_zero(
     holder.send_signal(signal.SIGTERM)
     assert holder.wait(60) == 5
     wait_for(lambda: server.subjob(first.key)["status"] == "abandoned", "the lease to be given up")
+
+
+def test_of_a_parallel_universe_job_every_node_runs(
+    new_sandbox: NewSandbox, sandbox: Sandbox
+) -> None:
+    """The first node has the job's lease; where there is a plan, each has its own."""
+    plan = '[[phase]]\nname = "x"\nrun = ["./p"]\n'
+    nodes = [sandbox, new_sandbox(sandbox.server, key=sandbox.key, slot=2)]
+    for options in (("--", "./p"), ("--plan", "plan.toml")):
+        running = []
+        for number, box in enumerate(nodes):
+            box.job_ad |= {"JobUniverse": 11, "Node": number}
+            box.script("p", "echo > on; while [ ! -e go ]; do sleep 0.05; done; exit 4")
+            box.write("plan.toml", plan)
+            running.append(box.start(*options))
+            box.wait_text("on", "\n")
+        for box, process in zip(nodes, running, strict=True):
+            box.write("go", "")
+            assert process.wait(60) == 4
+            (box.path / "go").unlink()
+            (box.path / "on").unlink()
+    assert [attempt["fence"] for attempt in sandbox.server.subjob(sandbox.key)["attempts"]] == [
+        1,
+        2,
+    ]
+    assert len(sandbox.server.subjob(f"{sandbox.key}.node1")["attempts"]) == 1

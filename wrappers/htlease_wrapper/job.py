@@ -9,7 +9,7 @@ from pathlib import Path
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
 from htlease_wrapper.credentials import Token
-from htlease_wrapper.job_ad import Ad, key_of_submission, read_ad
+from htlease_wrapper.job_ad import Ad, key_of_submission, node_of, read_ad
 from htlease_wrapper.sandbox import StartId, boot_id
 
 #: What a payload is given for its own start alone.
@@ -109,6 +109,16 @@ def _first_ad(named: str | None, sandbox: Path, name: str) -> Ad | None:
 
 def choose_key(given: str | None, ad: Ad | None, token: Token | None) -> SubjobKey:
     """Return the subjob's key; raises BadConfig when nothing names one or it cannot be used.
+
+    The nodes of a parallel universe job run side by side, so each but the first has its own.
+    """
+    key = _key_of_job(given, ad, token)
+    node = node_of(ad)
+    return SubjobKey(key.workflow, f"{key.subjob}.node{node}") if node else key
+
+
+def _key_of_job(given: str | None, ad: Ad | None, token: Token | None) -> SubjobKey:
+    """Return the key; raises BadConfig.
 
     First that is there: given, the ad's HTLeaseKey, the scope of the job token, GlobalJobId. A key
     that only the access point stamped gives way to the token: its owner chose a workflow by it.

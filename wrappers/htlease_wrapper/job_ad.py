@@ -21,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]")
+_PARALLEL = 11
 _WAITS = "waits for the end of an earlier lease"
 _EVICTION_SIGNALS = ("KillSig", "RemoveKillSig", "HoldKillSig")
 
@@ -156,6 +157,15 @@ def checkpoint_exit_code(ad: Ad | None) -> int | None:
         if code is not None:
             return code
     return None
+
+
+def node_of(ad: Ad | None) -> int:
+    """Return which node of a parallel universe job this is; 0 for any other job.
+
+    Source: `ParallelProc::StartJob`, which needs `Node`; measured on 23.9.6.
+    """
+    is_parallel = ad is not None and ad.count("JobUniverse") == _PARALLEL
+    return (ad.count("Node") or 0) if ad is not None and is_parallel else 0
 
 
 def eviction_signals(ad: Ad | None) -> frozenset[int]:

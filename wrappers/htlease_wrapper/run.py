@@ -21,7 +21,13 @@ from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, toke
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import TRY_LATER, Ended, Leave, NoLease, end_as, no_lease_for
 from htlease_wrapper.job import Job, choose_key, find_job, own_variables
-from htlease_wrapper.job_ad import checkpoint_exit_code, eviction_signals, evidence_of, place_of
+from htlease_wrapper.job_ad import (
+    checkpoint_exit_code,
+    eviction_signals,
+    evidence_of,
+    node_of,
+    place_of,
+)
 from htlease_wrapper.keeper import Keeper
 from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
 from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracked, output_prefix
@@ -55,6 +61,8 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
 
     Raises Leave; it is a NoLease only if the payload was not started.
     """
+    if options.command and not options.names_phases and node_of(find_job(environ).ad):
+        return become(options.command)  # the lease of the job's first node is that of them all
     attempt = _prepared(options, environ, console)
     if attempt.outer is not None and not options.names_phases:
         attempt.signals.give_back()
