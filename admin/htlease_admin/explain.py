@@ -10,6 +10,13 @@ from htlease_admin.attempts import Attempt, Event, ending_text, read_attempts
 from htlease_admin.tables import moment_text
 from htlease_admin.timeline import closing_reason, grant_reason, hold_text, who_acted
 
+_NONE_YET = "No attempt has asked for the lease yet."
+_IF_IT_NEVER_RUNS = (
+    "A job that leaves the queue without a start (noop_job, or removed while idle) never does: "
+    "condor_history says so, and `htlease settle KEY --outcome complete` or `cancelled` puts it "
+    "on record."
+)
+
 
 @dataclass(frozen=True)
 class Story:
@@ -28,7 +35,7 @@ def explain(events: Sequence[Event], which: str | None = None) -> list[Story]:
     """
     attempts = read_attempts(events)
     if not attempts and which is None:
-        return [Story(None, ("No attempt has asked for the lease yet.", *_closings(events)))]
+        return [Story(None, (_NONE_YET, *(_closings(events) or [_IF_IT_NEVER_RUNS])))]
     return [
         Story(attempt.attempt_id, tuple(_story(attempt)))
         for attempt in attempts

@@ -88,6 +88,7 @@ def test_an_untracked_payload_gets_its_lease_when_the_server_is_back(
     process = box.start("--wait-server", "0", "--plan", "plan.toml")
     box.wait_text("on2", "\n")
     own_server.start()
+    box.wait_text("stderr", "the server answers again")
     wait_for(lambda: own_server.subjob(box.key)["details"] == "more\n", "the payload's own call")
     (box.path / "go").touch()
     assert process.wait(60) == 4

@@ -29,8 +29,8 @@ from htlease_wrapper.job_ad import (
     place_of,
 )
 from htlease_wrapper.keeper import Keeper
-from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
 from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracked, output_prefix
+from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
 from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
 from htlease_wrapper.phases import Walk
 from htlease_wrapper.processes import adopt_orphans
