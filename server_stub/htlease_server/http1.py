@@ -344,8 +344,9 @@ class Connection(asyncio.BufferedProtocol):
     def _settle(self) -> None:
         """Turn to what comes after an answer."""
         hall, rest = self._hall, len(self._unparsed)
-        hall.held_bytes -= self._held_bytes - rest
-        self._held_bytes = rest
+        if not self._parser.is_in_message:
+            hall.held_bytes -= self._held_bytes - rest
+            self._held_bytes = rest
         if self._unread_bytes:
             return
         if rest or self._owes_answer:

@@ -24,6 +24,7 @@ _FEED_BYTES = 1024
 #: What the lines between the chunks of a body may take, in times of the body.
 _CHUNK_LINES_PART = 16
 
+_BLANK_LINE = b"\r\n\r\n"
 _BODY_TOO_LARGE = m.Rejection("too-large", f"the body has more than {BODY_MAX_BYTES} bytes")
 _LINES_TOO_LARGE = m.Rejection("too-large", "the body has more lines around it than belong there")
 
@@ -35,15 +36,14 @@ class RequestParser:
         "_blank_bytes",
         "_body",
         "_body_left_bytes",
-        "_fields",
         "_has_head",
         "_has_two_hosts",
-        "_head_bytes",
         "_headers",
         "_is_upgrade",
         "_line_bytes",
         "_lines_at_once_bytes",
         "_parser",
+        "_repeated",
         "_say_continue",
         "_target",
         "is_in_message",
@@ -81,6 +81,10 @@ class RequestParser:
     def parse(self, data: bytes) -> bytes:
         """Parse up to the end of a request and return the rest as it is."""
         at, size = 0, len(data)
+        if not self.is_in_message and data.count(_BLANK_LINE) == 1:
+            # One head, so one request at most; what is behind it is its body. The common case.
+            self._feed(data)
+            at = size
         while at < size and not self.ready and self.refusal is None:
             end = self._boundary(data, at)
             self._feed(data if end - at == size else data[at:end])
@@ -95,7 +99,7 @@ class RequestParser:
             return min(at + self._body_left_bytes, len(data))
         if self._has_head:  # a body in chunks
             return min(at + _FEED_BYTES, len(data))
-        blank = data.find(b"\r\n\r\n", at)
+        blank = data.find(_BLANK_LINE, at)
         return len(data) if blank < 0 else blank + 4
 
     def _feed(self, data: bytes) -> None:
@@ -107,7 +111,9 @@ class RequestParser:
             method = self._parser.get_method()
             self._parser = httptools.HttpRequestParser(self)
             if self._is_upgrade:
-                self._feed(request_head.without_upgrade(method, self._target, self._headers))
+                head = request_head.without_upgrade(method, self._target, self._headers)
+                self._begin_head()
+                self._feed(head)
             rest = data[upgrade.args[0] :]
             if rest:
                 self._feed(rest)
@@ -136,7 +142,6 @@ class RequestParser:
             self.refusal = rejection
 
     def on_message_begin(self) -> None:
-        self._begin_head()
         self.is_in_message = True
 
     def _begin_head(self) -> None:
@@ -144,42 +149,38 @@ class RequestParser:
         self._target = b""
         self._body = b""
         self._has_head = self._has_two_hosts = self._is_upgrade = False
-        self._fields = self._head_bytes = self._body_left_bytes = 0
+        self._repeated = self._body_left_bytes = 0
         #: Fed to the parser and no part of a body: of this request, and since its body's last part.
         self._line_bytes = self._lines_at_once_bytes = 0
 
     def on_url(self, part: bytes) -> None:
-        self._add_to_head(len(part))
-        if self.refusal is None:
-            self._target += part
+        self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._has_head:  # a trailer, which nobody on the way has looked at as a header
-            return
-        self._fields += 1
-        self._add_to_head(len(name) + len(value) + len(b": \r\n"))
-        if self.refusal is not None:
             return
         name = name.lower()
         before = self._headers.get(name)
         if before is None:
             self._headers[name] = value
             return
+        self._repeated += 1
+        if self._repeated > FIELDS_MAX:  # which is refused as soon as the head is there
+            return
         # Two tokens are none: whoever is asked which one counts may answer otherwise.
         self._headers[name] = b"%b, %b" % (before, value)
         if name == b"host":
             self._has_two_hosts = True
-
-    def _add_to_head(self, size_bytes: int) -> None:
-        self._head_bytes += size_bytes
-        if self._head_bytes > HEAD_MAX_BYTES or self._fields > FIELDS_MAX:
-            self._refuse(HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         self._has_head = True
         if self.refusal is not None:
             return
         headers, parser = self._headers, self._parser
+        # All that was parsed, since a head that is fed in parts ends with one of them.
+        if self._line_bytes > HEAD_MAX_BYTES or len(headers) + self._repeated > FIELDS_MAX:
+            self._refuse(HEAD_TOO_LARGE)
+            return
         version = parser.get_http_version()
         why = request_head.why_no_request(version, headers, self._has_two_hosts)
         if why is not None:
@@ -193,8 +194,8 @@ class RequestParser:
             self._is_upgrade = True
         else:
             self._body_left_bytes = size
-            if has_body and request_head.is_continue_expected(version, headers):
-                if not self.ready:
+            if has_body and b"expect" in headers and not self.ready:
+                if request_head.is_continue_expected(version, headers):
                     self._say_continue()
 
     def on_body(self, part: bytes) -> None:
@@ -214,8 +215,8 @@ class RequestParser:
             self._refuse(_BODY_TOO_LARGE)
 
     def on_message_complete(self) -> None:
-        self.is_in_message = self._has_head = False
-        self._body_left_bytes = self._blank_bytes = 0
+        self.is_in_message = False
+        self._blank_bytes = 0
         if self.refusal is not None or self._is_upgrade:
             return
         parser = self._parser
@@ -223,4 +224,4 @@ class RequestParser:
         stays = parser.should_keep_alive() and method != b"CONNECT"
         target = request_head.path_of(self._target)
         self.ready.append(Request(method, target, self._headers, bytes(self._body), stays))
-        self._body = b""
+        self._begin_head()

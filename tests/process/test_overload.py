@@ -89,6 +89,32 @@ def test_a_huge_body_is_refused_before_it_has_come(server: ServerProcess) -> Non
     assert heard.statuses == [413] and heard.is_closed
 
 
+def test_what_a_thousand_clients_have_the_server_hold_has_a_bound(
+    own_server: ServerProcess,
+) -> None:
+    """A quarter of a GiB of bodies that do not end, and as much of answers that nobody reads."""
+    address = ("127.0.0.1", int(own_server.url.rpartition(":")[2]))
+    body = b"POST /v1/tokens HTTP/1.1\r\nhost: x\r\ncontent-length: 262144\r\n\r\n" + b"x" * 262_000
+    asking = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 100
+    before = own_server.resident_mib
+    with contextlib.ExitStack() as lines:
+        for number in range(1000):
+            line = lines.enter_context(socket.socket())
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            line.connect(address)
+            line.settimeout(5)
+            with contextlib.suppress(OSError):  # refused, or cut off for others
+                line.sendall(asking if number % 2 else body)
+            assert own_server.resident_mib < before + 110
+        admin = Caller(own_server.url, own_server.admin_token)
+        assert acquire(admin, "/v1/workflows/w/subjobs/s") == 200
+        assert (
+            acquire(Caller(own_server.url, own_server.token("v")), "/v1/workflows/v/subjobs/s")
+            == 200
+        )
+    assert "Traceback" not in own_server.log_text
+
+
 def test_a_token_over_its_rate_is_told_when_to_come_and_keeps_its_lease(
     limited: ServerProcess,
 ) -> None:
