@@ -39,6 +39,10 @@ fuzz: $(VENV) ## Half an hour of hostile clients against a server, from a seed t
 	HTLEASE_FUZZ_SECONDS=1800 HTLEASE_FUZZ_SEED=$${HTLEASE_FUZZ_SEED:-$$(date +%s)} \
 		$(PY) -m pytest -s tests/process/test_server_hostile.py
 
+mutants: $(VENV) ## Change the rules in small ways, and count how many changes the tests notice
+	.venv/bin/pip install -q --editable '.[mutants]'
+	$(PY) -m tests.mutants
+
 lint: $(VENV) ## Format, lint and type checks
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/ruff check $(SOURCES)
@@ -63,4 +67,4 @@ docs: $(VENV) ## Build the manual into docs/_build/html
 clean: ## Remove what was built (not the pool; see `htlease pool down`)
 	rm -rf dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo test test-unit test-process test-pool test-slow fuzz lint ep bench bench-peers diagrams docs clean
+.PHONY: help venv demo test test-unit test-process test-pool test-slow fuzz lint ep bench bench-peers diagrams docs clean mutants

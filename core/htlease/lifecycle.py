@@ -42,7 +42,7 @@ from htlease.subjob import CLOSED, HELD, REFUSALS_KEPT, Status, SubjobState, app
 #: How long a refused attempt should wait before it asks again, as parts of the holder's ttl:
 #: when the holder was recalled it hears of it at its next renewal, which comes within a quarter.
 _RETRY_PART = 1 / 8
-_RETRY_MIN_SECONDS = 0.5
+RETRY_MIN_SECONDS = 0.5
 
 
 def decide(state: SubjobState, command: m.Command, now: float) -> m.Decision:
@@ -115,7 +115,7 @@ def _acquire(state: SubjobState, command: m.Acquire, now: float) -> m.Decision:
         recalled = ()
         why = f"the lease of {state.holder.attempt_id} is still live"
     remaining_seconds = state.deadline_at - now
-    poll_seconds = max(_RETRY_MIN_SECONDS, state.holder.ttl_seconds * _RETRY_PART)
+    poll_seconds = max(RETRY_MIN_SECONDS, state.holder.ttl_seconds * _RETRY_PART)
     return refuse(
         "lease-still-live",
         why,

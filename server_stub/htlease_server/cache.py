@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 from htlease.attempt import SubjobKey
+from htlease.messages import Rejection
 from htlease.subjob import CLOSED, SubjobState
 from htlease_server.history import snapshot_of
 from htlease_server.store import SubjobRow
 
 ENTRIES_MAX = 10_000
+#: Refused requests that are recognised, for each subjob in memory.
+REFUSED_KEPT = 32
 SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -17,8 +21,8 @@ class Entry:
     """A subjob as the writer knows it."""
 
     __slots__ = (
-        *("has_all_requests", "id", "marks", "requests", "seq", "size_bytes", "state"),
-        *("unwritten", "workflow_id"),
+        *("has_all_requests", "id", "is_heard", "marks", "refused", "requests", "seq"),
+        *("size_bytes", "state", "unwritten", "was_heard", "workflow_id"),
     )
 
     def __init__(
@@ -39,6 +43,17 @@ class Entry:
         self.size_bytes = size_bytes
         #: Turns that changed it and are not on the disk yet.
         self.unwritten = 0
+        #: Whether the disk has, or gets with those turns, that the holder was heard in this run;
+        #: and whether it had before them.
+        self.is_heard = self.was_heard = False
+        #: Request ID -> digest and answer of the requests refused last, oldest first.
+        self.refused: dict[str, tuple[bytes, Rejection]] = {}
+
+    def remember_refused(self, request_id: str, digest: bytes, rejection: Rejection) -> None:
+        """Recognise a refused request when it comes again; what it left is on record once."""
+        self.refused[request_id] = (digest, replace(rejection, events=()))
+        if len(self.refused) > REFUSED_KEPT:
+            del self.refused[next(iter(self.refused))]
 
     def row(self, name: str, now: float) -> SubjobRow:
         """Return the row to be stored."""

@@ -12,14 +12,14 @@ from dataclasses import replace
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.flags import held_back
-from htlease.lifecycle import decide, replayed_reply
+from htlease.lifecycle import RETRY_MIN_SECONDS, decide, replayed_reply
 from htlease.quotas import over_quota
 from htlease.subjob import HELD, SubjobState, apply
 from htlease_server.bodies import Sent
 from htlease_server.cache import Entry
 from htlease_server.deeds import PUT_FLAG, PUT_WORKFLOW, TRIM, Deed
 from htlease_server.flags import PutFlag, down_for
-from htlease_server.history import EVENT_NAMES, data_of, ids_in, marks_with
+from htlease_server.history import EVENT_NAMES, data_of, event_from, ids_in, marks_with
 from htlease_server.keeper import Keeper
 from htlease_server.logs import note
 from htlease_server.maintenance import WindowChange
@@ -33,6 +33,11 @@ _GOING = m.Rejection(
     "this subjob has been closed for long and is being trimmed; come again",
     retry_after_seconds=1.0,
 )
+
+
+_REUSED = m.Rejection("request-id-reused", "this request ID came before with another call or body")
+#: Refusals of what may be granted later; the others are for ever, whoever repeats them.
+_MAY_TURN = ("lease-still-live", "subjob-closed", "phase-order", "blocked")
 
 
 def is_bare_renewal(waiting: Waiting) -> bool:
@@ -80,6 +85,11 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
     known = None
     if entry is not None and not is_bare_renewal(waiting):
         known = keeper.requests_of(entry, sent.request_id).get(sent.request_id)
+        if known is None and sent.request_id in entry.refused:
+            digest, refused = entry.refused[sent.request_id]
+            again = refused if digest == sent.digest else _REUSED
+            turn.answer(waiting, again, is_late=entry.unwritten > 0)
+            return
     decision: m.Decision
     if known is not None:
         assert entry is not None
@@ -91,9 +101,7 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
                 else replayed_reply(entry.state, command, turn.now)
             )
         else:
-            decision = m.Rejection(
-                "request-id-reused", "this request ID came before with another call or body"
-            )
+            decision = _REUSED
     elif isinstance(command, (m.Enroll, m.Acquire)):
         workflow = keeper.book.get(key.workflow)
         if workflow is not None and workflow.template:
@@ -116,11 +124,38 @@ def _command(turn: Turn, keeper: Keeper, waiting: Waiting, sent: Sent) -> None:
     else:
         decision = _decided(keeper, key, entry, entry.state, command, turn.now)
 
+    if entry is not None and known is None:
+        if isinstance(decision, m.Rejection):
+            if decision.code in _MAY_TURN:
+                entry.remember_refused(sent.request_id, sent.digest, decision)
+        elif isinstance(command, m.Acquire) and decision.events:
+            decision = _refused_before(keeper, entry, sent.request_id, command) or decision
     if entry is not None and decision.events:
         is_accepted = isinstance(decision, m.Accepted)
         _keep(turn, keeper, waiting, sent, entry, decision.events, is_accepted)
     answer = decision.reply if isinstance(decision, m.Accepted) else decision
     turn.answer(waiting, answer, is_late=entry is not None and entry.unwritten > 0)
+
+
+def _refused_before(
+    keeper: Keeper, entry: Entry, request_id: str, command: m.Acquire
+) -> m.Rejection | None:
+    """Return the answer that this very request of an attempt has got before, if it was refused.
+
+    It may come late, from an attempt that is gone; who is there asks again, under another ID.
+    """
+    digest = m.nonce_digest(command.nonce)
+    if all(whom != digest for _, whom in entry.state.refusals):
+        return None
+    row = keeper.refused(entry, request_id)
+    if row is None:
+        return None
+    event = event_from(row)
+    assert isinstance(event, m.AttemptRefused)
+    is_closed = event.code == "subjob-closed"
+    outcome = event.why.rpartition(" ")[2] if is_closed else None
+    seconds = RETRY_MIN_SECONDS if event.code == "lease-still-live" else None
+    return m.Rejection(event.code, event.why, retry_after_seconds=seconds, outcome=outcome)
 
 
 def _decided(
@@ -157,7 +192,8 @@ def _keep(
     is_renewal = isinstance(events[0], m.LeaseRenewed)
     # A lease that had lapsed must not be revived by word of mouth: after a crash the store
     # would say that it lapsed, and give it to another.
-    if is_renewal and state.is_live(turn.now):
+    # And the first renewal after a start tells that the holder is not gone, see `Uptime`.
+    if is_renewal and state.is_live(turn.now) and entry.is_heard:
         entry.state = apply(state, events, turn.now)
         if key not in turn.changed:
             keeper.renewed(entry)
@@ -165,11 +201,15 @@ def _keep(
     if key not in turn.changed:
         is_new = entry.seq == 0
         turn.changed[key] = (entry, None if is_new else state, entry.seq)
+        if not entry.unwritten:
+            entry.was_heard = entry.is_heard
         entry.unwritten += 1
         if is_new:
             keeper.add(key, entry)
             turn.batch.known_ids.append((key.subjob, entry.id))
     entry.state = apply(state, events, turn.now)
+    if entry.state.deadline_at != state.deadline_at:
+        entry.is_heard = True
     if is_renewal:
         return
     digest = None

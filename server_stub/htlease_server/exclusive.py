@@ -17,7 +17,7 @@ from htlease.subjob import REQUESTS_KEPT
 from htlease_server.cache import ENTRIES_MAX, Entry, SubjobCache
 from htlease_server.history import mark_of, marks_with, snapshot_from
 from htlease_server.keeper import Vantage
-from htlease_server.store import FlagRow, Reader, Run, Store
+from htlease_server.store import FlagRow, HistoryRow, Reader, Run, Store
 from htlease_server.trimming import SUBJOBS_MAX, Trim, Trimmed, chosen
 from htlease_server.turn import Turn
 from htlease_server.uptime import Uptime
@@ -27,6 +27,8 @@ from htlease_server.workflow import WorkflowBook
 FLUSH_SECONDS = 0.5
 #: How often an idle server notes that it is alive.
 ALIVE_SECONDS = 5.0
+#: While it is young, after what part of its life: what it lives counts against leases of the dead.
+_ALIVE_PART = 1 / 4
 
 
 class ExclusiveKeeper:
@@ -80,11 +82,14 @@ class ExclusiveKeeper:
             if renewed is not None:
                 state = replace(state, deadline_at=renewed[0])
             entry = Entry(row.id, row.workflow_id, state, row.seq, len(row.snapshot))
+            entry.is_heard = renewed is not None or self.uptime.is_heard(
+                row.deadline_at, row.ttl_seconds
+            )
             if marks is not None:
                 entry.requests, entry.marks, entry.has_all_requests = {}, marks, False
             self.cache.put(key, entry)
         if self.uptime.windows:
-            entry.state = self.uptime.correct(entry.state, now)
+            entry.state = self.uptime.keep(entry.state, now)
         return entry
 
     def add(self, key: SubjobKey, entry: Entry) -> None:
@@ -108,6 +113,9 @@ class ExclusiveKeeper:
                 requests.update(since)
                 entry.has_all_requests = True
         return requests
+
+    def refused(self, entry: Entry, request_id: str) -> HistoryRow | None:
+        return self._reader.refused(entry.id, request_id)
 
     def new_subjob_id(self) -> int:
         self._next_subjob_id += 1
@@ -147,8 +155,10 @@ class ExclusiveKeeper:
     def is_flush_due(self) -> bool:
         """Tell whether renewals in memory, or a sign of life, are to be written."""
         now = self._clock()
+        age_seconds = now - self.started_at
+        alive_seconds = min(ALIVE_SECONDS, max(FLUSH_SECONDS, age_seconds * _ALIVE_PART))
         return now >= self._flushed_at + FLUSH_SECONDS and (
-            bool(self._unflushed) or now >= self._alive_at + ALIVE_SECONDS
+            bool(self._unflushed) or now >= self._alive_at + alive_seconds
         )
 
     def prepare(self, turn: Turn) -> bool:
@@ -188,6 +198,7 @@ class ExclusiveKeeper:
             self._flushing = {}
         for key, (entry, state, seq) in turn.changed.items():
             entry.requests = entry.marks = None  # they may be of requests that came to nothing
+            entry.is_heard = entry.was_heard
             if state is None:
                 self.cache.forget(key)
                 self._unflushed.pop(entry.id, None)

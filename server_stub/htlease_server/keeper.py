@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from htlease.attempt import SubjobKey
 from htlease_server.cache import Entry, SubjobCache
-from htlease_server.store import FlagRow, Reader
+from htlease_server.store import FlagRow, HistoryRow, Reader
 from htlease_server.trimming import Trim, Trimmed
 from htlease_server.turn import Turn, Waiting
 from htlease_server.uptime import Uptime
@@ -64,6 +64,9 @@ class Keeper(Protocol):
 
         Some may be missing, but not the one that is asked for.
         """
+
+    def refused(self, entry: Entry, request_id: str) -> HistoryRow | None:
+        """Return the record of a refused acquire of a subjob, if there is one of that request."""
 
     def new_subjob_id(self) -> int:
         """Return a row ID that nobody has."""

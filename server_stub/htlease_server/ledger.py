@@ -82,12 +82,13 @@ class Ledger(ABC):
             note(logging.ERROR, "the store takes no writes", why=str(problem))
         self.commits.failed += 1
         self.failure = str(problem)
-        is_known = not isinstance(problem, Uncertain)
-        what = "nothing was changed" if is_known else "it is not known whether it was done"
+        if isinstance(problem, Uncertain):
+            code, what = "outcome-unknown", "it is not known whether it was done"
+            advice = "send it again under the same request ID"
+        else:
+            code, what, advice = "overloaded", "nothing was changed", "send it again"
         return m.Rejection(
-            "overloaded",
-            f"{what}: {problem}; send it again",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
+            code, f"{what}: {problem}; {advice}", retry_after_seconds=RETRY_AFTER_SECONDS
         )
 
 

@@ -36,7 +36,7 @@ MIGRATIONS = (
 )
 #: Runs remembered. What lies between the oldest and these counts as one long downtime, which can
 #: only lengthen a lease.
-RUNS_KEPT = 100
+RUNS_KEPT = 1_000
 #: In the lock file: when the server started that ran last, and its last sign of life.
 _STAMP_BYTES = 64
 #: What SQLite says when a later start may succeed without anybody changing the set-up.

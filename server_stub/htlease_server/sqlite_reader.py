@@ -149,6 +149,14 @@ class SqliteReader:
         ).fetchall()
         return rows[::-1]
 
+    def refused(self, subjob_id: int, request_id: str) -> HistoryRow | None:
+        row = self._db.execute(
+            f"SELECT {HISTORY} FROM history WHERE subjob_id = ? AND request_id = ?"
+            " AND event = 'attempt-refused'",
+            (subjob_id, request_id),
+        ).fetchone()
+        return HistoryRow(*row) if row else None
+
     def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
         of_kind = "" if kind is None else "kind = ? AND "
         rows = self._db.execute(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from htlease.errors import BadConfig
 from htlease_server.queries import FLAG, MAINTENANCE
 from htlease_server.sqlite_checkpoint import Checkpoints
 from htlease_server.sqlite_file import FileId, LogFiles, check_in_place
@@ -21,9 +22,12 @@ from htlease_server.store import (
     HistoryRow,
     StoreFailed,
     SubjobRow,
+    Uncertain,
     WorkflowRow,
 )
 
+#: What SQLite says when the disk, or its system, fails: SQLITE_IOERR and its kinds.
+_IO_ERROR = "disk I/O error"
 #: Pages that the writer keeps in memory: of a million subjobs, the upper parts of every index.
 _CACHE_KIB = 64 * 1024
 
@@ -54,20 +58,30 @@ class SqliteWriter:
     ) -> None:
         """With a run and its file, nothing is written any more once another one has begun.
 
-        Raises Displaced.
+        The connection is this one's own then. Raises Displaced.
         """
         self._path = path
         self._file = file
         self._logs = LogFiles(path)
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._checkpoints = Checkpoints(db, lambda: connected(path))
-        self._db = db
+        self._is_broken = False
         self._name = str(path)
         self._run_started_at = run_started_at
+        self._use(db)
+
+    def _use(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._checkpoints = Checkpoints(db, lambda: connected(self._path))
+        self._db = db
 
     def write(self, batch: Batch) -> None:
+        if self._is_broken:
+            try:
+                self._mend()
+            except Uncertain as problem:  # of this batch it is known
+                raise StoreFailed(str(problem)) from problem
         db = self._db
+        is_committing = False
         try:
             db.execute("BEGIN IMMEDIATE")
             self._refuse_after_the_run()
@@ -89,15 +103,48 @@ class SqliteWriter:
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",
                     (batch.alive.alive_at, batch.alive.started_at),
                 )
+            is_committing = True
             db.execute("COMMIT")
+            is_committing = False
             # After the commit: until now it has gone where the next start looks for it.
             self.check_in_place()
             self._checkpoints.after_commit()
         except sqlite3.Error as problem:
-            raise StoreFailed(f"store {self._name}: {problem}") from problem
+            if is_committing and _IO_ERROR in str(problem):
+                self._is_broken = True
+            failure = StoreFailed(f"store {self._name}: {problem}")
+            failure.__cause__ = problem
+        else:
+            return
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+        if self._is_broken:
+            self._mend()
+        raise failure
+
+    def _mend(self) -> None:
+        """Make an end of a commit that could not be synced; raises Uncertain.
+
+        It may be in the log, where the next start would find it whole, and what the system's cache
+        shows of the file may not be on the disk. So nothing goes on over the same connection, and
+        something else is written in its place. Until that is on the disk nobody knows.
+        """
+        try:
+            if self._run_started_at is not None:
+                self._checkpoints.close()
+                self._db.close()
+                self._use(connected(self._path))
+            self._db.execute("BEGIN IMMEDIATE")
+            # Changes a page, and nothing on it: SQLite writes no page whose bytes stay the same.
+            self._db.execute("INSERT INTO trimming VALUES (-1)")
+            self._db.execute("DELETE FROM trimming WHERE workflow_id = -1")
+            self._db.execute("COMMIT")
+        except (sqlite3.Error, BadConfig) as problem:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise Uncertain(f"store {self._name}: {problem}") from problem
+        self._is_broken = False
 
     def _let_go(self, gone: Sequence[Gone]) -> None:
         if not gone:
@@ -133,15 +180,17 @@ class SqliteWriter:
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        """Let go of everything but the connection; raises Displaced."""
+        """Let go of everything but a connection that was given; raises Displaced."""
         self._checkpoints.close()
         self.check_in_place()
-        self._end_in_order()
+        if self._run_started_at is not None:
+            self._end_in_order()
+            self._db.close()
 
     def _end_in_order(self) -> None:
-        if self._run_started_at is not None:
-            with suppress(sqlite3.Error):  # it is not said then; nothing is lost
-                put_whole(self._db, self._run_started_at)
+        assert self._run_started_at is not None
+        with suppress(sqlite3.Error):  # it is not said then; nothing is lost
+            put_whole(self._db, self._run_started_at)
 
     def _refuse_after_the_run(self) -> None:
         """Refuse what a server left behind that was killed, once the next one reads the store."""

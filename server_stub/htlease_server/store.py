@@ -266,6 +266,9 @@ class Reader(Protocol):
     def requests(self, subjob_id: int, limit: int) -> Sequence[tuple[str, bytes]]:
         """Return (request ID, digest) of the requests accepted last, oldest first."""
 
+    def refused(self, subjob_id: int, request_id: str) -> HistoryRow | None:
+        """Return the record of a refused acquire that came under a request ID."""
+
     def flags(self) -> Sequence[FlagRow]:
         """Return all flags that were ever changed, in the order of their names."""
 

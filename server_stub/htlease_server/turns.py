@@ -18,8 +18,8 @@ from htlease_server.keeper import TurnKeeper
 from htlease_server.lanes import Lanes
 from htlease_server.ledger import BATCH_MAX, IDLE_SECONDS, Ledger, give
 from htlease_server.logs import note
-from htlease_server.store import Conflict, StoreFailed, Unstorable
-from htlease_server.turn import Answer, Waiting
+from htlease_server.store import Conflict, Displaced, StoreFailed, Unstorable
+from htlease_server.turn import Answer, QueueFull, Waiting
 
 #: How often a turn is taken when other servers over the same store are faster.
 _TRIES = 10
@@ -56,9 +56,11 @@ class TurnLedger(Ledger):
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and self.displaced is None
 
     def submit(self, waiting: Waiting) -> None:
+        if self.displaced is not None:
+            raise QueueFull(str(self.displaced))
         self._lanes.add(waiting)
         if not self._is_wake_due:
             # Once all requests that have arrived by now are in the queue: the writer then takes
@@ -108,6 +110,8 @@ class TurnLedger(Ledger):
                 refused = m.Rejection("invalid", f"the request cannot be stored: {problem}")
                 self._answer((waiting, refused) for waiting in requests)
             except StoreFailed as problem:
+                if isinstance(problem, Displaced):
+                    self.displaced = problem
                 self._refuse(requests, problem)
             except Exception as problem:  # a mistake of ours; the thread has to live on
                 note(logging.ERROR, "writing a batch failed", trace=True, requests=len(requests))

@@ -27,7 +27,12 @@ class Uptime:
 
     Nothing is swept, and nothing happens when a window begins: a deadline is corrected whenever
     it is read from the store, and once there are windows, whenever somebody asks.
-    Correcting one twice, or one that was written after the gap, changes nothing.
+
+    A stored deadline is what a grant or renewal made it, its ttl after that instant. The first gap
+    after that gives it one ttl of uptime from the gap's end, for the holder to renew. A holder that
+    is heard no more in that time is gone: later gaps only take no uptime from it, so that servers
+    that start again and again keep no dead holder's lease. This takes that the first renewal of
+    a lease in each run is on the disk before its answer (`Entry.is_heard`).
     """
 
     def __init__(self, runs: Iterable[Run], windows: Iterable[MaintenanceRow] = ()) -> None:
@@ -36,7 +41,7 @@ class Uptime:
             (before.alive_at, after.started_at) for before, after in itertools.pairwise(runs)
         ]
         #: A deadline later than this by its ttl was written after the last gap.
-        self._answered_from = max((started_at for _, started_at in self._gaps), default=0.0)
+        self.answered_from = max((started_at for _, started_at in self._gaps), default=0.0)
         #: The maintenance windows, announced and withdrawn ones too; replaced as a whole, so that
         #: others may read meanwhile.
         self.windows = tuple(windows)
@@ -44,22 +49,48 @@ class Uptime:
     def deadline(self, deadline_at: float, ttl_seconds: float, now: float) -> float:
         """Return the true deadline of a held lease from the stored one."""
         begun = self._begun(now) if self.windows else ()
-        settled_from = max([self._answered_from, *(until_at for _, until_at in begun)])
+        settled_from = max([self.answered_from, *(until_at for _, until_at in begun)])
         if deadline_at < settled_from + ttl_seconds:
-            # Those that are over count too: a lease that one has kept may have met the next.
-            for last_alive_at, started_at in sorted([*self._gaps, *begun]):
-                deadline_at = extended_deadline(deadline_at, ttl_seconds, last_alive_at, started_at)
+            deadline_at = self._after(deadline_at, ttl_seconds, begun)
         # No lease ends later than that, unless the wall clock went back between two runs.
         return min(deadline_at, now + ttl_seconds)
 
+    def _after(
+        self, deadline_at: float, ttl_seconds: float, begun: Iterable[tuple[float, float]]
+    ) -> float:
+        renewed_at = deadline_at - ttl_seconds
+        gaps = [(*gap, True) for gap in self._gaps if gap[1] > renewed_at]
+        has_restarted, kept_until = False, 0.0
+        # Those that are over count too: a lease that one has kept may have met the next.
+        for begin, end, is_gap in sorted([*gaps, *((*window, False) for window in begun)]):
+            if deadline_at <= begin:
+                continue  # it had run out, while somebody was there to hear its holder
+            if is_gap and has_restarted:
+                deadline_at += max(0.0, end - max(begin, kept_until))
+            else:
+                deadline_at = extended_deadline(deadline_at, ttl_seconds, begin, end)
+                has_restarted |= is_gap
+            kept_until = max(kept_until, end)
+        return deadline_at
+
+    def is_heard(self, deadline_at: float, ttl_seconds: float) -> bool:
+        """Tell of a stored deadline whether its holder was heard since the last gap."""
+        return deadline_at - ttl_seconds >= self.answered_from
+
     def correct(self, state: SubjobState, now: float) -> SubjobState:
-        """Return a state as it is now: it was read from the store, or time has passed since."""
+        """Return the true state of one that was read from the store."""
         if state.status not in HELD or state.holder is None:
             return state
-        deadline_at = self.deadline(state.deadline_at, state.holder.ttl_seconds, now)
-        return (
-            state if deadline_at == state.deadline_at else replace(state, deadline_at=deadline_at)
-        )
+        return _until(state, self.deadline(state.deadline_at, state.holder.ttl_seconds, now))
+
+    def keep(self, state: SubjobState, now: float) -> SubjobState:
+        """Return a corrected state as it is now: another window may have begun since."""
+        if not self.windows or state.status not in HELD or state.holder is None:
+            return state
+        deadline_at, ttl_seconds = state.deadline_at, state.holder.ttl_seconds
+        for begin, end in sorted(self._begun(now)):
+            deadline_at = extended_deadline(deadline_at, ttl_seconds, begin, end)
+        return _until(state, min(deadline_at, now + ttl_seconds))
 
     def _begun(self, now: float) -> list[tuple[float, float]]:
         return [
@@ -67,3 +98,7 @@ class Uptime:
             for window in self.windows
             if window.started_at <= min(now, window.until_at)
         ]
+
+
+def _until(state: SubjobState, deadline_at: float) -> SubjobState:
+    return state if deadline_at == state.deadline_at else replace(state, deadline_at=deadline_at)

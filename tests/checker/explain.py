@@ -41,7 +41,14 @@ from tests.checker.shown import facts, facts_of, shows
 from tests.checker.steps import Finding, Step
 
 #: Refusals that say nothing about the subjob.
-_NOT_OF_THE_RULES = {"overloaded", "unauthorized", "forbidden", "invalid", "too-large"}
+_NOT_OF_THE_RULES = {
+    "overloaded",
+    "outcome-unknown",
+    "unauthorized",
+    "forbidden",
+    "invalid",
+    "too-large",
+}
 #: Of no meaning for the rules, or told by no model: instants and durations.
 _DATA = {"seq", "at", "actor", "client_at", "via", "deadline_at", "nonce_digest"}
 _DURATIONS = {"expires_in_seconds", "retry_after_seconds"}

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.contract.drill import KEY, Drill, acquire, nonce
-from tests.contract.stores import StoreKind
+from tests.contract.stores import StoreKind, only_exclusive
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
@@ -186,3 +186,20 @@ def test_a_large_workflow_goes_in_steps_and_others_are_answered_between(drill: D
         assert drill.acquire(SubjobKey("other", f"s-{len(steps)}")).fence == 2
     assert [step.subjobs for step in steps] == [200, 200, 50]
     assert trim(drill, "large").subjobs == 0
+
+
+@only_exclusive
+def test_the_first_renewal_after_a_start_is_on_the_disk_before_its_answer(
+    drill: Drill, kind: StoreKind
+) -> None:
+    """If it were lost, a next start would take its holder for one that is gone."""
+    drill.acquire()
+    drill.restart(after_seconds=30)
+    drill.now += 30
+    assert drill.ask(m.Renew(1, nonce(1))) == m.Renewal(120, "continue")
+    assert drill.state().deadline_at == drill.now + 120 and not drill.keeper.unflushed
+    heard_at = drill.now
+    drill.now += 0.1
+    drill.ask(m.Renew(1, nonce(1)))
+    assert drill.state().deadline_at == heard_at + 120, "further ones may be lost in a crash"
+    assert drill.keeper.unflushed

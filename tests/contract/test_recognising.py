@@ -119,7 +119,7 @@ def test_a_store_of_before_is_asked_for_its_history_once(tmp_path: Path) -> None
             "SELECT snapshot, deadline_at FROM subjob JOIN lease ON subjob_id = id"
         )
         db.execute("UPDATE subjob SET snapshot = ?", (snapshot_of(snapshot_from(snapshot, at)[0]),))
-        db.execute("PRAGMA user_version = 8")
+        db.executescript("DROP TABLE store_place; PRAGMA user_version = 8;")
     db.close()
     drill.start()
     save(drill, 2)

@@ -57,6 +57,7 @@ def test_writes_go_on_while_the_log_cannot_be_moved(
     def refuse() -> sqlite3.Connection:
         raise sqlite3.OperationalError("unable to open database file")
 
+    write(drill, 1)  # the server's start has moved the log, and the first write begins anew
     before = beginnings(tmp_path)
     with monkeypatch.context() as broken:
         broken.setattr(drill.store._writer._checkpoints, "_connect", refuse)

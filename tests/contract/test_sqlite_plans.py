@@ -30,6 +30,7 @@ LOOK_UPS: dict[str, Callable[[Any], object]] = {
     "nth_held": lambda store: store.nth_held(1, 0, 10),
     "overdue": lambda store: store.overdue(1, 1e12, 0, 10),
     "history": lambda store: store.history(1, 0, 10),
+    "refused": lambda store: [store.refused(1, "r-1")],
     "history_of": lambda store: store.history_of(1, ["lease-acquired"]),
     "requests": lambda store: store.requests(1, 10),
     "maintenance": lambda store: store.maintenance(),
@@ -40,7 +41,7 @@ LOOK_UPS: dict[str, Callable[[Any], object]] = {
     "fence_floor": lambda store: store.fence_floor(),
 }
 #: They change something, or ask nothing.
-NOT_LOOK_UPS = {"close", "reader", "write", "stamp", "begin_run"}
+NOT_LOOK_UPS = {"close", "reader", "write", "stamp", "begin_run", "check_in_place"}
 #: Tables that stay small; of counts there are a few for each workflow.
 SMALL = (
     "subjob_count",

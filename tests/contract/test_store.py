@@ -122,15 +122,6 @@ def test_a_request_id_with_another_body_or_call_is_refused(drill: Drill) -> None
     assert drill.state().status.value == "active"
 
 
-def test_a_refused_request_may_come_again_and_be_accepted(drill: Drill) -> None:
-    drill.acquire()
-    assert refused(drill.ask(acquire(2), request_id="r-2")) == "lease-still-live"
-    drill.ask(m.Abandon(1, nonce(1)))
-    drill.restart(after_seconds=1)
-    answer = drill.ask(acquire(2), request_id="r-2")
-    assert isinstance(answer, m.Grant) and answer.fence == 2
-
-
 def test_only_the_last_requests_are_remembered(drill: Drill) -> None:
     drill.acquire()
     for number in range(REQUESTS_KEPT + 10):
@@ -159,13 +150,28 @@ def test_a_lease_that_was_live_when_the_server_stopped_lasts_its_ttl_from_the_st
     assert drill.acquire(number=2).fence == 2
 
 
-def test_a_lease_lasts_through_several_downtimes_in_a_row(drill: Drill) -> None:
+def test_a_lease_lasts_one_ttl_of_uptime_through_several_downtimes_in_a_row(drill: Drill) -> None:
+    drill.acquire(ttl_seconds=100)
+    drill.now += 60
+    for _ in range(5):
+        drill.restart(after_seconds=3600)
+        drill.now += 15
+    assert refused(drill.ask(acquire(2))) == "lease-still-live"
+    drill.restart(after_seconds=3600)
+    drill.now += 100
+    assert drill.acquire(number=2).fence == 2
+
+
+def test_a_lease_that_is_renewed_between_downtimes_has_its_ttl_after_each(drill: Drill) -> None:
     drill.acquire(ttl_seconds=100)
     for _ in range(5):
         drill.now += 60
         drill.restart(after_seconds=3600)
+        assert drill.ask(m.Renew(1, nonce(1))) == m.Renewal(100.0, "continue")
+    drill.now += 60
+    drill.restart(after_seconds=3600)
+    drill.now += 99
     assert refused(drill.ask(acquire(2))) == "lease-still-live"
-    assert drill.ask(m.Renew(1, nonce(1))) == m.Renewal(100.0, "stop")
 
 
 def test_a_lease_that_had_lapsed_before_the_server_stopped_stays_lapsed(drill: Drill) -> None:

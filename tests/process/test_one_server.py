@@ -163,7 +163,7 @@ def test_a_log_that_is_removed_under_a_server_costs_nothing_that_was_acknowledge
     assert post(first, "phases/run/enter", fence=1).status == 200
     store.with_name(store.name + which).unlink()
     answer = post(first, "renew", fence=1, details="x")
-    assert (answer.status, answer.code) == (503, "overloaded")
+    assert (answer.status, answer.code) == (503, "outcome-unknown")
     assert not is_answered(first)
     assert first.end(0) == 1
     first.start()

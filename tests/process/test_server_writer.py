@@ -74,7 +74,7 @@ def test_a_server_whose_writer_was_killed_ends_and_says_so(own_server: ServerPro
     wait_for(lambda: unread_bytes(writer) > 0, "the batch to be on its way")
     os.kill(writer, signal.SIGKILL)
     entering.join(30)
-    assert [answer.code for answer in answers] == ["overloaded"]
+    assert [answer.code for answer in answers] == ["outcome-unknown"]
     assert "it is not known whether it was done" in answers[0].document["detail"]
     assert own_server.end(0) == 1
     assert "what writes to" in own_server.log_text

@@ -135,6 +135,39 @@ def test_a_database_that_came_back_is_fenced_off(shared: ServerProcess, url: str
     assert admin.post(f"{PATH}/forgotten/acquire", nonce=OTHER).document["fence"] > 1e12
 
 
+def test_a_restored_dump_is_refused_until_it_is_fenced_off_or_said_to_be_the_only_one(
+    shared: ServerProcess, url: str, tmp_path: Path
+) -> None:
+    """As a copy of the database in the same cluster; another cluster has other names too."""
+    fill(shared)
+    shared.stop()
+    name = url.rpartition("/")[2].partition("?")[0]
+    with psycopg.connect(url, dbname="postgres", autocommit=True) as db:
+        db.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{name}"'.encode())
+    copy = url.replace(f"/{name}", f"/{name}_copy")
+    second = ServerProcess(tmp_path / "second")
+    second.use_store(copy)
+    with pytest.raises(AssertionError):
+        second.start()
+    assert second.end(0) == 78 and "is a copy" in second.log_text
+    assert "`htlease store moved`" in second.log_text
+    shared.start()
+    assert shared.subjob("w/held")["status"] == "active"
+    shared.stop()
+    done("moved", "--store", copy)
+    second.start()
+    assert second.subjob("w/held")["status"] == "active"
+    second.stop()
+    with psycopg.connect(copy) as db:
+        db.execute("UPDATE store_place SET cluster = '1'")
+    with pytest.raises(AssertionError):
+        second.start()
+    assert second.end(0) == 78
+    assert "1 leases were ended" in done("fence-off", "--store", copy)
+    second.start()
+    second.stop()
+
+
 @pytest.mark.parametrize(
     ("sql", "says"),
     [

@@ -113,6 +113,8 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "internal": 500,
     "not-implemented": 501,
     "overloaded": 503,
+    # The store failed in the midst of it; the same request, sent again, tells.
+    "outcome-unknown": 503,
 }
 
 

@@ -12,7 +12,13 @@ from htlease.errors import BadConfig
 from htlease_server.store import StoreFailed
 
 #: Migrations in order; the table `schema_version` says how many of them a database has seen.
-MIGRATIONS = ("0001_first.sql", "0002_flags.sql", "0003_deeds.sql", "0004_held.sql")
+MIGRATIONS = (
+    "0001_first.sql",
+    "0002_flags.sql",
+    "0003_deeds.sql",
+    "0004_held.sql",
+    "0005_place.sql",
+)
 _MIGRATION_LOCK = 0x68746C65617365  # "htlease"
 
 #: A dead host is noticed within about this time, also one that sends no goodbye.

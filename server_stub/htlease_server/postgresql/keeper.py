@@ -35,7 +35,7 @@ from htlease_server.keeper import Vantage
 from htlease_server.maintenance import WindowChange
 from htlease_server.postgresql.reader import ALIVE_MARGIN_SECONDS, PostgresReader
 from htlease_server.postgresql.store import Found, PostgresStore, Wanted
-from htlease_server.store import Conflict, FlagRow, Reader, Run, WorkflowRow
+from htlease_server.store import Conflict, FlagRow, HistoryRow, Reader, Run, WorkflowRow
 from htlease_server.trimming import SUBJOBS_MAX, Trim, Trimmed, chosen
 from htlease_server.turn import Turn, Waiting
 from htlease_server.uptime import Uptime
@@ -188,8 +188,13 @@ class SharedKeeper:
         self.book = WorkflowBook(self._workflow_rows.get, self._workflow_ids.take)
         self._take_known(found, now)
         for key, (row_id, workflow_id, seq, deadline_at, snapshot) in found.named.items():
-            state = self.uptime.correct(state_from(snapshot, deadline_at), now)
-            self.add(key, Entry(row_id, workflow_id, state, seq, 0))
+            stored = state_from(snapshot, deadline_at)
+            entry = Entry(row_id, workflow_id, self.uptime.correct(stored, now), seq, 0)
+            holder = stored.holder
+            entry.is_heard = holder is not None and self.uptime.is_heard(
+                deadline_at, holder.ttl_seconds
+            )
+            self.add(key, entry)
             self.cache.resize(self._found[key], len(snapshot))
         self._read_requests(requests)
         return now
@@ -209,6 +214,10 @@ class SharedKeeper:
                 self.cache.resize(entry, len(snapshot))
             elif entry.state.deadline_at != deadline_at:
                 entry.state = replace(entry.state, deadline_at=deadline_at)
+            holder = entry.state.holder
+            entry.is_heard = holder is not None and self.uptime.is_heard(
+                deadline_at, holder.ttl_seconds
+            )
             entry.state = self.uptime.correct(entry.state, now)
 
     def _read_requests(self, requests: Sequence[Waiting]) -> None:
@@ -238,6 +247,9 @@ class SharedKeeper:
     def requests_of(self, entry: Entry, request_id: str) -> dict[str, bytes]:
         assert entry.requests is not None, "a turn did not read what it needs"
         return entry.requests
+
+    def refused(self, entry: Entry, request_id: str) -> HistoryRow | None:
+        return self._store.refused(entry.id, request_id)
 
     def new_subjob_id(self) -> int:
         return self._subjob_ids.take()

@@ -248,6 +248,15 @@ class PostgresReader:
         )
         return [(request_id, digest) for request_id, digest in reversed(rows)]
 
+    def refused(self, subjob_id: int, request_id: str) -> HistoryRow | None:
+        rows = self._rows(
+            f"SELECT {HISTORY} FROM history WHERE subjob_id = %s AND request_id = %s"
+            " AND event = 'attempt-refused'",
+            subjob_id,
+            request_id,
+        )
+        return HistoryRow(*rows[0]) if rows else None
+
     def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
         of_kind, given = ("", ()) if kind is None else ("kind = %s AND ", (kind,))
         rows = self._rows(

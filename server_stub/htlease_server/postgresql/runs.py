@@ -8,7 +8,7 @@ import psycopg
 
 from htlease_server.postgresql.reader import ALIVE_MARGIN_SECONDS, Moment, moment_query
 
-RUNS_KEPT = 100
+RUNS_KEPT = 1_000
 _RUNS_LOCK = 7597121901
 #: No server has given a sign of life for so long: leases could not be renewed.
 _SILENCE_SECONDS = 5.0

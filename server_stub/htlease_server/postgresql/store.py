@@ -24,6 +24,7 @@ from htlease_server.postgresql import statements as sql
 from htlease_server.postgresql.arrays import bigints, texts
 from htlease_server.postgresql.connection import Database, why_not
 from htlease_server.postgresql.pipeline import Pipeline, float8
+from htlease_server.postgresql.place import check_place
 from htlease_server.postgresql.reader import (
     CLOCK,
     Moment,
@@ -33,6 +34,7 @@ from htlease_server.postgresql.runs import begin_run
 from htlease_server.store import (
     Batch,
     Conflict,
+    Displaced,
     Gone,
     StoreFailed,
     SubjobRow,
@@ -119,6 +121,9 @@ class PostgresStore(PostgresReader):
             connection.close()
             kind = StoreFailed if isinstance(problem, psycopg.OperationalError) else BadConfig
             raise kind(f"store {self.name} takes no writes: {problem}") from None
+        except BadConfig:
+            connection.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -149,6 +154,7 @@ class PostgresStore(PostgresReader):
                 note(logging.WARNING, "the database may lose what it has acknowledged", off=name)
         connection.add_notice_handler(self._note)
         self._warning: str | None = None
+        check_place(connection, self.name)
         begin_run(connection, self._clock)
         self.connections += 1
         return Pipeline(connection)
@@ -172,6 +178,10 @@ class PostgresStore(PostgresReader):
                 connection.close()
             self._tries_again_at = time.monotonic() + _RECONNECT_SECONDS
             raise StoreFailed(f"store {self.name} {why_not(problem)}") from None
+        except BadConfig as problem:  # the database was replaced by another while it was away
+            assert connection is not None
+            connection.close()
+            raise Displaced(str(problem)) from None
         return self._writer
 
     def _drop(self) -> None:

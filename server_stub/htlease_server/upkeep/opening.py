@@ -50,6 +50,10 @@ def migrate(url: str) -> str:
 
 def accept_place(url: str) -> None:
     """Let servers start on a store wherever it is now; raises BadConfig."""
+    if is_postgresql(url):
+        with closing(_postgres().PostgresFiller(url)) as filler:
+            filler.forget_place()
+        return
     with closing(SqliteStore(_existing(path_of(url)))) as store:
         store.forget_place()
 
@@ -59,7 +63,9 @@ def shut_out(url: str, reason: str) -> tuple[int, int]:
     if not is_postgresql(url):
         return sqlite_copy.shut_out(path_of(url), reason)
     with closing(_postgres().PostgresFiller(url)) as filler, closing(open_whole(url)) as whole:
-        return fence_off(filler, whole, time.time(), reason)
+        floor_and_ended = fence_off(filler, whole, time.time(), reason)
+        filler.forget_place()
+        return floor_and_ended
 
 
 def fill(url: str, source: Path) -> Tail:

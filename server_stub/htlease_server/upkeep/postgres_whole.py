@@ -13,6 +13,7 @@ from htlease.errors import BadConfig
 from htlease_server import queries
 from htlease_server.postgresql import statements as sql
 from htlease_server.postgresql.connection import MIGRATIONS, Database, why_not
+from htlease_server.postgresql.place import forget_place
 from htlease_server.store import (
     Batch,
     DeedRow,
@@ -198,6 +199,10 @@ class PostgresFiller:
                     )
         except psycopg.Error as problem:
             raise StoreFailed(f"store {self.name}: {problem}") from None
+
+    def forget_place(self) -> None:
+        """Let servers start on it wherever it is."""
+        forget_place(self._db)
 
     def all_or_nothing(self) -> AbstractContextManager[object]:
         """Make what is written within it one transaction."""

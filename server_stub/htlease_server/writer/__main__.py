@@ -27,9 +27,9 @@ def main() -> int:
     for number in _LEFT_TO_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
     logs.configure("text", "warning", None)
-    db = connected(Path(path))
     device, inode = map(int, file.split(":"))
-    writer = SqliteWriter(db, Path(path), float(run_started_at), FileId(device, inode))
+    where = Path(path)
+    writer = SqliteWriter(connected(where), where, float(run_started_at), FileId(device, inode))
     try:
         with socket.socket(fileno=int(fd)) as line, line.makefile("rb") as stream:
             line.sendall(framed(Outcome()))
@@ -42,7 +42,6 @@ def main() -> int:
     except Displaced:
         # The last connection that is closed would remove the log by its name: another's by now.
         os._exit(1)
-    db.close()
     return 0
 
 

@@ -188,3 +188,23 @@ def test_a_restart_between_exited_and_committed_is_an_ordinary_reclaim(world: Wo
     grant = world.grant("second", 2)
     assert (grant.fence, grant.phase) == (2, "run"), "its outputs never came back"
     assert world.refusal(world.write("first", m.Commit)) == "superseded-attempt"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed", "complete"])
+def test_a_late_complete_of_a_closed_subjob_is_refused_with_its_outcome(
+    world: World, how: str
+) -> None:
+    """Only what the same fence has completed before may be said again."""
+    world.grant("first", 1)
+    world.run("first", "stage-in")
+    world.write("first", m.Enter, "compute")
+    if how == "cancelled":
+        world.send(m.Cancel(None))
+    else:
+        world.write("first", m.Settle, how)
+    state = world.state
+    refused = world.write("first", m.Complete, "compute")
+    assert isinstance(refused, m.Rejection)
+    assert (refused.code, refused.outcome) == ("subjob-closed", how)
+    assert world.state.phases == state.phases and world.state.status is state.status
+    assert isinstance(world.write("first", m.Complete, "stage-in"), m.Accepted)

@@ -1,0 +1,1 @@
+"""Mutants of what decides: how many of them the quick tests notice."""
