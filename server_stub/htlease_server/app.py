@@ -168,6 +168,7 @@ class App:
             raise Refusal("forbidden", caller.out_of_reach(name))
         raw = call.request.body
         body = decode(WORKFLOW_DECODER, raw)
+        body.check_structure()
         if body.copy_of is not None:
             await self._check_reach(caller, body.copy_of)
         digest = hashlib.blake2b(raw, digest_size=16).digest()

@@ -33,6 +33,8 @@ _Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_MAX_CHARS)]
 ClientAt = Annotated[str, msgspec.Meta(max_length=64)]
 LABELS_MAX = 100
+#: Of a workflow's structure, which can be any JSON.
+DEPTH_MAX = 100
 _Label = Annotated[str, msgspec.Meta(max_length=400)]
 
 
@@ -166,6 +168,8 @@ def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         else:
             what = _AT.sub("", text)
         raise InvalidField(".".join(place) or "body", what) from None
+    except RecursionError:
+        raise InvalidField("body", "is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise InvalidField("body", f"is not JSON: {problem}") from None
 
@@ -185,6 +189,20 @@ class WorkflowBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     template: bool | None = None
     #: Take plan, labels and structure of this workflow where this body has none.
     copy_of: str | None = None
+
+    def check_structure(self) -> None:
+        """Raise InvalidField for a structure so deep that it could not be shown again."""
+        level = [self.structure]
+        for _ in range(DEPTH_MAX):
+            level = [
+                inner
+                for value in level
+                if isinstance(value, (list, dict))
+                for inner in (value.values() if isinstance(value, dict) else value)
+            ]
+            if not level:
+                return
+        raise InvalidField("structure", f"is nested more than {DEPTH_MAX} deep")
 
     def plan_wanted(self) -> Plan | None:
         """Return the plan that the body names; raises InvalidField."""
@@ -340,7 +358,7 @@ class TrimBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     older_than_seconds: float
     #: Where to go on: `next` of the step before.
-    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     #: Delete nothing, and tell of a page of workflows.
     dry_run: bool = False
 

@@ -23,6 +23,7 @@ from tests.serving import ServerProcess
 from htlease.quotas import SUBMISSIONS_MAX
 
 HOLDERS = 10_000
+ENDLESSLY_DEEP = b'{"request_id":"s","structure":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 PROCESSES = 4
 NONCE = "nonce-of-a-test-0123456789"
 
@@ -175,6 +176,12 @@ def test_labels_and_structures_of_workflows_are_bounded(own_server: ServerProces
 
     assert put("w", labels={f"l{number}": "x" for number in range(100)}) is None
     assert put("v", labels={f"l{number}": "x" for number in range(101)}) == "invalid"
+    deep: list[object] = [[]]
+    for _ in range(98):
+        deep = [deep]
+    assert put("u", structure=deep) is None
+    assert put("t", structure=[deep]) == "invalid"
+    assert admin.raw("PUT", "/v1/workflows/s", ENDLESSLY_DEEP).code == "invalid"
     before = own_server.resident_mib
     for number in range(400):
         assert put(f"w-{number}", structure="x" * 250_000) is None

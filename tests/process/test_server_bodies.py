@@ -147,3 +147,27 @@ def test_the_largest_details_are_taken_and_larger_ones_refused(admin: Caller, su
     assert admin.get(subjob).document["details"] == text
     called = admin.post(f"{subjob}/renew", **pair, details=text + "x")
     assert called.code == "invalid" and called.document["field"] == "details"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "workflows/odd", b'{"request_id":"o","structure":1e999}'),
+        ("PUT", "workflows/odd", b'{"request_id":"o","structure":NaN}'),
+        ("PUT", "workflows/odd", b'{"request_id":"o","structure":' + b"9" * 5000 + b"}"),
+        ("PUT", "workflows/odd", b'{"request_id":"o","structure":' + b"[" * 9000 + b"]" * 9000 + b"}"),
+        ("PUT", "workflows/odd", b'{"request_id":"o","structure":' + b"[" * 900 + b"]" * 900 + b"}"),
+        ("POST", "trim", b'{"older_than_seconds":864000,"after":18446744073709551615}'),
+        ("POST", "trim", b'{"older_than_seconds":864000,"after":1' + b"0" * 400 + b"}"),
+        ("POST", "tokens", b'{"workflow":"w","ttl_seconds":1' + b"0" * 400 + b"}"),
+        ("PUT", "maintenance", b'{"ends_in_seconds":1e999}'),
+    ],
+)  # fmt: skip
+def test_numbers_and_nesting_of_any_size_are_refused_by_name(
+    server: ServerProcess, method: str, path: str, body: bytes
+) -> None:
+    admin = Caller(server.url, server.admin_token)
+    called = admin.raw(method, f"/v1/{path}", body)
+    assert called.code == "invalid" and called.document["field"], called
+    assert admin.get("/v1/workflows/odd").code == "not-found"
+    assert "Traceback" not in server.log_text
