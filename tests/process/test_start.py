@@ -197,6 +197,8 @@ def test_the_payload_has_its_environment_byte_for_byte(place: Place, name: str, 
     assert {*map(os.fsencode, ENVIRONMENTS[name])} - {b"=5=6"} <= {*native.environ}
     untracked = start.run(*place.untracked(shell), *LOOK)
     assert Seen.by(untracked) == native, untracked.messages
+    if shell != "dash" and name != "plain":
+        return  # what follows the shell is the same
     words = place.tracked(shell)
     tracked = start.run(*words, *LOOK)
     assert Seen.by(tracked) == native, tracked.messages
@@ -219,6 +221,10 @@ def test_every_python_starts_in_every_environment(
     assert Seen.by(outcome) == native, outcome.messages
     assert outcome.messages == "" or "job ad" in outcome.messages
     assert place.is_complete(words)
+    key = f"start/s{next(_NUMBERS)}"
+    of_site = start.with_environ(f"HTLEASE_URL={place.server.url}", f"HTLEASE_KEY={key}")
+    assert Seen.by(of_site.run(*place.untracked(), *LOOK)) == native
+    assert place.server.subjob(key)["attempts"][0]["exit_code"] == 0
 
 
 #: What a process has besides its environment.
@@ -460,8 +466,12 @@ def test_no_limit_makes_a_payload_fail(place: Place, name: str) -> None:
     start = replace(place.launch(uid), uid=uid, limits=LIMITS[name])
     for payload in ("exit 5", "/bin/true; /bin/true && exit 6"):
         native = start.run("/bin/sh", "-c", payload)
-        for words in (place.untracked(), place.tracked()):
-            outcome = start.run(*words, "/bin/sh", "-c", payload)
+        server = f"HTLEASE_URL={place.server.url}"
+        for words, more in (
+            (place.tracked(), ()),
+            (place.untracked(), (server, "HTLEASE_KEY=s/l")),
+        ):
+            outcome = start.with_environ(*more).run(*words, "/bin/sh", "-c", payload)
             assert outcome.status == native.status, outcome.messages
             assert "Traceback" not in outcome.messages
 
