@@ -446,6 +446,35 @@ def test_a_python_that_is_broken_is_passed_over(place: Place) -> None:
         assert place.server.subjob(words[5])["attempts"][0]["exit_code"] == 5
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_before_the_interpreter_runs_ends_the_start_as_it_would_end_a_payload(
+    place: Place, shell: str, number: signal.Signals
+) -> None:
+    start = place.launch()
+    python = place.root / start.directory[1:] / "python3"
+    python.write_text(f"#!/bin/sh\nkill -{int(number)} $PPID\nexec sleep 0.3\n")
+    python.chmod(0o755)
+    chosen = start.with_environ(f"HTLEASE_PYTHON={start.directory}/python3")
+    for words in (place.untracked(shell), place.tracked(shell)):
+        outcome = chosen.run(*words, "/bin/sh", "-c", "echo ran")
+        assert (outcome.status, outcome.output) == (-number, b""), outcome.messages
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_no_longer_fits_into_the_limit_of_arguments_runs_untracked(
+    place: Place, shell: str
+) -> None:
+    """A stack of 512 KiB allows 128 KiB; written down, odd names take twice their room."""
+    start = replace(place.launch(), limits={resource.RLIMIT_STACK: 512 << 10})
+    start = start.with_environ(*(f"odd.{number}={'x' * 1000}" for number in range(70)))
+    assert start.run("/bin/sh", "-c", "exit 5").status == 5
+    for words in (place.untracked(shell), place.tracked(shell)):
+        outcome = start.run(*words, "/bin/sh", "-c", "exit 5")
+        assert outcome.status == 5, outcome.messages
+        assert "cannot be started: the payload runs untracked" in outcome.messages
+
+
 # ----------------------------------------------------------------------- limits, and what is absent
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@
 # itself (dash ends on OPTIND=x, bash runs nothing with SHELLOPTS=noexec).
 # Only builtins are used: the payload's PATH may lead anywhere.
 set +abCefuvx
-unset -f [ printf read
+unset -f [ printf read kill shopt
 IFS=' 
 '
 
@@ -122,6 +122,7 @@ htlease_do_without() {
     ;;
   esac
   exec "$@"
+  exit
 }
 
 # htlease_is_job ARGUMENTS...: tell whether `htlease submit` put this file in front of a job, which
@@ -210,11 +211,20 @@ esac
 # A shell that cannot fork, or exec, can do nothing more than this.
 htlease_why='no process can be started to look for a Python'
 trap 'htlease_do_without "$@"' 0
+case ${BASH_VERSION-} in
+?*) # whose EXIT trap runs when a signal ends it, too, and not when exec fails
+  shopt -s execfail 2>&-
+  for htlease_name in HUP INT QUIT ALRM TERM USR1 USR2 XCPU VTALRM PROF; do
+    trap "trap - 0 $htlease_name; kill -$htlease_name \$\$" "$htlease_name"
+  done
+  ;;
+esac
 htlease_hide
 if htlease_find; then
   htlease_why="$htlease_python cannot be started"
   set -f
   exec "$htlease_python" -ISXutf8 -c '@BOOT@' "$0" ${htlease_answer#* } . "$@"
+  htlease_do_without "$@"
 fi
 htlease_why='there is no Python of 3.9 or later that works'
 htlease_do_without "$@"
