@@ -69,9 +69,11 @@ def isolate():  # type: ignore[no-untyped-def]
 
 def occupy_closed_streams():  # type: ignore[no-untyped-def]
     """Let no file of ours get the number of a closed stream; the payload finds it closed."""
+    own = os.stat(sys.argv[0])  # noqa: PTH116
     for descriptor in (0, 1, 2):
         try:
-            os.fstat(descriptor)
+            if os.path.samestat(os.fstat(descriptor), own):
+                os.set_inheritable(descriptor, False)  # bash reads its script from there
         except OSError:
             os.open("/", os.O_RDONLY)
 
