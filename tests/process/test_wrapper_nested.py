@@ -210,3 +210,19 @@ def test_a_job_that_the_payload_submits_has_nothing_of_its_parents(
     assert parent.wait(60) == 4
     (attempt,) = sandbox.server.subjob(sandbox.key)["attempts"]
     assert attempt["exit_code"] == 4
+
+
+_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+@pytest.mark.skipif(
+    subprocess.run([*_NAMESPACE, "true"], check=False, capture_output=True).returncode != 0,
+    reason="no PID namespaces here",
+)
+@pytest.mark.parametrize("plan", ["", "--plan plan.toml"])
+def test_a_wrapper_in_a_container_sees_the_one_outside(job: Sandbox, plan: str) -> None:
+    """As with singularity --pid: the outer wrapper is no ancestor that could be seen."""
+    inner = _inner(job, f"--wait-lease 0 {plan or '-- sh -c true'}")
+    assert job.run(SH, "-c", f"{' '.join(_NAMESPACE)} {inner}; echo $?; exit 4") == 4
+    assert job.output.endswith(b"\n0\n") or job.output == b"0\n", job.messages
+    assert _grants(job) == ([1, 2] if plan else [1]), job.messages

@@ -35,7 +35,7 @@ def test_the_environment_is_the_given_one_plus_ours(sandbox: Sandbox) -> None:
     assert {name for name in seen if name.startswith("HTLEASE")} == {
         *("HTLEASE", "HTLEASE_KEY", "HTLEASE_ATTEMPT", "HTLEASE_ATTEMPT_NUMBER"),
         *("HTLEASE_PHASE", "HTLEASE_FENCE", "HTLEASE_OUTPUT_PREFIX", "HTLEASE_DETAILS"),
-        *("HTLEASE_URL", "HTLEASE_SANDBOX"),
+        *("HTLEASE_URL", "HTLEASE_SANDBOX", "HTLEASE_SANDBOX_KEY"),
     }
     assert seen["HTLEASE_ATTEMPT"] == "ap1.test#42.0#1795225431@1.1"
     assert seen["HTLEASE_OUTPUT_PREFIX"] == "attempt-1-fence-1"

@@ -19,7 +19,7 @@ from htlease.errors import BadConfig, Refused
 from htlease.plan import Plan
 from htlease_wrapper.private_files import read_own, replace_own
 from htlease_wrapper.processes import ancestors, start_ticks
-from htlease_wrapper.sandbox import FOLDER, SandboxState, read_state
+from htlease_wrapper.sandbox import FOLDER, SandboxState, StartId, is_held, read_state
 
 _MARK = "handed-over"
 _DONE = "done"
@@ -36,15 +36,18 @@ class Outer:
     state: SandboxState
 
 
-def outer_of(environ: Mapping[str, str], sandbox: Path, key: str) -> Outer | None:
+def outer_of(environ: Mapping[str, str], sandbox: Path, key: str, start: StartId) -> Outer | None:
     """Return the wrapper around this process that has a lease for the same subjob, if any."""
     named = environ.get("HTLEASE_SANDBOX")
     for home in ([Path(named)] if named else []) + [sandbox]:
         state = read_state(home)
         if state is None or state.key != key or state.fence is None:
             continue
-        if state.is_in_use and state.pid in ancestors():
-            return Outer(home, state)
+        if state.is_in_use:
+            if state.pid in ancestors():
+                return Outer(home, state)
+        elif state.start.is_start_of(start) and is_held(home):
+            return Outer(home, state)  # outside the PID namespace of this container
     return None
 
 

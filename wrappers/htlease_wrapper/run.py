@@ -38,8 +38,10 @@ from htlease_wrapper.sandbox import (
     FOLDER,
     HOOKS_FOLDER,
     STATE_FILE,
+    hold,
     home_in,
     inherited,
+    is_held,
     next_state,
     read_state,
     remove_state,
@@ -131,18 +133,21 @@ class _Attempt:
         self._late: m.Acquire | None = None
         self._key = choose_key(settings.key, job.ad, self._token)
         console.subjob = str(self._key)
-        self._before = inherited(read_state(job.sandbox), job.start_id)
+        left = None if is_held(job.sandbox) else read_state(job.sandbox)
+        self._before = inherited(left, job.start_id)
         self._state = next_state(
             self._before, job.start_id, os.urandom(24).hex(), str(self._key), settings.server
         )
         #: The wrapper around this one that works on the same subjob.
-        self.outer = outer_of(environ, job.sandbox, str(self._key))
+        self.outer = outer_of(environ, job.sandbox, str(self._key), job.start_id)
         if self.outer is not None:
             # One start of the job: no earlier than the lease that it follows.
             self._state = replace(self._state, sandbox_seq=self.outer.state.sandbox_seq)
         self.walk: Walk | None = None
         self.signals = Signals(eviction_signals(job.ad))
         self.nonce = self._state.nonce
+        #: Open as long as this process lives.
+        self._lock: int | None = None
         #: Where `.htlease.json` is.
         self.home = job.sandbox
         self._clock = Clock(monotonic=since_boot, sleep=self.signals.pause)
@@ -235,6 +240,7 @@ class _Attempt:
             self.home = home_in(self.home)
             self._share(lease)
             details = DetailsFile(self.home)
+            self._lock = hold(self.home)
         except OSError as error:
             self._console.say(
                 f"{self.home} cannot be written ({error.strerror}): the payload runs, but can save "

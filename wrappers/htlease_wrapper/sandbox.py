@@ -7,6 +7,7 @@ would make two holders of one lease.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any
 from htlease.json_text import json_from
 from htlease_wrapper.private_files import (
     make_private_folder,
+    opened_own,
     read_own,
     remove_private_folder,
     replace_own,
@@ -28,6 +30,8 @@ STATE_FILE = ".htlease.json"
 FOLDER = ".htlease"
 #: Where starter hooks keep theirs, `.htlease.json` included: they cannot take it away in the end.
 HOOKS_FOLDER = ".htlease-hooks"
+#: Locked for as long as a wrapper lives.
+_ALIVE = "alive"
 #: Much more than any state has.
 _STATE_MAX_BYTES = 64 * 1024
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -42,6 +46,10 @@ class StartId:
     num_shadow_starts: int | None
     sandbox: str
     boot_id: str | None
+
+    def is_start_of(self, other: StartId) -> bool:
+        """Tell whether both name one start, though a container may call its sandbox otherwise."""
+        return self.is_known and replace(self, sandbox=other.sandbox) == other
 
     @property
     def is_known(self) -> bool:
@@ -123,6 +131,38 @@ def inherited(state: SandboxState | None, start: StartId) -> SandboxState | None
     return state
 
 
+def hold(home: Path) -> int | None:
+    """Show to whoever looks from another PID namespace that this wrapper lives; keeps a lock.
+
+    Returns None where files cannot be locked.
+    """
+    try:
+        descriptor = opened_own(home / FOLDER / _ALIVE, os.O_RDWR)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    return descriptor
+
+
+def is_held(home: Path) -> bool:
+    """Tell whether a wrapper lives that has its state in a folder, be its PID seen here or not."""
+    try:
+        if not (home / FOLDER / _ALIVE).exists():
+            return False
+        descriptor = opened_own(home / FOLDER / _ALIVE, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def home_in(sandbox: Path) -> Path:
     """Return the folder for this wrapper's state: the sandbox, unless another's state is there.
 
@@ -131,7 +171,9 @@ def home_in(sandbox: Path) -> Path:
     """
     state = read_state(sandbox)
     is_own = state is not None and state.pid == os.getpid() and state.is_in_use
-    if state is None or is_own or not (state.is_in_use or _may_live_elsewhere(state, sandbox)):
+    if state is None or is_own:
+        return sandbox
+    if not (state.is_in_use or is_held(sandbox) or _may_live_elsewhere(state, sandbox)):
         return sandbox
     home = sandbox / _own_folder()
     make_private_folder(home)
