@@ -80,6 +80,8 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
         is_kept = True
         attempt.step_back()
         raise
+    except Interrupted as interrupted:
+        ended = Ended(signal=interrupted.number)
     except Exception as error:
         begun = attempt.walk
         if not isinstance(error, NoProcess):
@@ -90,8 +92,6 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
             raise Leave(TRY_LATER, f"the next phase was not started: {error}") from error
         attempt.step_back()
         raise NoRoom(f"there is no room for a wrapper here ({error})") from error
-    except Interrupted as interrupted:
-        ended = Ended(signal=interrupted.number)
     finally:
         if not is_kept:
             remove_state(attempt.home, attempt.nonce)
