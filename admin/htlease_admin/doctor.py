@@ -31,6 +31,7 @@ from htlease_admin.checks import (
 )
 from htlease_admin.hooks.condor_config import ConfigRejected, find_config
 from htlease_admin.hooks.facts import hook_facts
+from htlease_admin.hooks.relay_state import relay_state
 from htlease_admin.hooks.verdicts import hook_checks
 from htlease_admin.lease_server import LeaseServer, as_json
 from htlease_admin.parameters import DURATION, json_option
@@ -154,10 +155,11 @@ def _schedd_checks(name: str | None, ttl_seconds: float) -> Iterator[Check]:
 def _hook_checks() -> Iterator[Check]:
     """Look at the hooks of this machine; without HTCondor's own tools there is nothing to see."""
     try:
-        facts = hook_facts(find_config(os.environ))
+        config = find_config(os.environ)
+        values, version, faults = hook_facts(config)
     except ConfigRejected as error:
         yield Check("HTCondor", PROBLEM, str(error), "mend that first")
         return
     except BadConfig:
         return
-    yield from hook_checks(*facts)
+    yield from hook_checks(values, version, faults, relay_state(config, values))

@@ -31,6 +31,7 @@ from htlease_admin.hooks.installation import (
     usual_hook_directory,
 )
 from htlease_admin.hooks.placing import PYZ_LINK, placed_links
+from htlease_admin.hooks.relay_state import relay_state
 from htlease_admin.hooks.roles import FILES, read_role
 from htlease_admin.hooks.verdicts import hook_checks
 from htlease_admin.pyz import find_pyz
@@ -189,7 +190,8 @@ def status_command(prefix: Path, pyz: Path | None) -> None:
         click.echo("htlease        not installed; see `htlease hooks install --help`")
         return
     rows += _program_checks(config.below(hook_dir), find_pyz(pyz).read_bytes())
-    rows += _checks(config)
+    values, version, faults = hook_facts(config)
+    rows += hook_checks(values, version, faults, relay_state(config, values))
     print_table(
         Table(("", "WHAT", "FOUND"), [(row.verdict, row.name, row.finding) for row in rows])
     )

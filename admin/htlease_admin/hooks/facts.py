@@ -10,7 +10,10 @@ from htlease_admin.hooks.verdicts import HOOKS, KNOBS
 def hook_facts(
     config: CondorConfig,
 ) -> tuple[dict[str, str], tuple[int, ...], dict[str, str]]:
-    """Return macros that are set, HTCondor's version, and why it would not run a hook, by macro."""
+    """Return macros that are set, HTCondor's version, and why it would not run a hook, by macro.
+
+    What runs on the machine is no part of it: see `relay_state`.
+    """
     values = config.values(KNOBS)
     faults = {
         knob: fault

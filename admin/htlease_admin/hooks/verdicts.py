@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from htlease_admin.checks import OK, PROBLEM, WARNING, Check
+from htlease_admin.hooks.relay_state import RelayState
 
 KEYWORD = "HTLEASE"
 TTL_DEFAULT_SECONDS = 300.0
@@ -32,6 +33,7 @@ KNOBS = (
     "HTLEASE_CHAIN",
     "HTLEASE_WRAP_JOBS",
     "HTLEASE_RELAY",
+    "HTLEASE_RELAY_ARGS",
     "STARTER_JOB_HOOK_KEYWORD",
     "STARTER_DEFAULT_JOB_HOOK_KEYWORD",
     "STARTER_UPDATE_INTERVAL",
@@ -49,17 +51,21 @@ KNOBS = (
 
 
 def hook_checks(
-    values: Mapping[str, str], version: tuple[int, ...], faults: Mapping[str, str]
+    values: Mapping[str, str],
+    version: tuple[int, ...],
+    faults: Mapping[str, str],
+    relay: RelayState | None = None,
 ) -> list[Check]:
     """Judge what HTCondor makes of the hooks; nothing is said of a role that is not there.
 
-    `values` has the macros of KNOBS that are set, `faults` why HTCondor would not run a hook.
+    `values` has the macros of KNOBS that are set, `faults` why HTCondor would not run a hook,
+    `relay` how the relay was found; None where nobody looked.
     """
     checks = list(_path_checks(values, faults))
     if "HTLEASE_HOOK_PREPARE_JOB" in values:
         checks += _execution_point_checks(values, version)
     if _names(values.get("JOB_TRANSFORM_NAMES")) & {"htlease", "htleasehooks"}:
-        checks += _access_point_checks(values)
+        checks += _access_point_checks(values, relay)
     checks += _router_checks(values)
     return checks
 
@@ -188,7 +194,7 @@ def _wrapper_checks(values: Mapping[str, str]) -> Iterator[Check]:
         )
 
 
-def _access_point_checks(values: Mapping[str, str]) -> Iterator[Check]:
+def _access_point_checks(values: Mapping[str, str], relay: RelayState | None) -> Iterator[Check]:
     names = _names(values.get("JOB_TRANSFORM_NAMES"))
     if "htleasehooks" in names and "job_router" in _names(values.get("DAEMON_LIST")):
         yield Check(
@@ -200,7 +206,7 @@ def _access_point_checks(values: Mapping[str, str]) -> Iterator[Check]:
     else:
         yield Check("stamps", OK, "every job gets HTLeaseKey at submission")
     if "HTLEASE_RELAY" in values:
-        yield Check("relay", OK, f"condor_master runs {values['HTLEASE_RELAY']} relay")
+        yield _relay_check(values["HTLEASE_RELAY"], relay)
     else:
         yield Check(
             "relay",
@@ -208,6 +214,22 @@ def _access_point_checks(values: Mapping[str, str]) -> Iterator[Check]:
             "HTLEASE_RELAY is not set: jobs that bring no token get none",
             "`htlease hooks install --role ap --set HTLEASE_RELAY=/path/of/htlease`",
         )
+
+
+def _relay_check(command: str, relay: RelayState | None) -> Check:
+    if relay is None:
+        return Check("relay", OK, f"condor_master is to run {command} relay")
+    if relay.is_answering:
+        return Check("relay", OK, f"{command} relay answers at {relay.socket}")
+    log = relay.log or "$(LOG)/HTLeaseRelayLog"
+    said = f"; {log} ends with: {relay.last_words}" if relay.last_words else ""
+    found = f"condor_master is to run {command} relay, but nothing stays at {relay.socket}{said}"
+    if "pip install" in relay.last_words:
+        remedy = "install what it names beside that command; condor_master starts it by itself"
+        return Check("relay", PROBLEM, found, remedy)
+    return Check(
+        "relay", PROBLEM, found, f"see {log} and MasterLog, or start it by hand to see why"
+    )
 
 
 def _router_checks(values: Mapping[str, str]) -> Iterator[Check]:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import re
 import sys
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from types import ModuleType
 
 import click
 
-from htlease.errors import BadConfig
+from htlease.errors import BadConfig, HTLeaseError
 from htlease_admin.parameters import DURATION
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory as state_directory_of
 
 SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
+#: Of the log; one older file is kept beside it.
+_LOG_MAX_BYTES = 10 << 20
+
+log = logging.getLogger("htlease_relay")
 
 
 @click.command()
@@ -61,6 +68,13 @@ SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
     show_default=True,
     help="How long the lease of a start without network outlives its run, or this relay.",
 )
+@click.option(
+    "--log",
+    "log_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write down there as well what it has to say; kept below 20 MB.",
+)
 @pass_session
 def relay(
     session: Session,
@@ -71,28 +85,53 @@ def relay(
     state_directory: Path | None,
     poll_seconds: float,
     chirp_ttl_seconds: float,
+    log_file: Path | None,
 ) -> None:
     """Run the daemon that speaks to the lease server for this access point's jobs."""
+    _log_to(log_file)
     try:
-        from htlease_admin.relay.daemon import RelayOptions, run
+        daemon = _daemon()
+        options = daemon.RelayOptions(
+            None if listen is None else _address(listen),
+            socket_path,
+            schedd_name,
+            token_ttl_seconds,
+            state_directory or state_directory_of(os.environ) / "relay",
+            poll_seconds,
+            chirp_ttl_seconds,
+        )
+        asyncio.run(daemon.run(options, session.connection, log.info))
+    except (HTLeaseError, click.ClickException) as error:
+        if log_file is not None:  # it is said on standard error in any case
+            log.error("the relay ends: %s", error)
+        raise
+    except Exception:
+        log.exception("the relay ends")
+        raise
+
+
+def _log_to(path: Path | None) -> None:
+    """Log to standard error, which condor_master keeps nowhere, and to a file; raises BadConfig."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path is not None:
+        try:
+            handlers.append(RotatingFileHandler(path, maxBytes=_LOG_MAX_BYTES, backupCount=1))
+        except OSError as error:
+            raise BadConfig(f"--log {path}: {error.strerror}; name another file") from None
+    logging.basicConfig(
+        handlers=handlers, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+
+
+def _daemon() -> ModuleType:
+    """Return the module of the daemon; raises BadConfig where its packages are missing."""
+    try:
+        return importlib.import_module("htlease_admin.relay.daemon")
     except ImportError as error:
         raise BadConfig(
             f"the relay's packages are not installed ({error.name}); install them with "
             "`pip install 'htlease[relay]'`"
         ) from None
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    options = RelayOptions(
-        None if listen is None else _address(listen),
-        socket_path,
-        schedd_name,
-        token_ttl_seconds,
-        state_directory or state_directory_of(os.environ) / "relay",
-        poll_seconds,
-        chirp_ttl_seconds,
-    )
-    asyncio.run(run(options, session.connection, click.echo))
 
 
 def _address(text: str) -> tuple[str, int]:

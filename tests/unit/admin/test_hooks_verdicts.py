@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from htlease_admin.checks import OK, PROBLEM, WARNING, Check
+from htlease_admin.hooks.relay_state import RelayState
 from htlease_admin.hooks.verdicts import KNOBS, hook_checks
 
 EP = {
@@ -78,6 +79,30 @@ def test_each_fault_has_its_verdict_and_a_remedy(
     found = check(name, values)
     assert found.verdict == verdict, found
     assert bool(found.remedy) == (verdict != OK)
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "words", "remedy"),
+    [
+        (None, OK, "is to run", ""),
+        (RelayState("/lock/htlease.relay", True, "/log/L"), OK, "answers at /lock", ""),
+        (
+            RelayState(
+                "/lock/htlease.relay", False, "/log/L", "run `pip install 'htlease[relay]'`"
+            ),
+            PROBLEM,
+            "htlease[relay]",
+            "install what it names",
+        ),
+        (RelayState("/lock/htlease.relay", False, "/log/L"), PROBLEM, "nothing stays", "/log/L"),
+    ],
+)
+def test_the_relay_is_judged_by_what_answers(
+    state: RelayState | None, verdict: str, words: str, remedy: str
+) -> None:
+    (found,) = (c for c in hook_checks(AP, NEW, {}, state) if c.name == "relay")
+    assert found.verdict == verdict
+    assert words in found.finding and remedy in found.remedy
 
 
 @pytest.mark.parametrize(
