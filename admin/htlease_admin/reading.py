@@ -19,6 +19,7 @@ from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import pass_server
 from htlease_admin.tables import Table, duration_text, moment_text, print_table
 from htlease_admin.timeline import print_timeline
+from htlease_admin.waiting import waits_for
 
 #: How much of the details is shown.
 _DETAILS_LINES_MAX, _DETAILS_COLUMNS_MAX = 10, 68
@@ -78,10 +79,18 @@ def explain_command(
         raise Refused(
             "not-found", f"{key} has no attempt {attempt}; `htlease show {key}` lists its attempts"
         )
+    told = ["\n".join(story.sentences) for story in stories]
+    waiting = waits_for(server.subjob(key)) if attempt is None else None
+    if waiting is not None:
+        told.append(f"Now it waits for this: {waiting}.")
     _print(
-        {"subjob": str(key), "stories": [dataclasses.asdict(story) for story in stories]},
+        {
+            "subjob": str(key),
+            "stories": [dataclasses.asdict(story) for story in stories],
+            "waits_for": waiting,
+        },
         wants_json,
-        lambda _: click.echo("\n\n".join("\n".join(story.sentences) for story in stories)),
+        lambda _: click.echo("\n\n".join(told)),
     )
 
 
@@ -185,6 +194,7 @@ def _print_subjob(subjob: Document) -> None:
         ("phase", subjob.get("phase") or ""),
         ("details", _details_text(subjob)),
         ("exit", _exit_text(subjob)),
+        ("waits for", waits_for(subjob) or ""),
     ]
     for name, value in facts:
         if value:

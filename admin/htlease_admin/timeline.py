@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from htlease.removal import reason_of
 from htlease_admin.attempts import Attempt, Event, ending_text, read_attempts
 from htlease_admin.tables import Table, moment_text, print_table
 
@@ -184,6 +185,10 @@ _WHO = {
 }
 
 
+#: Codes that say no more than who did it.
+_SAID_BY_WHO = ("removed", "removed-by-user", "removed-by-policy", "removed-by-own-policy")
+
+
 def who_acted(event: Event) -> str:
     """Say on whose behalf a job was held, released or removed, in words that follow `by`."""
     by: str = event.get("by") or "somebody"
@@ -194,7 +199,10 @@ def hold_text(hold: Event) -> str:
     """Say why a job is held, with HTCondor's codes."""
     codes = ".".join(str(hold[name]) for name in ("code", "subcode") if hold.get(name) is not None)
     reason = hold.get("reason") or "no reason given"
-    return f"{reason} (hold code {codes})" if codes else reason
+    named = reason_of(reason).code
+    known = [f"hold code {codes}"] if codes else []
+    known += [named] if named not in _SAID_BY_WHO else []
+    return f"{reason} ({', '.join(known)})" if known else reason
 
 
 def _held(event: Event, attempt: Attempt | None) -> tuple[str, str]:
@@ -222,6 +230,7 @@ def closing_reason(event: Event) -> str:
         "walltime": "its plan says so of a job that has had its time",
         "cancelled": "it was cancelled",
         "state": "a final state was entered",
+        "all-back": "its payload has ended well and HTCondor has nothing to bring back",
         "nothing-left": "every phase was complete already",
     }
     word: str = event["by"]

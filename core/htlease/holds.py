@@ -6,12 +6,14 @@ from __future__ import annotations
 OUR_SUBCODE = 8620
 
 #: HoldReasonCode -> on whose behalf. Source: manual, "HoldReasonCode"; the codes of the schedd's
-#: user requests, of a job's own and of the system's periodic and on-exit expressions.
+#: user requests, of a job's own and of the system's periodic and on-exit expressions, and of the
+#: startd's WANT_HOLD.
 _BY_CODE = {
     1: "user",
     15: "user",
     3: "job-policy",
     5: "job-policy",
+    21: "site-policy",
     26: "site-policy",
     27: "site-policy",
 }

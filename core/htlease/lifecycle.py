@@ -173,15 +173,19 @@ def _same_slot_proof(state: SubjobState, command: m.Acquire, epoch: int) -> bool
 def _granted_again(state: SubjobState, command: m.Acquire, now: float) -> m.Accepted:
     """Answer the holder that asks again, which may bring its plan as long as it did no work.
 
-    A hook acquires before the wrapper, which knows the plan, is there.
+    A hook acquires before the wrapper, which knows the plan and how long its lease is to last, is
+    there.
     """
     assert state.holder is not None
     is_recalled = state.status is Status.RECALLED
-    deadline_at = state.deadline_at if is_recalled else now + state.holder.ttl_seconds
+    may_change = command.plan is not None and state.current_fence != state.fence
+    ttl_seconds = command.ttl_seconds if may_change else state.holder.ttl_seconds
+    deadline_at = state.deadline_at if is_recalled else now + ttl_seconds
+    is_change = (command.plan, ttl_seconds) != (state.plan, state.holder.ttl_seconds)
     events: tuple[m.Event, ...] = ()
-    if command.plan not in (None, state.plan) and state.current_fence != state.fence:
+    if may_change and is_change:
         assert command.plan is not None
-        events = (m.PlanChanged(state.fence, command.plan, deadline_at),)
+        events = (m.PlanChanged(state.fence, command.plan, deadline_at, ttl_seconds),)
     elif not is_recalled:
         events = (m.LeaseRenewed(state.fence, deadline_at),)
     return m.Accepted(events, grant_of(apply(state, events, now), now))

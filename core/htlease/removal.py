@@ -44,6 +44,9 @@ _TABLE = tuple(
         (r"HTCondor-CE held job due to no matching routes", "no-route", None),
         (r"HTCondor-CE held job due to invalid job universe", "invalid-universe", None),
         (r"wall clock time is less than the minimum", "too-short", None),
+        # HOLD_IF_MEMORY_EXCEEDED and HOLD_IF_DISK_EXCEEDED, and what the starter enforces itself.
+        (r"memory usage exceeded|cgroup memory limit", "memory-exceeded", None),
+        (r"disk usage exceeded|exceeded .*\bdisk\b", "disk-exceeded", None),
         # allowed_job_duration and allowed_execute_duration, which hold; the removal of what they
         # held; and limits that a user or a site wrote themselves.
         (r"^The job exceeded allowed (job|execute) duration", WALL_TIME, None),

@@ -152,7 +152,7 @@ class SubjobState:
         return self.status
 
 
-_Value = TypeVar("_Value", SubjobState, m.PhaseRecord)
+_Value = TypeVar("_Value", SubjobState, Holder, m.PhaseRecord)
 
 
 def replace(value: _Value, **changes: object) -> _Value:
@@ -183,7 +183,7 @@ def evolve(state: SubjobState, event: m.Event, now: float) -> SubjobState:
     if isinstance(event, (m.SubmissionEnrolled, m.SubmissionSeen)):
         return _submission(state, event)
     if isinstance(event, m.PlanChanged):
-        return replace(state, plan=event.plan, deadline_at=event.deadline_at)
+        return _plan_changed(state, event)
     if isinstance(event, m.LeaseRecalled):
         return replace(state, status=targets[0], recalled_by=event.by_attempt_id)
     if isinstance(event, m.AttemptExited):
@@ -263,6 +263,13 @@ def _abandoned(state: SubjobState) -> Status:
     if state.holder.kind == "pre" or not state.attempt_number:
         return Status.WAITING
     return Status.EXITED if state.exited_fence else Status.ABANDONED
+
+
+def _plan_changed(state: SubjobState, event: m.PlanChanged) -> SubjobState:
+    holder = state.holder
+    if holder is not None and event.ttl_seconds is not None:
+        holder = replace(holder, ttl_seconds=event.ttl_seconds)
+    return replace(state, plan=event.plan, holder=holder, deadline_at=event.deadline_at)
 
 
 def _observed(

@@ -138,7 +138,29 @@ def _attempt_over(state: SubjobState, command: m.Exited | m.Ended, now: float) -
     fails = state.plan is not None and state.plan.on_wall_time == "fail"
     if fails and is_wall_time(command.reason) and state.status not in CLOSED:
         events += (m.SubjobClosed("failed", "walltime", state.fence, command.reason),)
+    if isinstance(command, m.Exited) and _is_all_done(state, command):
+        events += (m.SubjobClosed("complete", "all-back", state.fence),)
     return m.Accepted(events, short_of(apply(state, events, now)))
+
+
+def _is_all_done(state: SubjobState, command: m.Exited) -> bool:
+    """Tell whether a payload's end is the subjob's: nothing is left to run or to bring back."""
+    plan = state.plan or Plan.single()
+    return (
+        command.is_all_back is True
+        and command.exit_code == 0
+        and state.status not in CLOSED
+        and plan.profile is None
+        and not _missing(state, plan)
+    )
+
+
+def _missing(state: SubjobState, plan: Plan) -> list[str]:
+    return [
+        spec.name
+        for spec in plan.phases
+        if spec.name not in state.phases or state.phases[spec.name].completed_fence is None
+    ]
 
 
 def abandon(state: SubjobState, command: m.Abandon, now: float) -> m.Decision:
@@ -215,11 +237,7 @@ def commit(state: SubjobState, command: m.Commit, now: float) -> m.Decision:
     if _has_given_up(state):
         return _given_up(state, command, "commit")
     plan = state.plan or Plan.single()
-    missing = [
-        spec.name
-        for spec in plan.phases
-        if spec.name not in state.phases or state.phases[spec.name].completed_fence is None
-    ]
+    missing = _missing(state, plan)
     if plan.profile is None and missing and state.status not in CLOSED:
         return m.Rejection("phase-order", f"not complete: {', '.join(missing)}", field="phase")
     return _close(state, "complete", "committed", command.reason, now)

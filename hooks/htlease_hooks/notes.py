@@ -58,6 +58,13 @@ class Notes:
         """Keep the token for hooks that cannot find it: chirp is not there in all of them."""
         self._write(_TOKEN, token)
 
+    def token(self) -> str | None:
+        """Return the token that an earlier hook kept, if one did."""
+        try:
+            return self._read(_TOKEN) or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
     def write_phase(self, phase: str) -> None:
         """Note the phase that is entered once the job runs."""
         self._write(_PHASE, phase)

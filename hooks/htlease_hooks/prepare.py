@@ -19,8 +19,9 @@ from htlease_hooks.environment import merged_attribute
 from htlease_hooks.site import Site, parse_site
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
+from htlease_wrapper.credentials import Token
 from htlease_wrapper.given import at_start
-from htlease_wrapper.sandbox import SandboxState, write_state
+from htlease_wrapper.sandbox import SandboxState, remove_state, write_state
 
 #: For all that is not waiting: files, chirp, the start of the thread.
 _OWN_SECONDS = 2.0
@@ -74,21 +75,41 @@ def prepare(name: str, ad_text: str, environ: Mapping[str, str], site: Site) -> 
 def _prepared(name: str, start: Start) -> Answer:
     start.notes.make()
     start.notes.write_site(start.site)
-    if start.is_left_alone:
+    if start.is_left_alone or start.is_left_to_wrapper:
         return Answer()
+    if name == BEFORE_TRANSFER and start.token_comes_later:
+        return Answer()  # it may be for another subjob than the one that the access point stamped
     if start.token is None and start.needs_token:
         if name == BEFORE_TRANSFER:
             return Answer()  # it may come with the input files
         about = f"job {start.job.global_job_id}"
         return answer_without_server(start.site, about, "the job has no token for the lease server")
+    earlier = start.notes.token()
     if start.token is not None:
         start.notes.write_token(start.token.text)
     state = start.state()
-    if state is None or state.fence is None:
-        if state is not None:
-            return Answer()  # asked in vain before the transfer; UPDATE_JOB_INFO catches up
+    if state is not None and state.key != str(start.key):
+        _give_up(start, state, earlier)
+        state = None
+    if state is None:
         return _acquired(name, start)
+    if state.fence is None:
+        return Answer()  # asked in vain before the transfer; UPDATE_JOB_INFO catches up
     return _confirmed(name, start, state)
+
+
+def _give_up(start: Start, state: SandboxState, earlier: str | None) -> None:
+    """Let go of what was acquired before the input brought a token for another subjob."""
+    remove_state(start.notes.folder, state.nonce)
+    if state.fence is None or earlier is None:
+        return
+    reason = f"the job's input brought a token for {start.key}"
+    try:
+        start.connect(state, Token(earlier, "an earlier hook")).call(
+            m.Abandon(state.fence, state.nonce, reason)
+        )
+    except (Refused, ServerUnavailable) as error:
+        say(f"{state.key}: its lease has to run out: {error}")
 
 
 def _acquired(name: str, start: Start) -> Answer:

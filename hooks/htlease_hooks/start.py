@@ -19,15 +19,23 @@ from htlease.calls import Clock
 from htlease.client import LeaseClient
 from htlease.errors import BadConfig
 from htlease.transport import CHIRP_URL
+from htlease_hooks.brought import brings_token, wrapper_options
 from htlease_hooks.environment import Unreadable, job_environment
 from htlease_hooks.notes import Notes
 from htlease_hooks.site import Site
 from htlease_wrapper import chirp
-from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
-from htlease_wrapper.job import Job, choose_key, find_job
+from htlease_wrapper.credentials import (
+    BROUGHT_TOKEN,
+    Token,
+    keep_renewed,
+    renewed_token,
+    token_of_job,
+)
+from htlease_wrapper.job import Job, choose_key, find_job, is_stamped
 from htlease_wrapper.job_ad import Ad, evidence_of, parse_ad, place_of
 from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
 from htlease_wrapper.way import transport_to
+from htlease_wrapper.wrapped_job import is_wrapper_file
 
 #: Of a job's environment and of the hook's; daemons may have a BEARER_TOKEN of their own.
 _FROM_HOOK = ("_CONDOR_CREDS", "_CONDOR_CHIRP_CONFIG")
@@ -61,6 +69,32 @@ class Start:
         return attributes.get("htlease") is False or attributes.get("interactivejob") is True
 
     @cached_property
+    def is_left_to_wrapper(self) -> bool:
+        """Whether the job is a wrapper that was told a subjob or a server of its own."""
+        ad = self.ad
+        if not is_wrapper_file(ad.text("Cmd") or "") or ad.text("HTLeaseProgram"):
+            return False
+        named = wrapper_options(self.ad_text)
+        return "--key" in named or named.get("--server", self._server) != self._server
+
+    @property
+    def token_comes_later(self) -> bool:
+        """Whether the input will bring a token that counts more than the one there is.
+
+        One that is for the very subjob that the job names will do until then.
+        """
+        if not brings_token(self.ad_text) or self._has_brought_token:
+            return False
+        scope = self.token.scope() if self.token else None
+        if scope is None or is_stamped(str(self.key), self.ad):
+            return True
+        return scope not in ((self.key.workflow, self.key.subjob), (self.key.workflow, None))
+
+    @property
+    def _has_brought_token(self) -> bool:
+        return (self.job.sandbox / BROUGHT_TOKEN).exists()
+
+    @cached_property
     def environment(self) -> dict[str, str] | None:
         """The job's own environment; None when the ad's form of it cannot be read."""
         try:
@@ -88,11 +122,14 @@ class Start:
     @cached_property
     def server(self) -> str:
         """The server's URL: of the job, else of its access point, else of this site."""
-        named = (self.environment or {}).get("HTLEASE_URL") or self.ad.text("HTLeaseURL")
-        server = named or self.site.server
-        if not server:
+        if not self._server:
             raise BadConfig("no server is named; set HTLEASE_URL in the configuration")
-        return server
+        return self._server
+
+    @property
+    def _server(self) -> str:
+        named = (self.environment or {}).get("HTLEASE_URL") or self.ad.text("HTLeaseURL")
+        return named or self.site.server
 
     def keep_token(self, answer: Mapping[str, Any]) -> None:
         """Keep the fresh token that the answer to a renewal may have, for the hooks to come."""
@@ -103,12 +140,19 @@ class Start:
             except OSError:
                 pass  # the next renewal brings another
 
-    def connect(self, state: SandboxState) -> LeaseClient:
-        """Return a client for the subjob and server that a state names; raises BadConfig."""
+    def connect(self, state: SandboxState, token: Token | None = None) -> LeaseClient:
+        """Return a client for the subjob and server that a state names; raises BadConfig.
+
+        It shows the job's token, or the one that is given.
+        """
         exchange_seconds = max(_EXCHANGE_MIN_SECONDS, self.site.wait_server * _EXCHANGE_PART)
-        token = self.token.text if self.token else None
+        shown = token or self.token
         transport = transport_to(
-            state.server, token, self.job.sandbox, self._environ, exchange_seconds
+            state.server,
+            shown.text if shown else None,
+            self.job.sandbox,
+            self._environ,
+            exchange_seconds,
         )
         return LeaseClient(transport, SubjobKey.parse(state.key), self.clock)
 

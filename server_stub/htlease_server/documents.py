@@ -39,7 +39,7 @@ WHY = (
 ENDS = ("abandoned", "closed", "exited", "expired", "superseded")
 #: What closed a subjob.
 CLOSED_BY = (
-    *("cancelled", "committed", "last-phase", "nothing-left"),
+    *("cancelled", "committed", "last-phase", "nothing-left", "all-back"),
     *("settled", "state", "walltime"),
 )
 

@@ -76,7 +76,7 @@ class InstalledSite:
         command = ["python3", "-B", "-m", "htlease_admin.cli", "hooks", verb, *map(str, options)]
         return self.lab.pool.run(["env", *given, *command], as_root=True).stdout
 
-    def install(self) -> None:
+    def install(self, *, wraps_jobs: bool = False) -> None:
         """Set up execution points, then the access point, as the manual says."""
         where = ["--hook-dir", f"{self.directory}/hooks", "--pyz", str(self.pyz)]
         macros = {
@@ -88,7 +88,8 @@ class InstalledSite:
         more = [part for name in macros for part in ("--set", f"{name}={macros[name]}")]
         url = ["--url", self.lab.server.url]
         # The execution points see this directory but not this command, so they get its file.
-        self.hooks("install", "--role", "ep", *url, *where, *more[:4])
+        wrap = ("--set", "HTLEASE_WRAP_JOBS=True") if wraps_jobs else ()
+        self.hooks("install", "--role", "ep", *url, *where, *more[:4], *wrap)
         installed = self.lab.pool.directory / "ap" / "config.d" / "60-htlease-ep.conf"
         for ep in EXECUTION_POINTS:
             self.lab.pool.configure(ep, "60-htlease-ep", installed.read_text())

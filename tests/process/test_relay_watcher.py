@@ -140,13 +140,23 @@ def test_an_end_is_reported_and_closed_once(relay: Relay, job: tuple[str, str]) 
     assert relay.server.history(job[1]) == before
 
 
-def test_a_look_goes_on_where_the_last_one_ended(relay: Relay, job: tuple[str, str]) -> None:
-    relay.ended(*job)
+def test_every_record_is_read_by_two_looks_and_then_no_more(
+    relay: Relay, job: tuple[str, str]
+) -> None:
+    """The first of them may have missed one that was being written."""
+    relay.acquire(*job)
+    missed = relay.ended(*job)
+    relay.ended("ap#998.0#1", "watched/newer")
+    relay.queue.history.remove(missed)
     relay.watcher.look()
+    assert relay.outcome(job[1]) is None
+    relay.queue.history.append(missed)
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "complete"
     relay.ended("ap#999.0#1", "watched/later")
     relay.start()
     relay.watcher.look()
-    assert relay.queue.asked_until[-1] == f'GlobalJobId == "{job[0]}"'
+    assert relay.queue.asked_until[-1] == 'GlobalJobId == "ap#998.0#1"'
 
 
 def test_an_end_waits_for_a_lease_that_is_live_and_over_a_crash(
@@ -283,3 +293,26 @@ def test_a_workflow_stays_with_its_first_owner(server: ServerProcess) -> None:
     with pytest.raises(Exception, match=r"belongs to alice@a\.org; bob@a\.org has to"):
         owners().claim("owned", "bob@a.org")
     assert server.ask("GET", "workflows/owned")["labels"] == {"owner": "alice@a.org"}
+
+
+def test_a_hold_and_its_release_are_seen(relay: Relay, job: tuple[str, str]) -> None:
+    relay.acquire(*job)
+    held: dict[str, Plain] = {
+        "GlobalJobId": job[0],
+        "HTLeaseKey": job[1],
+        "JobStatus": 5,
+        "HoldReason": "quota (by user ann)",
+        "HoldReasonCode": 1,
+        "HoldReasonSubCode": 0,
+    }
+    relay.queue.queued = [held]
+    for _ in range(2):
+        relay.watcher.look()
+    hold = relay.server.subjob(job[1])["job_hold"]
+    assert (hold["by"], hold["code"], hold["reason"]) == ("user", 1, "quota (by user ann)")
+    assert relay.server.subjob(job[1])["status"] == "active", "it may run on for a while"
+    relay.queue.queued = [{**held, "JobStatus": 1}]
+    relay.watcher.look()
+    assert relay.server.subjob(job[1])["job_hold"] is None
+    names = [event["event"] for event in relay.server.history(job[1])]
+    assert (names.count("job-held"), names.count("job-released")) == (1, 1)

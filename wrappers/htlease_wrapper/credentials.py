@@ -24,7 +24,7 @@ TOKEN_ATTRIBUTE = "_condor_priv_HTLeaseToken"
 #: In the private folders of wrapper and hooks: the token that the server gave last.
 _RENEWED = "renewed-token"
 #: A token among the input files of a job.
-_BROUGHT = "htlease.token"
+BROUGHT_TOKEN = "htlease.token"
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _handed_over(environ: Mapping[str, str], sandbox: Path) -> Iterator[Path]:
     if credentials:
         # HTCondor keeps this one fresh, so it comes first.
         yield Path(credentials) / "htlease.use"
-    yield sandbox / _BROUGHT
-    yield Path(_BROUGHT).absolute()
+    yield sandbox / BROUGHT_TOKEN
+    yield Path(BROUGHT_TOKEN).absolute()
     yield sandbox / HOOKS_FOLDER / "token"
     ad = read_ad(Path(environ.get("_CONDOR_JOB_AD") or sandbox / ".job.ad"))
     named = ad.text("HTLeaseTokenFile") if ad else None
@@ -130,7 +130,7 @@ def _handed_over(environ: Mapping[str, str], sandbox: Path) -> Iterator[Path]:
 
 def _owners(path: Path, uid: int) -> tuple[int, ...] | None:
     """Return whose tokens count in a folder where others may write; None: it is HTCondor's."""
-    if path.name != _BROUGHT:
+    if path.name != BROUGHT_TOKEN:
         return None
     try:
         return (uid, *owners_in(path.parent))

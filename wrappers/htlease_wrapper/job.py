@@ -121,13 +121,14 @@ def _key_of_job(given: str | None, ad: Ad | None, token: Token | None) -> Subjob
     """Return the key; raises BadConfig.
 
     First that is there: given, the ad's HTLeaseKey, the scope of the job token, GlobalJobId. A key
-    that only the access point stamped gives way to the token: its owner chose a workflow by it.
+    that only the access point stamped, or a hook handed on, gives way to the token: its owner
+    chose a workflow by it.
     """
-    if given:
+    scope = token.scope() if token else None
+    if given and not _gives_way(given, scope, ad):
         return _parsed(given, "--key or HTLEASE_KEY")
     in_ad = ad.text("HTLeaseKey") if ad else None
-    scope = token.scope() if token else None
-    if ad and in_ad and not (scope and _is_stamped(in_ad, scope[0], ad)):
+    if ad and in_ad and not _gives_way(in_ad, scope, ad):
         return _parsed(in_ad, f"HTLeaseKey in {ad.path}")
     if token and scope:
         cluster, proc = (ad.count("ClusterId"), ad.count("ProcId")) if ad else (None, None)
@@ -152,11 +153,17 @@ def _key_of_job(given: str | None, ad: Ad | None, token: Token | None) -> Subjob
     )
 
 
-def _is_stamped(key: str, token_workflow: str, ad: Ad) -> bool:
-    """Tell whether a key outside a token's workflow is the one that any job here is given."""
+def _gives_way(key: str, scope: tuple[str, str | None] | None, ad: Ad | None) -> bool:
+    """Tell whether a token of the job's own, for another workflow, outweighs a stamped key."""
+    if ad is None or scope is None:
+        return False
+    return key.partition("/")[0] != scope[0] and is_stamped(key, ad)
+
+
+def is_stamped(key: str, ad: Ad) -> bool:
+    """Tell whether a key is the one that the access point gives to a job that names none."""
     cluster, submitted, proc = (ad.count(name) for name in ("ClusterId", "QDate", "ProcId"))
-    workflow = key.partition("/")[0]
-    return workflow != token_workflow and key.endswith(f"-{cluster}-{submitted}/{proc}")
+    return key.endswith(f"-{cluster}-{submitted}/{proc}")
 
 
 def _parsed(text: str, source: str) -> SubjobKey:

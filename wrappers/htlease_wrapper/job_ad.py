@@ -23,6 +23,12 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]")
 _PARALLEL = 11
 _WAITS = "waits for the end of an earlier lease"
+_LOCAL = 12
+_ON_EXIT = re.compile(
+    r"^\s*(OnExitRemove|OnExitHold)\s*=\s*(.*\S)\s*$", re.MULTILINE | re.IGNORECASE
+)
+#: What HTCondor does where the ad does not say, and what older ones say then.
+_AS_USUAL = {"onexitremove": "true", "onexithold": "false"}
 _EVICTION_SIGNALS = ("KillSig", "RemoveKillSig", "HoldKillSig")
 
 
@@ -118,11 +124,15 @@ def evidence_of(ad: Ad | None, sandbox_seq: int) -> tuple[Evidence, tuple[str, .
 
 
 def place_of(job_ad: Ad | None, machine_ad: Ad | None) -> Place:
-    """Return where this start runs, as far as the ads say.
+    """Return where this start runs, as far as the ads say; nothing where that proves nothing.
 
+    A container of docker's is no child of the starter and may outlive it, and what runs on the
+    access point itself (local universe) has no slot.
     `PublicClaimId` is `<startd address>#<startd start time>#<claim number>#...`; a later claim on
     the same startd differs only in the number. Source: measured on 25.14.1.
     """
+    if job_ad is not None and (_is_in_docker(job_ad) or job_ad.count("JobUniverse") == _LOCAL):
+        return Place()
     claim = job_ad.text("PublicClaimId") if job_ad else None
     startd = "#".join(claim.split("#")[:2]) if claim and claim.count("#") >= 2 else None
     return Place(
@@ -130,6 +140,13 @@ def place_of(job_ad: Ad | None, machine_ad: Ad | None) -> Place:
         slot=machine_ad.text("Name") if machine_ad else None,
         startd=startd,
     )
+
+
+def _is_in_docker(ad: Ad) -> bool:
+    """Tell whether docker may run the job, as it does a container universe's remote image."""
+    is_file = any(ad.attributes.get(name) is True for name in ("wantsif", "wantsandboximage"))
+    is_container = ad.attributes.get("wantcontainer") is True
+    return ad.attributes.get("wantdocker") is True or (is_container and not is_file)
 
 
 def key_of_submission(global_job_id: str) -> SubjobKey | None:
@@ -166,6 +183,23 @@ def node_of(ad: Ad | None) -> int:
     """
     is_parallel = ad is not None and ad.count("JobUniverse") == _PARALLEL
     return (ad.count("Node") or 0) if ad is not None and is_parallel else 0
+
+
+def leaves_nothing(ad: Ad | None) -> bool:
+    """Tell whether a job that exits 0 is done with that, for HTCondor too.
+
+    No file is brought back, and no policy of the job's own runs it again or holds it: retries and
+    `on_exit_hold` are expressions in its ad, which are looked for in the file.
+    """
+    if ad is None:
+        return False
+    try:
+        policy = _ON_EXIT.findall(Path(ad.path).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return False
+    is_plain = all(value.lower() == _AS_USUAL[name.lower()] for name, value in policy)
+    is_in_place = ad.count("JobUniverse") == _LOCAL or ad.text("ShouldTransferFiles") == "NO"
+    return is_in_place and is_plain
 
 
 def eviction_signals(ad: Ad | None) -> frozenset[int]:

@@ -62,6 +62,8 @@ class Walk:
     #: The lease is to be kept for the next process in this sandbox.
     is_kept: bool = False
     #: That of the payload that ran last.
+    #: HTCondor has nothing to bring back when the payload has ended, see `leaves_nothing`.
+    is_all_back: bool = False
     _limit: Limit = NO_LIMIT
     #: HTCondor had asked for the end before the payload that ran last ended.
     _ended_evicted: bool = False
@@ -103,7 +105,7 @@ class Walk:
             if ended.code != 0:
                 return self._failed(phase, ended)
             self._post(m.Complete, phase=phase.name)
-        self._post(m.Exited, exit_code=0)
+        self._post(m.Exited, exit_code=0, is_all_back=self.is_all_back or None)
         self._finish()
         return Ended(code=0)
 
@@ -249,7 +251,7 @@ class Walk:
         if self._gives_up(None, ended):
             return self._give_up(ended)
         if ended.code == 0:
-            self._post(m.Exited, exit_code=0)
+            self._post(m.Exited, exit_code=0, is_all_back=self.is_all_back or None)
             self._finish()
             return ended
         return self._failed(None, ended)

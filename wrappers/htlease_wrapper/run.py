@@ -25,6 +25,7 @@ from htlease_wrapper.job_ad import (
     checkpoint_exit_code,
     eviction_signals,
     evidence_of,
+    leaves_nothing,
     node_of,
     place_of,
 )
@@ -275,6 +276,7 @@ class _Attempt:
             chirp_config=chirp.config_path(self._environ, self.job.sandbox),
             monotonic=since_boot,
             started_at=self._started_at,
+            is_all_back=leaves_nothing(self.job.ad),
         )
         return self.walk
 

@@ -34,7 +34,8 @@ def started_as_job(argv: Sequence[str], environ: Mapping[str, str]) -> Job | Non
     names = (Path(job.ad.text("Cmd") or "").name, _OLD_NAME)
     if Path(argv[0]).name not in names or (len(argv) > 1 and Path(argv[1]).name in names):
         return None
-    attempt = environ.get("HTLEASE_ATTEMPT", "")
+    # A starter hook names the attempt too, but no sandbox of a wrapper.
+    attempt = environ.get("HTLEASE_ATTEMPT", "") if environ.get("HTLEASE_SANDBOX") else ""
     state = read_state(job.sandbox)
     if attempt.startswith(f"{job.global_job_id}@") or (state is not None and state.is_in_use):
         return None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from htlease import end_proof
 from htlease import messages as m
 from htlease.attempt import Evidence, Place, ReadFrom, SubjobKey, start_number
 from htlease.calls import Clock, send
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 #: What `begin` reads of a job.
 ATTRIBUTES = (
     *("GlobalJobId", "ClusterId", "ProcId", "NumJobStarts", "NumShadowStarts", "ShadowBday"),
-    *("JobCurrentStartDate", "RemoteHost", "PublicClaimId", *PARTS),
+    *("JobCurrentStartDate", "RemoteHost", *PARTS),
+    *end_proof.ATTRIBUTES,
 )
 _LOOKED_AT = ("GlobalJobId", "JobStatus", "JobCurrentStartDate", *PARTS)
 #: Running, transferring output, suspended.
@@ -291,6 +293,9 @@ def _count(ad: Mapping[str, Plain], name: str) -> int | None:
 
 
 def _place_of(ad: Mapping[str, Plain]) -> Place:
+    """Return where a start runs, and nothing of a container that may outlive its starter."""
+    if end_proof.job_from(ad).is_docker:
+        return Place()
     slot, claim = ad.get("RemoteHost"), ad.get("PublicClaimId")
     is_whole = isinstance(claim, str) and claim.count("#") >= 2
     return Place(

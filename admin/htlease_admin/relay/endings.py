@@ -167,3 +167,10 @@ def closing_of(end: End, subjob: Mapping[str, Any]) -> Closing | None:
     if missing == [default] and len(subjob["phases"]) == 1:
         return Closing("complete", end.reason, (default,))
     return Closing("failed", f"{end.reason}, but these are not complete: {', '.join(missing)}")
+
+
+def is_stamp_of(key: str, global_job_id: str) -> bool:
+    """Tell whether a key is the one that the access point gives to a job that names none."""
+    rest, _, submitted = global_job_id.rpartition("#")
+    cluster, _, proc = rest.rpartition("#")[2].partition(".")
+    return key.endswith(f"-{cluster}-{submitted}/{proc}")

@@ -13,7 +13,7 @@ from htlease.errors import InvalidField, Refused
 from htlease.plan import is_wall_time
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.copies import as_of_copy
-from htlease_admin.relay.endings import Closing, End, closing_of, is_about
+from htlease_admin.relay.endings import REMOVED, Closing, End, closing_of, is_about, is_stamp_of
 from htlease_admin.relay.evidence import Evidence
 
 #: The relay's own lease spans the few calls that close a subjob.
@@ -28,7 +28,7 @@ class Reports:
 
     def __init__(self, server: LeaseServer, evidence: Evidence | None) -> None:
         """Prepare; without evidence a lease that is live is left to another's report."""
-        self._server = server
+        self.server = server
         self._evidence = evidence
 
     def report(self, end: End) -> bool:
@@ -37,8 +37,7 @@ class Reports:
         Raises ServerUnavailable.
         """
         try:
-            key = SubjobKey.parse(end.key)
-            subjob = self._server.subjob(key)
+            key, subjob = self._subjob_of(end)
         except InvalidField:
             return True  # the key of no subjob that ever was
         except Refused as refused:
@@ -46,6 +45,8 @@ class Reports:
                 log.error(
                     "%s: the end of %s is not reported: %s", end.key, end.global_job_id, refused
                 )
+                return True
+            log.info("%s: the server knows nothing of %s", end.key, end.global_job_id)
             return True
         of_source, end = end, as_of_copy(end, subjob)
         if subjob["outcome"] is None and is_about(end, subjob):
@@ -53,10 +54,33 @@ class Reports:
         closing = closing_of(end, subjob)
         return closing is None or self._close(key, end, closing)
 
+    def _subjob_of(self, end: End) -> tuple[SubjobKey, Document]:
+        """Return the subjob that a job worked on: that of its ad, or the one it chose itself.
+
+        A job that brought a token for another workflow than the access point's stamp is known
+        there by its ID. What was begun under the stamp, before that token was there, is cancelled.
+        Raises Refused or InvalidField.
+        """
+        key = SubjobKey.parse(end.key)
+        if not is_stamp_of(end.key, end.global_job_id):
+            return key, self.server.subjob(key)
+        known = {
+            SubjobKey(one["workflow"], one["subjob"]): one
+            for one in self.server.find(end.global_job_id)["subjobs"]
+        }
+        others = [one for one in known if one != key]
+        if len(others) != 1:
+            return key, self.server.subjob(key)
+        if key in known and known[key]["status"] == "abandoned":
+            self.server.command(key, m.Cancel(f"its job went on under {others[0]}"))
+        return others[0], self.server.subjob(others[0])
+
     def _tell(self, key: SubjobKey, end: End, subjob: Document, is_source: bool) -> None:
         """End the lease of the start if that is proven to be over, else leave a remark."""
+        if end.status == REMOVED:
+            self.server.command(key, end.remark(""))
         if subjob["status"] == "abandoned" and is_wall_time(end.reason):
-            self._server.command(key, end.ended())  # explains what is over already
+            self.server.command(key, end.ended())  # explains what is over already
         elif subjob["status"] in _MAY_HOLD and self._evidence is not None:
             # A source's log does not tell of its copy's processes; the copy's own end does.
             found = (
@@ -64,7 +88,7 @@ class Reports:
                 if is_source
                 else self._evidence.finding(end)
             )
-            self._server.command(key, end.ended() if found.is_proof else end.remark(found.why))
+            self.server.command(key, end.ended() if found.is_proof else end.remark(found.why))
 
     def _close(self, key: SubjobKey, end: End, closing: Closing) -> bool:
         nonce = secrets.token_hex(16)
@@ -77,7 +101,7 @@ class Reports:
             ttl_seconds=_TTL_SECONDS,
         )
         try:
-            fence = self._server.command(key, acquire, "fence")["fence"]
+            fence = self.server.command(key, acquire, "fence")["fence"]
         except Refused as refused:
             if refused.code == "lease-still-live":
                 return False
@@ -85,15 +109,15 @@ class Reports:
             return True
         try:
             for phase in closing.shown_complete:
-                self._server.command(key, m.Enter(fence, nonce, phase, is_underway=True), "name")
-                self._server.command(key, m.Complete(fence, nonce, phase), "name")
+                self.server.command(key, m.Enter(fence, nonce, phase, is_underway=True), "name")
+                self.server.command(key, m.Complete(fence, nonce, phase), "name")
             if closing.outcome == "complete":
-                self._server.command(key, m.Commit(fence, nonce, closing.reason))
+                self.server.command(key, m.Commit(fence, nonce, closing.reason))
             else:
-                self._server.command(key, m.Settle(fence, nonce, closing.outcome, closing.reason))
+                self.server.command(key, m.Settle(fence, nonce, closing.outcome, closing.reason))
         except Refused as refused:
             log.error("%s: not closed as %s: %s", key, closing.outcome, refused)
-            self._server.command(key, m.Abandon(fence, nonce, f"could not close: {refused.code}"))
+            self.server.command(key, m.Abandon(fence, nonce, f"could not close: {refused.code}"))
             return True
         log.info("%s: %s (%s)", key, closing.outcome, closing.reason)
         return True

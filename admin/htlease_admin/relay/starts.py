@@ -7,21 +7,45 @@ works on is read from the schedd, who asks is told by the kernel.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.chirp_starts import ATTRIBUTES, ChirpStarts
+from htlease_admin.relay.endings import is_stamp_of
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.peers import Peer
 from htlease_admin.relay.queue_reader import QueueReader
+from htlease_admin.schedd import Plain
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 #: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.
-_ATTRIBUTES = ("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath")
+_ATTRIBUTES = (
+    *("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
+    *("Environment", "Env", "TransferInput"),
+)
+#: In either form of an environment; a key has neither blanks nor quotes.
+_KEY_IN_ENVIRONMENT = re.compile(r"(?:^|[\s';|])HTLEASE_KEY=([^\s';|]+)")
 #: Refusals that the job has to hear; others are between relay and server.
 _ABOUT_THE_LEASE = ("lease-still-live", "blocked", "superseded-attempt", "subjob-closed")
+
+
+def key_named(ad: Mapping[str, Plain]) -> str:
+    """Return the key that a job names in its environment, else that of its ad; pure."""
+    for name in ("Environment", "Env"):
+        found = _KEY_IN_ENVIRONMENT.search(str(ad.get(name, "")))
+        if found is not None:
+            return found[1]
+    return str(ad["HTLeaseKey"])
+
+
+def brings_token(ad: Mapping[str, Plain]) -> bool:
+    """Tell whether a token is among the files that a job brings along; pure."""
+    files = re.split(r"[,\s]+", str(ad.get("TransferInput", "")))
+    return any(Path(file).name == "htlease.token" for file in files)
 
 
 @dataclass(frozen=True)
@@ -51,7 +75,9 @@ class Starts:
         ad = ads[0]
         if ad.get("HTLease") is False or "HTLeaseKey" not in ad:
             return {}
-        key = SubjobKey.parse(str(ad["HTLeaseKey"]))
+        key = SubjobKey.parse(key_named(ad))
+        if is_stamp_of(str(key), str(ad["GlobalJobId"])) and brings_token(ad):
+            return {}  # its owner chose a workflow by the token; the stamp shall leave no trace
         try:
             self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
             if has_no_path or ad.get("HTLeaseNoPath") is True:

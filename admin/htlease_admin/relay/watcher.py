@@ -16,6 +16,7 @@ from typing import Any
 
 from htlease.end_proof import Job, job_from
 from htlease.errors import BadConfig, HTLeaseError
+from htlease_admin.relay import holds
 from htlease_admin.relay.chirp_starts import ChirpStarts
 from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, HELD, End, end_of
 from htlease_admin.relay.queue_reader import QueueReader
@@ -35,7 +36,7 @@ log = logging.getLogger("htlease_relay")
 class Progress:
     """What the watcher has to remember over a crash."""
 
-    #: GlobalJobId of the newest history record that was looked at.
+    #: GlobalJobId of the newest history record that was looked at twice.
     since: str | None = None
     #: GlobalJobId -> an end that could not be settled yet, and when it was seen first (1970).
     waiting: dict[str, tuple[End, float]] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class Watcher:
     ) -> None:
         """Prepare to watch; raises BadConfig when the state directory cannot be used."""
         self._reports = reports
+        self._holds = holds.Holds(reports.server)
         self._queue = queue
         self._chirp = chirp
         self._directory = directory
@@ -108,6 +110,9 @@ class Watcher:
             raise BadConfig(
                 f"state directory {directory}: {error.strerror}; name another with --state-dir"
             ) from None
+        #: The newest record of the last look, and what was reported of the records since.
+        self._position = self._progress.since
+        self._read: set[End] = set()
         #: Ended jobs that stay in the queue and were reported.
         self._reported: set[End] = set()
         self._trouble: str | None = None
@@ -143,6 +148,11 @@ class Watcher:
                 self._progress.write(self._directory)
 
     def _look_at_history(self) -> None:
+        """Report what the history has of ends since the look before the last one.
+
+        Each record is read by two looks: one that was just being written, or stands before such a
+        one, may be missing from an answer (seen on 23.9.6, one of twenty under load).
+        """
         newest = self._queue.read_history("true", ("GlobalJobId",), None, 1)
         position = str(newest[0]["GlobalJobId"]) if newest else None
         if position is None or position == self._progress.since:
@@ -152,16 +162,18 @@ class Watcher:
         else:
             until = f'GlobalJobId == "{self._progress.since}"'
         ads = self._queue.read_history(_HAS_KEY, ATTRIBUTES, until, -1)
-        for ad in reversed(ads):
-            end = end_of(ad)
-            if end is not None:
+        ends = [end for end in map(end_of, reversed(ads)) if end is not None]
+        for end in ends:
+            if end not in self._read:
                 self._report(end)
-                self._progress.since = end.global_job_id
-        self._progress.since = position
+                self._read.add(end)
+        self._read.intersection_update(ends)
+        self._progress.since, self._position = self._position, position
 
     def _look_at_queue(self) -> None:
         constraint = f"(JobStatus == {COMPLETED} || JobStatus == {HELD}) && {_HAS_KEY}"
-        ads = self._queue.read_jobs(constraint, ATTRIBUTES)
+        ads = self._queue.read_jobs(constraint, (*ATTRIBUTES, *holds.ATTRIBUTES))
+        self._holds.look([ad for ad in ads if ad.get("JobStatus") == HELD], self._queue)
         ends = {end for end in map(end_of, ads) if end is not None}
         for end in ends - self._reported:
             if end.status == HELD:

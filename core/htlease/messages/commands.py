@@ -167,6 +167,9 @@ class Exited(FencedCommand):
     exit_code: int | None = None
     exit_signal: int | None = None
     reason: str | None = None
+    #: HTCondor has no output to bring back and no reason to run the job again, so that nobody has
+    #: to say later that all came back.
+    is_all_back: bool | None = None
 
     def __post_init__(self) -> None:
         _check_text("reason", self.reason)

@@ -79,6 +79,8 @@ class PlanChanged:
     fence: int
     plan: Plan
     deadline_at: float
+    #: How long its lease lasts from here on; None in histories of earlier versions: as before.
+    ttl_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,8 @@ class SubjobClosed:
     """Nothing more happens here unless a new submission re-opens it."""
 
     outcome: str
-    #: last-phase, nothing-left, committed, settled, cancelled, walltime, or state (a terminal one
-    #: was entered).
+    #: last-phase, nothing-left, all-back, committed, settled, cancelled, walltime, or state (a
+    #: terminal one was entered).
     by: str
     fence: int
     reason: str | None = None

@@ -37,6 +37,18 @@ def test_the_wrapper_brings_its_plan_under_the_lease_of_the_hook(hooked: World) 
     assert hooked.state.status is Status.COMPLETE
 
 
+def test_the_lease_lasts_as_the_wrapper_says_and_not_as_the_hook_did(hooked: World) -> None:
+    asked = m.Acquire(nonce("first"), global_job_id=GJID, plan=STAGED, ttl_seconds=30)
+    for expected in (m.PlanChanged, m.LeaseRenewed):
+        hooked.now += 10
+        decision = hooked.send(asked)
+        assert isinstance(decision, m.Accepted) and isinstance(decision.reply, m.Grant)
+        assert decision.reply.expires_in_seconds == 30
+        assert [type(event) for event in decision.events] == [expected]
+    hooked.now += 31
+    assert not hooked.state.is_live(hooked.now)
+
+
 def test_a_plan_cannot_change_once_a_phase_was_entered(hooked: World) -> None:
     hooked.write("first", m.Enter, "run")
     decision = wrapper_acquires(hooked)

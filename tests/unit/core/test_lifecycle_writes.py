@@ -1,5 +1,7 @@
 """What a holder may write, and what others and a closed subjob are told: rules 6 and 7."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import pytest
@@ -208,3 +210,22 @@ def test_a_late_complete_of_a_closed_subjob_is_refused_with_its_outcome(
     assert (refused.code, refused.outcome) == ("subjob-closed", how)
     assert world.state.phases == state.phases and world.state.status is state.status
     assert isinstance(world.write("first", m.Complete, "stage-in"), m.Accepted)
+
+
+@pytest.mark.parametrize(
+    ("done", "exit_code", "is_all_back", "status"),
+    [
+        (("fetch", "compute"), 0, True, Status.COMPLETE),
+        (("fetch", "compute"), 0, None, Status.EXITED),
+        (("fetch", "compute"), 3, True, Status.EXITED),
+        (("fetch",), 0, True, Status.EXITED),
+    ],
+)
+def test_an_exit_completes_what_is_done_where_nothing_has_to_come_back(
+    done: tuple[str, ...], exit_code: int, is_all_back: bool | None, status: Status
+) -> None:
+    world = World(plan=Plan((PhaseSpec("fetch", "redo"), PhaseSpec("compute", "resume"))))
+    world.grant("first", 1)
+    world.run("first", *done)
+    world.write("first", m.Exited, exit_code, None, None, is_all_back)
+    assert world.state.status is status

@@ -40,6 +40,13 @@ TEXTS = [
         None,
     ),
     ("wall time of queue long: 72 h", "walltime", "failed"),
+    ("memory usage exceeded request_memory", "memory-exceeded", None),
+    (
+        "Error from slot1_1@ep1: Job has gone over cgroup memory limit of 128 megabytes.",
+        "memory-exceeded",
+        None,
+    ),
+    ("disk usage exceeded request_disk", "disk-exceeded", None),
     (CE_REMOVED + "job completed over 30 days ago.", "completed-long-ago", "complete"),
     (CE_REMOVED + "input files missing.", "input-files-missing", "failed"),
     (NO_ROUTE, "no-route", None),

@@ -14,6 +14,7 @@ from htlease_wrapper.job_ad import (
     eviction_signals,
     evidence_of,
     key_of_submission,
+    leaves_nothing,
     parse_ad,
     place_of,
     read_ad,
@@ -160,3 +161,44 @@ def test_an_ad_that_cannot_be_read_is_no_ad(tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(b'A = 1\nB = "\xff"\n')
     ad = read_ad(tmp_path / "odd")
     assert ad is not None and ad.count("A") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "is_proof"),
+    [
+        ("JobUniverse = 5", True),
+        ("JobUniverse = 12", False),
+        ("WantDocker = true", False),
+        ("WantContainer = true\nWantDockerImage = true", False),
+        ("WantContainer = true\nWantSIF = true", True),
+        ("WantContainer = true\nWantSandboxImage = true", True),
+    ],
+)
+def test_a_slot_proves_nothing_where_its_starter_is_not_the_jobs_parent(
+    line: str, is_proof: bool
+) -> None:
+    machine = _ad('Machine = "ep1"\nName = "slot1_1@ep1"')
+    place = place_of(_ad(f"{SECOND_START}\n{line}"), machine)
+    assert place.is_same_slot_as(place) == is_proof
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_all"),
+    [
+        ('ShouldTransferFiles = "NO"\nOnExitRemove = true\nOnExitHold = false', True),
+        ("JobUniverse = 12\nOnExitRemove = true\nOnExitHold = false", True),
+        ('ShouldTransferFiles = "YES"\nOnExitRemove = true\nOnExitHold = false', False),
+        ('ShouldTransferFiles = "IF_NEEDED"\nOnExitRemove = true\nOnExitHold = false', False),
+        (
+            'ShouldTransferFiles = "NO"\nOnExitRemove = NumJobCompletions > 3\nOnExitHold = false',
+            False,
+        ),
+        ('ShouldTransferFiles = "NO"\nOnExitRemove = true\nOnExitHold = ExitCode == 0', False),
+        ('ShouldTransferFiles = "NO"', True),
+        ("", False),
+    ],
+)
+def test_which_jobs_are_done_when_they_exit_0(tmp_path: Path, lines: str, is_all: bool) -> None:
+    path = tmp_path / ".job.ad"
+    path.write_text(f"ClusterId = 1\n{lines}\n")
+    assert leaves_nothing(read_ad(path)) == is_all

@@ -1,0 +1,71 @@
+"""Tells the server which jobs are held and which are not any more, so that a person can see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease.errors import InvalidField, Refused
+from htlease.holds import held_by
+from htlease_admin.lease_server import LeaseServer
+from htlease_admin.relay.queue_reader import QueueReader
+from htlease_admin.schedd import Plain
+
+#: What is read of a held job.
+ATTRIBUTES = ("GlobalJobId", "HTLeaseKey", "HoldReason", "HoldReasonCode", "HoldReasonSubCode")
+_HELD, _REMOVED = 5, 3
+#: Ten thousand jobs that are held at once are told over several looks.
+_AT_ONCE = 200
+
+
+class Holds:
+    """Remembers what was told; after a restart it tells again, and the server knows it already."""
+
+    def __init__(self, server: LeaseServer) -> None:
+        self._server = server
+        #: GlobalJobId -> key and the hold that was told.
+        self._told: dict[str, tuple[SubjobKey, m.Observed]] = {}
+
+    def look(self, ads: Sequence[Mapping[str, Plain]], queue: QueueReader) -> None:
+        """Tell what is news in the ads of all held jobs; raises ServerUnavailable."""
+        held = {hold.global_job_id: (key, hold) for key, hold in map(_hold_in, ads) if key}
+        news = [job for job, found in held.items() if self._told.get(job) != found]
+        for job in news[:_AT_ONCE]:
+            key, hold = held[job]
+            self._tell(key, hold)
+            self._told[job] = held[job]
+        for job in [job for job in self._told if job not in held][:_AT_ONCE]:
+            key, _ = self._told[job]
+            found = queue.read_jobs(f'GlobalJobId == "{job}"', ("JobStatus",))
+            if found and found[0].get("JobStatus") not in (_HELD, _REMOVED):
+                self._tell(key, m.Observed(job, "released"))
+            del self._told[job]  # a removal is told when it has left the queue
+
+    def _tell(self, key: SubjobKey, observed: m.Observed) -> None:
+        try:
+            self._server.command(key, observed)
+        except Refused:
+            pass  # no start of it has spoken yet, or its key is none
+
+
+def _hold_in(ad: Mapping[str, Plain]) -> tuple[SubjobKey | None, m.Observed]:
+    code, subcode = _count(ad, "HoldReasonCode"), _count(ad, "HoldReasonSubCode")
+    reason = str(ad.get("HoldReason") or "") or None
+    held = m.Observed(
+        str(ad.get("GlobalJobId") or "unknown"),
+        "held",
+        held_by(code, subcode),
+        reason,
+        code,
+        subcode,
+    )
+    try:
+        return SubjobKey.parse(str(ad.get("HTLeaseKey"))), held
+    except InvalidField:
+        return None, held
+
+
+def _count(ad: Mapping[str, Plain], name: str) -> int | None:
+    value = ad.get(name)
+    return value if type(value) is int else None

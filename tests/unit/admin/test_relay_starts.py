@@ -1,0 +1,46 @@
+"""Which subjob a starting job gets a token for, from its ad in the queue."""
+
+from __future__ import annotations
+
+import pytest
+
+from htlease_admin.relay.endings import is_stamp_of
+from htlease_admin.relay.starts import brings_token, key_named
+from htlease_admin.schedd import Plain
+
+STAMPED = "ap1-42-1795225431/0"
+JOB = "ap1#42.0#1795225431"
+AD: dict[str, Plain] = {"HTLeaseKey": STAMPED, "GlobalJobId": JOB}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, STAMPED),
+        ({"HTLeaseKey": "run7/s1"}, "run7/s1"),
+        ({"Environment": "A=1 HTLEASE_KEY=run7/s2 B=2"}, "run7/s2"),
+        ({"Environment": "'HTLEASE_KEY=run7/s2' B=2"}, "run7/s2"),
+        ({"Environment": "MY_HTLEASE_KEY=run7/s2"}, STAMPED),
+        ({"Env": "A=1;HTLEASE_KEY=run7/s3;B=2"}, "run7/s3"),
+    ],
+)
+def test_a_key_that_comes_with_the_job_wins_over_the_stamp(
+    changes: dict[str, Plain], key: str
+) -> None:
+    ad = {**AD, **changes}
+    assert key_named(ad) == key
+    assert is_stamp_of(key, JOB) == (key == STAMPED)
+
+
+@pytest.mark.parametrize(
+    ("files", "is_there"),
+    [
+        ("plan.toml, htlease.token", True),
+        ("/home/ann/htlease.token,data", True),
+        ("x-htlease.token", False),
+        ("brought/", False),
+        ("", False),
+    ],
+)
+def test_a_token_among_the_input_is_seen(files: str, is_there: bool) -> None:
+    assert brings_token({**AD, "TransferInput": files}) == is_there
