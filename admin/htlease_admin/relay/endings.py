@@ -22,7 +22,7 @@ REMOVED, COMPLETED, HELD = 3, 4, 5
 ATTRIBUTES = (
     *("GlobalJobId", "HTLeaseKey", "JobStatus", "NumJobStarts", "NumShadowStarts"),
     *("ExitBySignal", "ExitCode", "ExitSignal", "RemoveReason", "RoutedFromJobId"),
-    *("HoldReason", "UserLog", "Iwd"),
+    *("HoldReason", "UserLog", "Iwd", "ClusterId", "ProcId", "QDate"),
     *end_proof.ATTRIBUTES,
 )
 
@@ -47,6 +47,8 @@ class End:
     job: end_proof.Job
     #: Path of its event log.
     log: str | None
+    #: Its key is the access point's stamp, and may not be that of its subjob.
+    is_stamped: bool = False
 
     @property
     def reason(self) -> str:
@@ -115,6 +117,7 @@ def end_of(ad: Mapping[str, Plain]) -> End | None:
         "RoutedFromJobId" in ad,
         end_proof.job_from(ad),
         str(Path(str(ad.get("Iwd", "/"))) / log) if isinstance(log, str) else None,
+        is_stamped(ad),
     )
 
 
@@ -169,8 +172,14 @@ def closing_of(end: End, subjob: Mapping[str, Any]) -> Closing | None:
     return Closing("failed", f"{end.reason}, but these are not complete: {', '.join(missing)}")
 
 
-def is_stamp_of(key: str, global_job_id: str) -> bool:
-    """Tell whether a key is the one that the access point gives to a job that names none."""
-    rest, _, submitted = global_job_id.rpartition("#")
-    cluster, _, proc = rest.rpartition("#")[2].partition(".")
-    return key.endswith(f"-{cluster}-{submitted}/{proc}")
+def is_stamped(ad: Mapping[str, Plain]) -> bool:
+    """Tell whether a job's key is the one that the access point gives to a job that names none.
+
+    It is made of `QDate`; the time in `GlobalJobId` may be a second later.
+    """
+    return is_stamp(str(ad.get("HTLeaseKey")), ad)
+
+
+def is_stamp(key: str, ad: Mapping[str, Plain]) -> bool:
+    """Tell the same of any key for a job."""
+    return key.endswith(f"-{ad.get('ClusterId')}-{ad.get('QDate')}/{ad.get('ProcId')}")

@@ -13,7 +13,7 @@ from htlease.errors import InvalidField, Refused
 from htlease.plan import is_wall_time
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.copies import as_of_copy
-from htlease_admin.relay.endings import REMOVED, Closing, End, closing_of, is_about, is_stamp_of
+from htlease_admin.relay.endings import REMOVED, Closing, End, closing_of, is_about
 from htlease_admin.relay.evidence import Evidence
 
 #: The relay's own lease spans the few calls that close a subjob.
@@ -62,7 +62,7 @@ class Reports:
         Raises Refused or InvalidField.
         """
         key = SubjobKey.parse(end.key)
-        if not is_stamp_of(end.key, end.global_job_id):
+        if not end.is_stamped:
             return key, self.server.subjob(key)
         known = {
             SubjobKey(one["workflow"], one["subjob"]): one

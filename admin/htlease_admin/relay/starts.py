@@ -15,7 +15,7 @@ from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.chirp_starts import ATTRIBUTES, ChirpStarts
-from htlease_admin.relay.endings import is_stamp_of
+from htlease_admin.relay.endings import is_stamp
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.peers import Peer
 from htlease_admin.relay.queue_reader import QueueReader
@@ -25,7 +25,7 @@ _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 #: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.
 _ATTRIBUTES = (
     *("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
-    *("Environment", "Env", "TransferInput"),
+    *("Environment", "Env", "TransferInput", "ClusterId", "ProcId", "QDate"),
 )
 #: In either form of an environment; a key has neither blanks nor quotes.
 _KEY_IN_ENVIRONMENT = re.compile(r"(?:^|[\s';|])HTLEASE_KEY=([^\s';|]+)")
@@ -76,7 +76,7 @@ class Starts:
         if ad.get("HTLease") is False or "HTLeaseKey" not in ad:
             return {}
         key = SubjobKey.parse(key_named(ad))
-        if is_stamp_of(str(key), str(ad["GlobalJobId"])) and brings_token(ad):
+        if is_stamp(str(key), ad) and brings_token(ad):
             return {}  # its owner chose a workflow by the token; the stamp shall leave no trace
         try:
             self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))

@@ -36,7 +36,7 @@ log = logging.getLogger("htlease_relay")
 class Progress:
     """What the watcher has to remember over a crash."""
 
-    #: GlobalJobId of the newest history record that was looked at twice.
+    #: GlobalJobId of the newest history record that was looked at.
     since: str | None = None
     #: GlobalJobId -> an end that could not be settled yet, and when it was seen first (1970).
     waiting: dict[str, tuple[End, float]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def _end_from(fields: dict[str, Any]) -> End:
     fields.pop("may_be_alive", None)
     job = fields.pop("job", None)
     known = job_from({}) if job is None else Job(*job)
-    return End(**{"log": None, **fields, "job": known})
+    return End(**{"log": None, "is_stamped": False, **fields, "job": known})
 
 
 class Watcher:
@@ -110,9 +110,6 @@ class Watcher:
             raise BadConfig(
                 f"state directory {directory}: {error.strerror}; name another with --state-dir"
             ) from None
-        #: The newest record of the last look, and what was reported of the records since.
-        self._position = self._progress.since
-        self._read: set[End] = set()
         #: Ended jobs that stay in the queue and were reported.
         self._reported: set[End] = set()
         self._trouble: str | None = None
@@ -148,11 +145,6 @@ class Watcher:
                 self._progress.write(self._directory)
 
     def _look_at_history(self) -> None:
-        """Report what the history has of ends since the look before the last one.
-
-        Each record is read by two looks: one that was just being written, or stands before such a
-        one, may be missing from an answer (seen on 23.9.6, one of twenty under load).
-        """
         newest = self._queue.read_history("true", ("GlobalJobId",), None, 1)
         position = str(newest[0]["GlobalJobId"]) if newest else None
         if position is None or position == self._progress.since:
@@ -162,13 +154,12 @@ class Watcher:
         else:
             until = f'GlobalJobId == "{self._progress.since}"'
         ads = self._queue.read_history(_HAS_KEY, ATTRIBUTES, until, -1)
-        ends = [end for end in map(end_of, reversed(ads)) if end is not None]
-        for end in ends:
-            if end not in self._read:
+        for ad in reversed(ads):
+            end = end_of(ad)
+            if end is not None:
                 self._report(end)
-                self._read.add(end)
-        self._read.intersection_update(ends)
-        self._progress.since, self._position = self._position, position
+                self._progress.since = end.global_job_id
+        self._progress.since = position
 
     def _look_at_queue(self) -> None:
         constraint = f"(JobStatus == {COMPLETED} || JobStatus == {HELD}) && {_HAS_KEY}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from htlease_admin.relay.endings import is_stamp_of
+from htlease_admin.relay.endings import is_stamp
 from htlease_admin.relay.starts import brings_token, key_named
 from htlease_admin.schedd import Plain
 
 STAMPED = "ap1-42-1795225431/0"
-JOB = "ap1#42.0#1795225431"
-AD: dict[str, Plain] = {"HTLeaseKey": STAMPED, "GlobalJobId": JOB}
+AD: dict[str, Plain] = {"HTLeaseKey": STAMPED, "ClusterId": 42, "ProcId": 0, "QDate": 1795225431}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +28,7 @@ def test_a_key_that_comes_with_the_job_wins_over_the_stamp(
 ) -> None:
     ad = {**AD, **changes}
     assert key_named(ad) == key
-    assert is_stamp_of(key, JOB) == (key == STAMPED)
+    assert is_stamp(key, ad) == (key == STAMPED)
 
 
 @pytest.mark.parametrize(
