@@ -68,6 +68,13 @@ class Start:
         attributes = self.ad.attributes
         return attributes.get("htlease") is False or attributes.get("interactivejob") is True
 
+    @property
+    def brings_wrapper(self) -> bool:
+        """Whether the job is a wrapper itself, or names a plan for the site's."""
+        ad = self.ad
+        names = ("HTLeaseProgram", "HTLeasePlan")
+        return is_wrapper_file(ad.text("Cmd") or "") or any(map(ad.text, names))
+
     @cached_property
     def is_left_to_wrapper(self) -> bool:
         """Whether the job is a wrapper that was told a subjob or a server of its own."""
