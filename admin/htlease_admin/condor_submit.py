@@ -57,7 +57,8 @@ def submit(file: Path, appended: str, options: Sequence[str]) -> Answer:
 
 def submit_interactively(file: Path, appended: str, options: Sequence[str]) -> None:
     """Let condor_submit speak with the user until the session is over; raises SubmitRefused."""
-    done = _run(_arguments(file, appended, options), is_interactive=True)
+    # What it says of our macros cannot be taken out here.
+    done = _run(["-unused", *_arguments(file, appended, options)], is_interactive=True)
     if done.returncode != 0:
         raise SubmitRefused(f"{_PROGRAM} ended with {done.returncode}, as it says above")
 

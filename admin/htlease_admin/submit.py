@@ -217,4 +217,6 @@ def _split(more: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for option in more[count:]:
         if re.fullmatch("-(?:n|na|nam|name|r|re|rem|remo|remot|remote|p|po|poo|pool)", option):
             raise InvalidField(option, "goes to another schedd; name it with --schedd")
+        if re.match("-d(?:r|u)", option):
+            raise InvalidField(option, "submits nothing; use --dry-run of htlease")
     return more[:count], more[count:]
