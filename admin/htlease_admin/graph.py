@@ -48,7 +48,10 @@ def graph(name: str, full: bool, form: str, documents: tuple[Path, ...]) -> None
 
 
 def _write(document: Path) -> None:
-    before = document.read_text()
+    try:
+        before = document.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadConfig(f"{document} is not UTF-8 text") from None
     after = refresh(before)
     if after != before:
         document.write_text(after)

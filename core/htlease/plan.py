@@ -52,7 +52,7 @@ def check_ttl(ttl_seconds: float) -> float:
     if not TTL_MIN_SECONDS <= ttl_seconds <= TTL_MAX_SECONDS:
         raise InvalidField(
             "ttl_seconds",
-            f"{ttl_seconds:g} is outside {TTL_MIN_SECONDS:g} to {TTL_MAX_SECONDS:g} seconds",
+            f"{ttl_seconds:.12g} is outside {TTL_MIN_SECONDS:g} to {TTL_MAX_SECONDS:g} seconds",
         )
     return float(ttl_seconds)
 

@@ -45,6 +45,8 @@ _SCHEMES = ("http", "https", INSECURE)
 _RETRY_AFTER_DIGITS_MAX = 9
 #: What OpenSSL calls certificates that are their own authority, or whose authority it lacks.
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)
+#: What OpenSSL calls an answer that is none of TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 #: A kept connection that the server has given up, noticed too late.
 _GONE = (Closed, BrokenPipeError, ConnectionResetError)
 
@@ -213,6 +215,8 @@ class HttpTransport:
         try:
             return self._tls.wrap_socket(connection, server_hostname=self._host)
         except OSError as error:
+            if getattr(error, "reason", None) in _NO_TLS:
+                raise OSError("it speaks no TLS; name it with http:// if that is meant") from error
             if getattr(error, "verify_code", None) not in _UNKNOWN_AUTHORITY:
                 raise
             raise OSError(f"{error}; set HTLEASE_CA_FILE to the file of its authority") from error

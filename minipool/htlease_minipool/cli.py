@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from . import network
 from .errors import PoolError
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return _act(pool, options)
     except PoolError as error:
-        print(f"minipool: {error}", file=sys.stderr)
+        print(f"htlease: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -127,16 +128,23 @@ def _print_logs(pool: Pool, host: str | None, lines: int) -> None:
             print("\n".join(text[-lines:] if lines else []))
 
 
-def _parser() -> argparse.ArgumentParser:
-    named = argparse.ArgumentParser(add_help=False)
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all of `htlease` does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"htlease: {message}; `{self.prog} --help` shows how.\n")
+
+
+def _parser() -> _Parser:
+    named = _Parser(add_help=False)
     named.add_argument("--name", default="default", help="which pool (default: %(default)s)")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="htlease pool",
         description="A personal HTCondor pool that can be broken on purpose.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
+    def verb(name: str, text: str) -> _Parser:
         return verbs.add_parser(name, help=text, description=text, parents=[named])
 
     up = verb("up", "start the pool and wait until it takes jobs")

@@ -173,7 +173,7 @@ class Instance:
             state: dict[str, Any] = json.loads(self._state_file.read_text())
         except FileNotFoundError:
             raise PoolError(
-                f"Pool {self.name} is not up: start it with `up --name {self.name}`."
+                f"Pool {self.name} is not up: start it with `htlease pool up --name {self.name}`."
             ) from None
         return state
 

@@ -113,7 +113,7 @@ class Administration:
         body = decode(TRIM_DECODER, call.request.body)
         if not AGE_MIN_SECONDS <= body.older_than_seconds <= AGE_MAX_SECONDS:
             raise InvalidField(
-                "older_than_seconds", f"is not {AGE_MIN_SECONDS:g} to {AGE_MAX_SECONDS:g}"
+                "older_than_seconds", f"is not {AGE_MIN_SECONDS:.12g} to {AGE_MAX_SECONDS:.12g}"
             )
         before = self._gate.now() - body.older_than_seconds
         limit = LIMIT_MAX if body.dry_run else 1

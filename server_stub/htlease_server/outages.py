@@ -64,7 +64,8 @@ class Outages:
         body = decode(MAINTENANCE_DECODER, call.request.body)
         if not 0 <= body.ends_in_seconds <= WINDOW_MAX_SECONDS:
             raise InvalidField(
-                "ends_in_seconds", f"{body.ends_in_seconds:g} is not 0 to {WINDOW_MAX_SECONDS:g}"
+                "ends_in_seconds",
+                f"{body.ends_in_seconds:.12g} is not 0 to {WINDOW_MAX_SECONDS:.12g}",
             )
         done = "maintenance begun or prolonged" if body.ends_in_seconds else "maintenance ended"
         return await self._change(call, PutMaintenance(body.ends_in_seconds, body.reason), done)

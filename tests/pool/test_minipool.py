@@ -357,6 +357,6 @@ def test_the_command_line_runs_tools_and_answers_in_one_sentence(
     slots = json.loads(capfd.readouterr().out)
     assert {slot["Machine"] for slot in slots} == {pool.ep_host("ep1"), pool.ep_host("ep2")}
     assert main(["kill", "--name", pool.name, "shadow", "9999.0"]) == 1
-    assert capfd.readouterr().err == "minipool: Job 9999.0 has no shadow: it is not running.\n"
+    assert capfd.readouterr().err == "htlease: Job 9999.0 has no shadow: it is not running.\n"
     assert main(["status", "--name", "never_started"]) == 1
     assert capfd.readouterr().err.count("\n") == 1

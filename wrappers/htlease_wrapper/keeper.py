@@ -33,6 +33,8 @@ JITTER = 0.2
 DETAILS_SECONDS = 1.0
 BACKOFF_FIRST_SECONDS = 0.25
 BACKOFF_MAX_SECONDS = 10.0
+#: A server that has not answered for so long is worth a line of the job's stderr.
+AWAY_IS_NEWS_SECONDS = 3.0
 #: How long before the deadline an exclusive payload is stopped.
 STILL_PART = 1 / 20
 STILL_MAX_SECONDS = 2.0
@@ -83,6 +85,7 @@ class Keeper:
         self.loss: Loss | None = None
         #: Since when the server has not answered; None while it does.
         self.away_since: float | None = None
+        self._says_away = False
         #: The request for the lease, as long as there is none.
         self.late = late
         if late is not None:
@@ -399,6 +402,9 @@ class Keeper:
     def _is_away(self, text: str) -> None:
         if self.away_since is None:
             self.away_since = self._clock.monotonic()
+        # One lost reply is no news.
+        if self._clock.monotonic() - self.away_since >= AWAY_IS_NEWS_SECONDS:
+            self._says_away = True
             self._console.say_once("away", f"{text}; updates are kept and sent later")
         self._failed()
         self._poke()
@@ -415,8 +421,10 @@ class Keeper:
         if self.away_since is not None:
             seconds = self._clock.monotonic() - self.away_since
             self.away_since = None
-            self._console.say(f"the server answers again after {seconds:.0f} s")
-            self._console.forget("away")
+            if self._says_away:
+                self._says_away = False
+                self._console.say(f"the server answers again after {seconds:.0f} s")
+                self._console.forget("away")
 
     def _renew_seconds(self) -> float:
         jitter = 1 + JITTER * (2 * self._clock.chance() - 1)

@@ -40,5 +40,5 @@ def limit_of(settings: Settings, phase: str | None, started_at: float, now: floa
 
 
 def _limit(settings: Settings, what: str, since: float, seconds: float) -> Limit:
-    reason = f"{WALL_TIME}: {what} has had its {seconds:g} s"
+    reason = f"{WALL_TIME}: {what} has had its {seconds:.12g} s"
     return Limit(since + seconds - settings.kill_grace_seconds, reason)

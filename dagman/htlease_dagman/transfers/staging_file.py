@@ -140,7 +140,7 @@ def seconds(
 ) -> float:
     """Return a number of seconds from the file; raises BadConfig."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
-        raise toml.wrong(table, key, f"{value!r} is no number of seconds up to {most:g}")
+        raise toml.wrong(table, key, f"{value!r} is no number of seconds up to {most:.12g}")
     return float(value)
 
 

@@ -110,6 +110,25 @@ def test_the_deadline_counts_from_before_the_request_was_sent(stage: Stage) -> N
     assert stage.keeper.lease.deadline == 1025.0 + 98.0
 
 
+@pytest.mark.parametrize(("seconds", "is_news"), [(0.0, False), (2.9, False), (3.0, True)])
+def test_one_lost_reply_is_no_news(
+    stage: Stage, capfd: pytest.CaptureFixture[str], seconds: float, is_news: bool
+) -> None:
+    stage.now += 26
+    answer, stage.server.answer = stage.server.answer, None
+    stage.step()
+    stage.now += seconds
+    if seconds:
+        stage.step()
+    stage.now += 10
+    stage.server.answer = answer
+    stage.step()
+    assert stage.keeper.away_since is None
+    said = capfd.readouterr().err
+    assert ("updates are kept and sent later" in said) == is_news
+    assert ("answers again" in said) == is_news
+
+
 def test_updates_stay_in_order_while_the_server_is_away(stage: Stage) -> None:
     stage.server.answer = None
     letters = [
