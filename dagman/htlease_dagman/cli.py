@@ -65,6 +65,8 @@ def _run(settings: Settings, call: Call) -> int:
         act = clean_up.pre if call.kind == "pre" else clean_up.post
     elif call.kind == "pre":
         from htlease_dagman.pre import pre as act
+    elif settings.scripts(call.node).kind == "final":
+        from htlease_dagman.final import post as act
     else:
         from htlease_dagman.post import post as act
     call.is_once = settings.scripts(call.node).kind == CLEAN_UP

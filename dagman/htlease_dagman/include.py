@@ -18,6 +18,8 @@ from htlease_dagman.dag_line import ENDING
 from htlease_dagman.settings import CLEAN_UP, SERVICE_KINDS, VERSION
 
 KINDS = ("PRE", "POST", "HOLD")
+#: What the scripts of a FINAL node want to know besides.
+_FINAL_MACROS = {"PRE": ("DAG_STATUS",), "POST": ("DAG_STATUS", "DONE_COUNT", "NODE_COUNT")}
 _PROCESS_MACRO = "htlease_proc"
 
 
@@ -143,8 +145,8 @@ def _script_line(
         # user's script that says more; so there is a DEBUG only where the user wanted one.
         words += ["DEBUG", *own.debug]
     macros = [word[1:].upper() for word in own.command.split() if _is_macro(word)] if own else []
-    if is_final and kind == "PRE":
-        macros.append("DAG_STATUS")
+    if is_final:
+        macros += _FINAL_MACROS.get(kind, ())
     arguments = words_for(kind.lower(), str(instruments.names.settings), macros)
     return " ".join([*words, kind, target, str(instruments.program), *arguments])
 
@@ -189,6 +191,7 @@ def settings_document(dag: Dag, instruments: Instruments) -> dict[str, Any]:
         "server": instruments.server,
         "dag": str(instruments.names.dag),
         "token_file": instruments.names.token.name,
+        "node_count": sum(node.kind in ("job", "subdag") for node in dag.nodes.values()),
         "nodes": nodes,
     }
 

@@ -63,6 +63,8 @@ class Settings:
         self.server = str(document["server"])
         self.token_file = os.path.join(os.path.dirname(path), document["token_file"])
         self._nodes: Mapping[str, Mapping[str, Any]] = document.get("nodes", {})
+        #: How many nodes the DAG has, other than FINAL, PROVISIONER and SERVICE.
+        self.node_count = int(document.get("node_count", 0))
         #: What has failed in a submission of the DAG stays so when DAGMan itself is started again,
         #: from the rescue DAG that it has just written.
         self.needs_submission = bool(document.get("needs_submission", False))

@@ -94,6 +94,28 @@ def test_a_dag_with_every_kind_of_node_ends_complete_and_runs_once(lab: Lab) -> 
     assert dag.ran.count("final") == 2  # it belongs to each submission
 
 
+def test_a_dag_of_which_nothing_ran_does_not_end_well(lab: Lab) -> None:
+    dag = Instrumented(
+        lab,
+        "provisioned",
+        ["PROVISIONER P provisioner.sub", "JOB A job.sub", "JOB B job.sub", "FINAL F final.sub"],
+        files={
+            "provisioner.sub": bare("provision.sh", "$(ClusterId).0"),
+            "provision.sh": "#!/bin/sh\necho provision >> ran\nsleep 8\n",
+            "final.sub": bare("final.sh", ""),
+            "final.sh": note("final"),
+        },
+    )
+    dag.submit()
+    lab.wait_for(lambda: dag.ran == ["provision"], "the provisioner to run", 60)
+    dag.kill_dagman()
+    # 23.9.6 goes on with F and ends with 0; 25.14.1 says that the provisioner is gone.
+    assert dag.wait(180) == 1, dag.explain()
+    assert not (dag.directory / "job.log").exists()
+    if "final" in dag.ran:
+        assert "2 of its 2 nodes never ran" in (dag.directory / "d.dag.htlease.log").read_text()
+
+
 def test_of_a_node_with_several_jobs_only_what_is_not_complete_runs_again(lab: Lab) -> None:
     dag = Instrumented(
         lab,

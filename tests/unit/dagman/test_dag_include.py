@@ -83,10 +83,13 @@ def test_the_final_node_is_named_and_service_nodes_keep_their_own_scripts(tmp_pa
         "VARS",
         "SCRIPT",
     ]
-    assert last[-1][-2:] == ["DAG_STATUS", "$DAG_STATUS"]  # the user's POST script wants it
+    # The user's POST script wants the first, ours all of them.
+    wanted = ["DAG_STATUS", "DONE_COUNT", "NODE_COUNT"]
+    assert last[-1][-6:] == [word for name in wanted for word in (name, f"${name}")]
     (pre,) = [words for words in last if words[:2] == ["SCRIPT", "DEFER"] and "PRE" in words]
     assert pre[-2:] == ["DAG_STATUS", "$DAG_STATUS"]
-    assert [line for line in found if "PRE" in line and "DAG_STATUS" in line] == [" ".join(pre)]
+    of_pre = [line for line in found if " PRE " in line and "DAG_STATUS" in line]
+    assert of_pre == [" ".join(pre)]
     of_users = "FINAL F f.sub\nSCRIPT PRE F first.sh $DAG_STATUS\n"
     assert lines(tmp_path, of_users)[-1].count("$DAG_STATUS") == 1
     assert "SCRIPT PRE P provide.sh" in found
