@@ -116,6 +116,31 @@ def test_a_dag_of_which_nothing_ran_does_not_end_well(lab: Lab) -> None:
         assert "2 of its 2 nodes never ran" in (dag.directory / "d.dag.htlease.log").read_text()
 
 
+def test_dagman_killed_in_a_splice_and_in_the_final_node_does_nothing_twice(lab: Lab) -> None:
+    dag = Instrumented(
+        lab,
+        "cut-off",
+        ["SPLICE X inner.dag", "JOB B job.sub", "PARENT X CHILD B", "FINAL F final.sub"],
+        files={
+            "inner.dag": "JOB a blocked.sub\nJOB b job.sub\nPARENT a CHILD b\n",
+            "final.sub": bare("final.sh", ""),
+            "final.sh": "#!/bin/sh\necho final >> ran\nsleep 8\necho over >> ran\n",
+        },
+        behaviours={"blocked": {"block": {"compute": [1]}, "block_seconds": 10}},
+    )
+    dag.submit()
+    lab.wait_for(lambda: starts(lab, dag.key("X+a"), "compute"), "a node of the splice", 60)
+    dag.kill_dagman()
+    lab.wait_for(lambda: dag.ran == ["final"], "the final node", 120)
+    dag.kill_dagman()
+    assert dag.wait(180) == 0, dag.explain()
+    assert dag.ran == ["final", "over"]
+    for node in ("X+a", "X+b", "B"):
+        assert starts(lab, dag.key(node), "compute") == 1, node
+        assert closings(lab, dag.key(node)) == ["committed complete"], node
+    assert closings(lab, dag.key("F")) == ["settled complete"]
+
+
 def test_of_a_node_with_several_jobs_only_what_is_not_complete_runs_again(lab: Lab) -> None:
     dag = Instrumented(
         lab,
