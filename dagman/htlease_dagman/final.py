@@ -1,7 +1,8 @@
 """The POST script of a FINAL node: what became of the DAG, when DAGMan itself does not notice.
 
 A DAGMan of 23.9.6 that is killed while a PROVISIONER runs goes on with the FINAL node and ends with
-0, although no other node ever ran. Source: measured.
+0, although no other node ever ran; `$DAG_STATUS` is 1 then, an error of no node's. Source:
+measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from htlease_dagman.script import Script
 
 FAILED = 1
-_DAG_OK = "0"
+#: `$DAG_STATUS` of a DAG of which no node has failed and that nobody has ended.
+_NO_FAILURE = ("0", "1")
 
 
 def post(script: Script) -> int:
@@ -37,7 +39,7 @@ def nodes_left(macros: Mapping[str, str], node_count: int) -> int:
     `node_count` is that of the DAG when it was instrumented: it may have lost some since.
     """
     counts = [macros.get(name, "") for name in ("DONE_COUNT", "NODE_COUNT")]
-    if macros.get("DAG_STATUS") != _DAG_OK or not all(count.isdigit() for count in counts):
+    if macros.get("DAG_STATUS") not in _NO_FAILURE or not all(count.isdigit() for count in counts):
         return 0
     done, known = map(int, counts)
     return max(0, min(node_count, known) - done)

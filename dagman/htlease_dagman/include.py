@@ -20,6 +20,8 @@ from htlease_dagman.settings import CLEAN_UP, SERVICE_KINDS, VERSION
 KINDS = ("PRE", "POST", "HOLD")
 #: What the scripts of a FINAL node want to know besides.
 _FINAL_MACROS = {"PRE": ("DAG_STATUS",), "POST": ("DAG_STATUS", "DONE_COUNT", "NODE_COUNT")}
+#: What DAGMan counts as done before it starts the FINAL node. Source: measured on 23.9.6.
+_DONE_FIRST = ("job", "subdag", "provisioner")
 _PROCESS_MACRO = "htlease_proc"
 
 
@@ -191,7 +193,7 @@ def settings_document(dag: Dag, instruments: Instruments) -> dict[str, Any]:
         "server": instruments.server,
         "dag": str(instruments.names.dag),
         "token_file": instruments.names.token.name,
-        "node_count": sum(node.kind in ("job", "subdag") for node in dag.nodes.values()),
+        "node_count": sum(node.kind in _DONE_FIRST for node in dag.nodes.values()),
         "nodes": nodes,
     }
 

@@ -63,7 +63,7 @@ class Settings:
         self.server = str(document["server"])
         self.token_file = os.path.join(os.path.dirname(path), document["token_file"])
         self._nodes: Mapping[str, Mapping[str, Any]] = document.get("nodes", {})
-        #: How many nodes the DAG has, other than FINAL, PROVISIONER and SERVICE.
+        #: How many nodes the DAG has that are done before its FINAL node: all but SERVICE nodes.
         self.node_count = int(document.get("node_count", 0))
         #: What has failed in a submission of the DAG stays so when DAGMan itself is started again,
         #: from the rescue DAG that it has just written.

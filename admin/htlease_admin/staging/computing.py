@@ -63,14 +63,11 @@ def _node(layout: Layout, dag_text: str, name: str, kind: str, submit: Path) -> 
 
 
 def structure(layout: Layout, dag_text: str) -> dict[str, Any]:
-    """Return what the server keeps of the DAG."""
+    """Return what the server keeps of the DAG; a clean-up is none of what is to be done."""
     nodes = nodes_of(layout.file)
-    kinds = dict.fromkeys(nodes, "job")
-    if has_clean_up(layout.file):
-        kinds[CLEAN_UP] = "final"
     return {
         "dag_sha256": hashlib.sha256(dag_text.encode()).hexdigest(),
-        "nodes": kinds,
+        "nodes": dict.fromkeys(nodes, "job"),
         "dependencies": [
             {"parents": [first], "children": [second]}
             for first, second in itertools.pairwise(nodes)

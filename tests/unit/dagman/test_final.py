@@ -11,6 +11,7 @@ from htlease_dagman.final import nodes_left
     ("status", "done", "known", "count", "left"),
     [
         ("0", "0", "4", 2, 2),
+        ("1", "1", "4", 3, 2),  # PROVISIONER, two jobs, FINAL on 23.9.6
         ("0", "2", "4", 2, 0),
         ("0", "3", "4", 2, 0),  # with nodes that DAGMan has made itself
         ("0", "1", "1", 5, 0),  # nodes were taken out of the DAG since

@@ -283,11 +283,7 @@ def test_compute_and_clean_up_have_scripts(tmp_path: Path) -> None:
 def test_the_server_is_told_which_node_follows_which(tmp_path: Path) -> None:
     layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
     document = structure(layout, dag_text(layout))
-    assert document["nodes"] == {
-        "stage-in": "job",
-        "compute": "job",
-        "clean-up": "final",
-    }
+    assert document["nodes"] == {"stage-in": "job", "compute": "job"}
     assert document["dependencies"] == [{"parents": ["stage-in"], "children": ["compute"]}]
 
 
