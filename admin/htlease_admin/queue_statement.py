@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from htlease.errors import InvalidField
 
 _QUEUE = re.compile(r"\s*queue\b(?P<rest>.*)", re.IGNORECASE)
+#: A line that goes on in the next one.
+_CONTINUED = re.compile(r"\\[ \t\r]*\n")
 _KEYWORD = re.compile(r"(?:^|\s)(?:in|from|matching)(?=[\s(\[]|$)", re.IGNORECASE)
 _SLICE = re.compile(r"\b(?:in|from|matching)\s*\[", re.IGNORECASE)
 #: A variable's value ends at a comma or at space; the last one takes the rest of the line.
@@ -48,27 +50,43 @@ def split_item(line: str, variables: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(variables, (value.strip() for value in values), strict=False))
 
 
-def check_one_queue(text: str, source: str) -> None:
-    """Refuse a submit file with several queue statements or a slice; raises InvalidField.
-
-    The bindings would queue the first statement, and every item, and say nothing.
-    """
-    statements = 0
+def queue_statements(text: str) -> list[str]:
+    """Return what stands after `queue` in each queue statement of a submit file."""
+    found: list[str] = []
     in_items = False
-    for line in text.splitlines():
+    for line in _CONTINUED.sub(" ", text).splitlines():
         if in_items:
             in_items = not line.lstrip().startswith(")")
             continue
         match = _QUEUE.fullmatch(line)
         if match is None or match["rest"].lstrip().startswith("="):
             continue
-        statements += 1
+        found.append(match["rest"])
         in_items = match["rest"].rstrip().endswith("(")
-        if _SLICE.search(match["rest"]):
-            raise InvalidField(source, "queues a slice [...]; list the items that you want")
-    if statements == 0:
+    return found
+
+
+def check_one_queue(text: str, source: str) -> None:
+    """Refuse a submit file with several queue statements or a slice; raises InvalidField.
+
+    The bindings would queue the first statement, and every item, and say nothing.
+    """
+    check_no_slice(text, source)
+    if not queue_statements(text):
         raise InvalidField(source, "has no queue statement; end it with `queue`")
-    if statements > 1:
+    check_not_several(text, source)
+
+
+def check_no_slice(text: str, source: str) -> None:
+    """Refuse a submit file that queues a slice of its items, of which all would be taken."""
+    if any(_SLICE.search(statement) for statement in queue_statements(text)):
+        raise InvalidField(source, "queues a slice [...]; list the items that you want")
+
+
+def check_not_several(text: str, source: str) -> None:
+    """Refuse a submit file of whose queue statements only the first would count, unsaid."""
+    count = len(queue_statements(text))
+    if count > 1:
         raise InvalidField(
-            source, f"has {statements} queue statements; make it one file for each of them"
+            source, f"has {count} queue statements; make it one file for each of them"
         )

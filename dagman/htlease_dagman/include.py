@@ -71,8 +71,8 @@ class NodeJobs:
 
     #: How many jobs it queues.
     count: int = 1
-    #: Whether it has input files, asked where the jobs are sent a token; None: send none.
-    has_inputs: bool | None = None
+    #: The command with its input files, or "", where the jobs are sent a token; None: send none.
+    inputs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,11 @@ def _variables(node: Node, instruments: Instruments) -> Iterator[str]:
     pairs = []
     if jobs.count > 1:
         pairs.append(f'{_PROCESS_MACRO}=".$(ProcId)"')
-    if jobs.has_inputs is not None:
+    if jobs.inputs is not None:
         token = instruments.names.notes / "tokens" / f"$(JOB)$({_PROCESS_MACRO})" / "htlease.token"
         # A macro that means itself and has no value yet sends DAGMan into an endless loop.
-        before = "$(transfer_input_files), " if jobs.has_inputs else ""
-        pairs.append(f'transfer_input_files="{before}{token}"')
+        before = f"$({jobs.inputs}), " if jobs.inputs else ""
+        pairs.append(f'{jobs.inputs or "transfer_input_files"}="{before}{token}"')
     if pairs:
         yield f"VARS {node.name} APPEND {' '.join(pairs)}"
 

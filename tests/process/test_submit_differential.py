@@ -109,7 +109,9 @@ def test_files_of_debians_package_come_to_the_same_jobs(both: Both) -> None:
         assert both.differ(file.name) == []
 
 
-@pytest.mark.xfail(reason="a number of retries that is forced is no policy, and is taken for one")
+@pytest.mark.xfail(
+    reason="a number of retries that is forced is no policy, and is taken for one", strict=True
+)
 def test_a_job_with_nothing_but_a_forced_number_of_retries_leaves_the_queue(both: Both) -> None:
     shutil.copytree(DATA, both.place)
     text = "executable = count.sh\n+JobMaxRetries = 2\nqueue\n"

@@ -105,7 +105,7 @@ def test_only_a_dag_with_splices_includes_the_file_that_makes_them_known(tmp_pat
 
 
 def test_several_jobs_get_a_number_and_tokens_follow_input_files(tmp_path: Path) -> None:
-    found = lines(tmp_path, A=NodeJobs(3, has_inputs=True), B=NodeJobs(1, has_inputs=False))
+    found = lines(tmp_path, A=NodeJobs(3, inputs="transfer_input_files"), B=NodeJobs(1, inputs=""))
     token = f"{tmp_path}/my.dag.htlease.d/tokens/$(JOB)$(htlease_proc)/htlease.token"
     assert [line for line in found if line.startswith(("VARS A ", "VARS B "))] == [
         f'VARS A APPEND htlease_proc=".$(ProcId)" transfer_input_files="$(transfer_input_files), {token}"',
