@@ -40,7 +40,8 @@ KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 5.0
 #: Requests not answered yet and answers not read yet, of all connections together.
 HELD_MAX_BYTES = 64 * 1024 * 1024
-#: What is served whatever is held: a renewal has a quarter of it.
+#: What is served whatever is held (a renewal has a quarter of it), and what of an answer may be
+#: unread without being counted.
 _SMALL_BYTES = 4096
 #: Who has kept memory for so long without end gives it up when there is no more.
 SLOW_SECONDS = 2.0
@@ -197,8 +198,10 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
-        # What the kernel does not take at once is counted, and stops what would come next.
-        self._transport.set_write_buffer_limits(high=0)
+        # What the kernel does not take is counted, and stops what would come next. Small answers
+        # are sent together, at the end of the loop's round: sent one by one they wake clients
+        # whose requests then come one by one, which makes for small batches.
+        self._transport.set_write_buffer_limits(high=_SMALL_BYTES, low=0)
         hall = self._hall
         has_room = hall.has_room()
         hall.connections.add(self)

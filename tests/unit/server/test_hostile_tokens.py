@@ -20,7 +20,17 @@ CLAIMS: dict[str, Any] = {
     "exp": NOW + 10,
     "workflow": "w",
 }
-NO_INSTANTS = [10**400, -(10**400), float("inf"), float("nan"), True, None, "1800000000", [], {}]
+NO_INSTANTS: list[Any] = [
+    10**400,
+    -(10**400),
+    float("inf"),
+    float("nan"),
+    True,
+    None,
+    "1800000000",
+    [],
+    {},
+]
 
 
 def verified(**changes: object) -> object:

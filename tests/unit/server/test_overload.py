@@ -46,8 +46,8 @@ class Transport:
     def write_eof(self) -> None:
         self.is_ended = True
 
-    def set_write_buffer_limits(self, high: int) -> None:
-        assert high == 0, "what the kernel does not take has to be heard of"
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        assert high < 10_000 and low == 0, "what the kernel does not take has to be heard of"
 
     def pause_reading(self) -> None:
         self.is_reading = False
