@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tests.process.execution import Sandbox, below, process_state, wait_for
 from tests.process.test_flags import put
@@ -30,12 +31,16 @@ _UNTIL_GO = "echo > on; while [ ! -e go ]; do sleep 0.05; done; exit 4"
 def _suspend(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Stop a wrapper and all below it for a while, as a starter does it."""
     stopped = [process.pid, *below(process.pid)]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    _signal(stopped, signal.SIGSTOP)
     wait_for(lambda: process_state(process.pid) == "T", "the wrapper to be stopped")
     time.sleep(seconds)
-    for pid in stopped:
-        os.kill(pid, signal.SIGCONT)
+    _signal(stopped, signal.SIGCONT)
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # a `sleep` of the payload's
+            os.kill(pid, number)
 
 
 def test_an_exclusive_payload_goes_on_after_a_stop_beyond_its_lease(sandbox: Sandbox) -> None:
@@ -65,9 +70,7 @@ def test_stops_while_waiting_for_the_server_and_for_the_lease(
 ) -> None:
     box = new_sandbox(own_server)
     nonce = "n" * 32
-    fence = own_server.command(box.key, "acquire", nonce=nonce, kind="job", ttl_seconds=600)[
-        "fence"
-    ]
+    fence = own_server.command(box.key, "acquire", nonce=nonce, kind="job", ttl_seconds=30)["fence"]
     own_server.stop()
     process = box.start("--", "sh", "-c", "exit 4")
     box.wait_text("stderr", "the server does not answer")
