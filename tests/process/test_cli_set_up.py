@@ -126,40 +126,22 @@ def test_the_admin_token_is_the_owners_alone(lab: Lab) -> None:
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
-def test_submit_dry_run_prints_what_would_be_submitted(lab: Lab, pyz: Path, tmp_path: Path) -> None:
-    (tmp_path / "run.sh").touch(mode=0o755)
-    (tmp_path / "a.sub").write_text(
-        "executable = run.sh\narguments = \"'a b' $(sample)\"\n"
-        'My.HTLeaseKey = "dry/$(sample)"\nqueue sample in (s1 s2)\n'
-    )
-    done = lab.run("submit", "a.sub", "--dry-run", "--pyz", pyz, "--", "x=1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"executable = {pyz}\n" in done.stdout
-    assert f"\"run --server {lab.url} -- ./run.sh 'a b' $(sample)\"" in done.stdout
-    assert "x = 1\n" in done.stdout
-    assert "gone" in lab.refused(1, "list", "gone")
-    assert "dry" not in lab.ok("list")
-
-
 @pytest.mark.parametrize(
-    ("code", "text", "words"),
+    ("code", "text", "more", "words"),
     [
-        (78, 'executable = a\nMy.HTLeaseKey = "w/same"\nqueue 2\n', "are both w/same"),
-        (78, 'executable = a\nMy.HTLeaseKey = "w/a b"\nqueue\n', "contains ' '"),
-        (78, "executable = a\nqueue x from nofile.txt\n", "nofile.txt"),
-        (78, "executable = a\nqueue 0\n", "queues no job"),
-        (78, "executable = a\nqueue\nqueue\n", "has 2 queue statements"),
-        (78, "universe = grid\nexecutable = a\nqueue\n", "grid jobs"),
-        (78, "executable = a\nqueue\n", "a: there is no such file"),
-        (78, "executable = /etc/passwd\nqueue\n", "run `chmod +x /etc/passwd`"),
-        (1, "executable = /bin/true\nqueue\n", "the schedd of this machine does not answer"),
+        (78, 'executable = a\nMy.HTLeaseKey = "w/same"\nqueue 2\n', (), "are both w/same"),
+        (78, "queue\n", ("--", "arguments"), "'arguments' is not NAME=VALUE"),
+        (78, "queue\n", ("--", "-remote", "ap2"), "name it with --schedd"),
+        (78, "queue\n", ("--", "-dry-run", "-"), "use --dry-run of htlease"),
+        (1, "executable = /bin/true\nqueue\n", (), "the schedd of this machine does not answer"),
     ],
 )
 def test_submit_refuses_before_anything_is_enrolled(
-    lab: Lab, pyz: Path, tmp_path: Path, code: int, text: str, words: str
+    lab: Lab, pyz: Path, tmp_path: Path, code: int, text: str, more: tuple[str, ...], words: str
 ) -> None:
+    """What is wrong with the file itself `condor_submit` says; that needs an HTCondor."""
     file = tmp_path / "a.sub"
     file.write_text(text)
     before = lab.ok("list")
-    assert words in lab.refused(code, "submit", file, "--pyz", pyz)
+    assert words in lab.refused(code, "submit", file, "--pyz", pyz, *more)
     assert lab.ok("list") == before
