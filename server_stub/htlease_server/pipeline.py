@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from htlease import messages as m
 from htlease_server.ahead import Ahead
 from htlease_server.deciding import take
 from htlease_server.exclusive import ExclusiveKeeper
@@ -119,7 +120,7 @@ class Pipeline(Ledger):
             except Displaced as problem:
                 self._give_up(problem)
         elif self._lanes.waiting:
-            self._refuse_all(self.displaced)
+            self._refuse_all(self._refusal(self.displaced))
 
     def _give_up(self, problem: Displaced) -> None:
         """Promise nothing any more: another may hold what is held here."""
@@ -128,10 +129,9 @@ class Pipeline(Ledger):
         self.keeper.undo(turn)
         refused = self._refusal(problem)
         give((waiting, refused) for waiting, _ in turn.late)
-        self._refuse_all(problem)
+        self._refuse_all(refused)
 
-    def _refuse_all(self, problem: Displaced) -> None:
-        refused = self._refusal(problem)
+    def _refuse_all(self, refused: m.Rejection) -> None:
         while self._lanes.waiting:
             give((waiting, refused) for waiting in self._lanes.next(BATCH_MAX))
 

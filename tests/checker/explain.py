@@ -241,11 +241,33 @@ def _unexplained(recording: Recording, steps: Sequence[Step]) -> list[Finding]:
             ),
             -1,
         )
+        if position < 0 and _is_remembered(recording, steps, delivery, highest):
+            continue
         if position < 0:
             found.append(_no_place(recording, steps, delivery, lowest, highest))
         elif not placed or position > placed[-1][1]:
             placed.append((delivery.answered_at, position))
     return found
+
+
+def _is_remembered(
+    recording: Recording, steps: Sequence[Step], delivery: Delivery, highest: int
+) -> bool:
+    """Tell whether a request was refused so before, under the same ID: it is then told the same."""
+    same = [other for other in recording.deliveries if other.request_id == delivery.request_id]
+    document = _plain(delivery.document)
+    if document.get("code") == "request-id-reused":
+        return any(other.command != delivery.command for other in same)
+    first_sent_at = min(other.sent_at for other in same)
+    if delivery.status == 200 or first_sent_at == delivery.sent_at:
+        return False
+    lowest = max(
+        (position for position, step in enumerate(steps) if step.before < first_sent_at), default=0
+    )
+    return any(
+        _explains(steps, position, delivery, recording.key)
+        for position in range(lowest, highest + 1)
+    )
 
 
 def _floor(placed: Sequence[tuple[float, int]], sent_at: float) -> int:
