@@ -129,6 +129,49 @@ def _versioned(site: Lab) -> tuple[int, ...]:
     return tuple(int(part) for part in found.groups())
 
 
+#: What a job brings for its payload, and what would break an interpreter that starts in it.
+ENVIRONMENTS = ("PATH=/opt/app/bin", "PYTHONHOME=/opt/conda", "LD_LIBRARY_PATH=./bad", "a.b=1 _=x")
+HERE = """\
+#!/bin/sh
+cd / && . "${0%/*}/lib.sh"
+"""
+#: Ends with 41 where SIGPIPE is ignored, as HTCondor has it, and else with 181.
+LIB = """\
+status=$( { { /usr/bin/yes 2>/dev/null; echo $? >&3; } | /usr/bin/head -1 >/dev/null; } 3>&1 )
+exit $((40 + status))
+"""
+
+
+def test_no_environment_keeps_a_job_from_its_lease_and_its_own_status(site: Lab) -> None:
+    directory = site.pool.job_directory("environments")
+    write_for_job(directory / "here.sh", HERE.encode(), 0o755)
+    write_for_job(directory / "lib.sh", LIB.encode())
+    write_for_job(directory / "htlease-ep.pyz", site.pyz.read_bytes(), 0o755)
+    write_for_job(directory / "htlease.token", site.token("environments").encode(), 0o600)
+    (directory / "bad").mkdir()
+    write_for_job(directory / "bad" / "libz.so.1", b"no library")
+    write_for_job(directory / "bad" / "libm.so.6", b"no library")
+    common = [
+        "should_transfer_files = YES\ntransfer_output_files =",
+        "log = log\nrequest_cpus = 1\nrequest_memory = 64\nrequest_disk = 1",
+    ]
+    inputs = "transfer_input_files = lib.sh, bad, htlease.token"
+    jobs = []
+    for name, way in (
+        ("site", f"executable = here.sh\n{inputs}"),
+        ("line", f"executable = htlease-ep.pyz\narguments = run -- ./here.sh\n{inputs}, here.sh"),
+    ):
+        lines = [f'My.HTLeaseKey = "environments/{name}$(Process)"', *common, way]
+        lines += ['environment = "$(given)"', "queue given from (", *ENVIRONMENTS, ")"]
+        cluster = site.pool.submit("\n".join(lines) + "\n", cwd=directory)
+        for number in range(len(ENVIRONMENTS)):
+            key = f"environments/{name}{number}"
+            jobs.append(TestJob(site, f"{cluster}.{number}", key, directory))
+    for job in jobs:
+        assert _ended(job) == (41, None)
+        assert [one["exit_code"] for one in job.subjob()["attempts"]] == [41]
+
+
 def test_an_ordinary_job_with_arguments_and_redirected_streams(site: Lab) -> None:
     words = ["a", "b  c", "it's", 'say "hi"', "", "*"]
     job = _submit(site, "ordinary", [*_show("exit 0", *words), "input = input"], files=["input"])

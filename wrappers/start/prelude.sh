@@ -7,7 +7,7 @@
 # itself (dash ends on OPTIND=x, bash runs nothing with SHELLOPTS=noexec).
 # Only builtins are used: the payload's PATH may lead anywhere.
 set +abCefuvx
-unset -f [ printf read kill shopt
+unset -f [ printf read kill shopt 2>&-
 IFS=' 
 '
 
