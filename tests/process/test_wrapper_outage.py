@@ -310,7 +310,7 @@ def test_suspended_past_its_lease_a_superseded_job_ends_its_payload(
 def test_a_refreshed_token_is_picked_up(new_sandbox: NewSandbox, server: ServerProcess) -> None:
     box = new_sandbox(server)
     workflow, _, subjob = box.key.partition("/")
-    box.write("htlease.token", server.token(workflow, subjob=subjob, ttl_seconds=2))
+    box.write("htlease.token", server.token(workflow, subjob=subjob, ttl_seconds=6))
     process = box.start("--ttl", "2", "--", box.python_script("p", _TICKER))
     box.wait_text("ticks")
     box.wait_text("stderr", "the server refuses the token")
