@@ -10,7 +10,7 @@ Neither the queue, nor the history, nor the shadow's exit, nor 009, 012 or an ep
 execution point cut off, all of them are there while the payload lives. A vacate's 004 is written
 before the starter is asked, a hold's or a removal's also when the starter was given up, so that
 after a 004 the startd has to say it; only "terminated and was requeued" is the starter's own word.
-Source: measured on 23.9.6 and 25.14.1; docs/decisions/0059-proof-of-an-end.md.
+Source: measured on 23.9.6 and 25.14.1; docs/decisions/0017-proof-of-an-end.md.
 
 The same functions serve the relay, the DAG scripts and the commands of the access point.
 """
