@@ -167,6 +167,7 @@ def test_a_lease_that_is_renewed_between_downtimes_has_its_ttl_after_each(drill:
     for _ in range(5):
         drill.now += 60
         drill.restart(after_seconds=3600)
+        drill.now += 1
         assert drill.ask(m.Renew(1, nonce(1))) == m.Renewal(100.0, "continue")
     drill.now += 60
     drill.restart(after_seconds=3600)
