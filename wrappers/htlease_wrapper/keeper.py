@@ -11,7 +11,6 @@ ended. Not promised: the same for a wrapper that itself does not run (stopped, o
 from __future__ import annotations
 
 import _thread
-import enum
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,20 +20,17 @@ from htlease import messages as m
 from htlease.calls import Clock
 from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
+from htlease_wrapper.absence import Absence
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile, UnusableDetails
 from htlease_wrapper.ending import BAD_CONFIG
 from htlease_wrapper.late_lease import NO_FENCE, under
-from htlease_wrapper.letter import Letter, Loss
+from htlease_wrapper.letter import Letter, Loss, Verdict
 
 RENEW_PART = 1 / 4
 #: Renewals of a thousand jobs that started together should not stay together.
 JITTER = 0.2
 DETAILS_SECONDS = 1.0
-BACKOFF_FIRST_SECONDS = 0.25
-BACKOFF_MAX_SECONDS = 10.0
-#: A server that has not answered for so long is worth a line of the job's stderr.
-AWAY_IS_NEWS_SECONDS = 3.0
 #: How long before the deadline an exclusive payload is stopped.
 STILL_PART = 1 / 20
 STILL_MAX_SECONDS = 2.0
@@ -46,14 +42,6 @@ _STACK_BYTES = 512 << 10
 _ENDS = (m.Exited, m.Abandon)
 _CREDENTIAL_CODES = frozenset({"unauthorized", "forbidden"})
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
-
-
-class Verdict(enum.Enum):
-    """What the state of the lease means for a running payload."""
-
-    GO_ON = "go on"
-    STAND_STILL = "stand still"
-    END = "end"
 
 
 class Keeper:
@@ -83,13 +71,10 @@ class Keeper:
         self.lease = lease
         #: Why this attempt has to end, once it has to.
         self.loss: Loss | None = None
-        #: Since when the server has not answered; None while it does.
-        self.away_since: float | None = None
-        self._says_away = False
         #: The request for the lease, as long as there is none.
         self.late = late
-        if late is not None:
-            self.away_since = clock.monotonic()
+        # Of a payload that runs without its lease it was said why.
+        self._absence = Absence(clock, console, is_told=late is not None)
         self._share = share
         self._is_shared = late is None
         self._connect = connect
@@ -108,8 +93,6 @@ class Keeper:
         #: The subjob is closed by our own doing, the lease given up or handed over: nothing is
         #: left to renew.
         self._is_resting = False
-        self._failures = 0
-        self._retry_at = 0.0
         self._details_at = 0.0
         self._renew_at = clock.monotonic() + self._renew_seconds()
 
@@ -158,7 +141,7 @@ class Keeper:
     def hurry(self) -> None:
         """Renew now: time may have passed unnoticed."""
         with self._changed:
-            self._renew_at = self._retry_at = 0.0
+            self._renew_at = self._absence.retry_at = 0.0
             self._changed.notify()
 
     def notice_details(self) -> None:
@@ -193,6 +176,11 @@ class Keeper:
         with self._changed:
             self._is_over = True
             self._changed.notify()
+
+    @property
+    def away_since(self) -> float | None:
+        """Since when the server has not answered; None while it does."""
+        return self._absence.since
 
     def unsent(self) -> int:
         """Return how many commands have not been answered."""
@@ -235,16 +223,16 @@ class Keeper:
             self._step()
         except Exception as error:  # the lease may be lost for it, but not the payload
             self._console.say_once("keeper", f"the lease cannot be kept: {error!r}")
-            self._failed()
+            self._absence.back_off(self.lease.ttl_seconds)
 
     def _next_at(self) -> float:
         due = [self._details_at]
         if self._letters or self.late is not None:
-            due.append(self._retry_at)
+            due.append(self._absence.retry_at)
         if self._errand is not None:
             due.append(0.0)
         if self._has_to_renew:
-            due.append(max(self._renew_at, self._retry_at))
+            due.append(max(self._renew_at, self._absence.retry_at))
         return min(due)
 
     @property
@@ -269,7 +257,7 @@ class Keeper:
         if now >= self._details_at:
             self._details_at = now + DETAILS_SECONDS
             self.notice_details()
-        if now >= self._retry_at:
+        if now >= self._absence.retry_at:
             if self.late is not None:
                 self._ask(self.late)
             # Renewal first: a letter that the server chokes on must not cost the lease.
@@ -303,7 +291,7 @@ class Keeper:
         except Refused as refused:
             self._not_granted(refused)
             return
-        self._is_back()
+        self._absence.end()
         with self._changed:
             self.lease, self.late = lease, None
             self._renew_at = self._clock.monotonic() + self._renew_seconds()
@@ -315,7 +303,7 @@ class Keeper:
             self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
         elif refused.code == "lease-still-live":
             self._console.say_once("late", f"{refused.detail}; the payload runs beside it")
-            self._failed()
+            self._absence.back_off(self.lease.ttl_seconds)
         elif refused.code == "superseded-attempt" or refused.outcome == "cancelled":
             self.late = None
             self._lose(Loss(f"no lease can be had: {refused}; the payload is ended"))
@@ -343,14 +331,14 @@ class Keeper:
                 self._client = self._connect()
                 self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
                 return False
-            self._is_back()
+            self._absence.end()
             if refused.code == "blocked" and letter.command is not command:
                 return False  # its phase has begun meanwhile, which it says now
             letter.refused = refused
             if refused.code != "blocked":
                 self._weigh(command, refused)
             return True
-        self._is_back()
+        self._absence.end()
         if isinstance(command, _ENDS):
             self._is_resting = True
         if isinstance(command, m.Renew):
@@ -400,31 +388,8 @@ class Keeper:
         self._poke()
 
     def _is_away(self, text: str) -> None:
-        if self.away_since is None:
-            self.away_since = self._clock.monotonic()
-        # One lost reply is no news.
-        if self._clock.monotonic() - self.away_since >= AWAY_IS_NEWS_SECONDS:
-            self._says_away = True
-            self._console.say_once("away", f"{text}; updates are kept and sent later")
-        self._failed()
+        self._absence.note(text, self.lease.ttl_seconds)
         self._poke()
-
-    def _failed(self) -> None:
-        self._failures += 1
-        most = min(BACKOFF_MAX_SECONDS, self.lease.ttl_seconds / 8)
-        step = min(most, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 10))
-        self._retry_at = self._clock.monotonic() + step * (0.5 + self._clock.chance() / 2)
-
-    def _is_back(self) -> None:
-        self._failures = 0
-        self._retry_at = 0.0
-        if self.away_since is not None:
-            seconds = self._clock.monotonic() - self.away_since
-            self.away_since = None
-            if self._says_away:
-                self._says_away = False
-                self._console.say(f"the server answers again after {seconds:.0f} s")
-                self._console.forget("away")
 
     def _renew_seconds(self) -> float:
         jitter = 1 + JITTER * (2 * self._clock.chance() - 1)

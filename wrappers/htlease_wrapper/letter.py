@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any
 
 from htlease import messages as m
 from htlease.errors import Refused
 from htlease_wrapper.ending import SUPERSEDED
+
+
+class Verdict(enum.Enum):
+    """What the state of the lease means for a running payload."""
+
+    GO_ON = "go on"
+    STAND_STILL = "stand still"
+    END = "end"
 
 
 @dataclass(frozen=True)
