@@ -6,6 +6,7 @@ It is run once: a `queue ... from COMMAND |` runs its command each time.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -76,17 +77,25 @@ def print_dry_run(file: Path, appended: str, options: Sequence[str]) -> None:
             sys.stderr.write(line + "\n")
 
 
+def find() -> str:
+    """Return the path of condor_submit; raises BadConfig when it is not on PATH."""
+    found = shutil.which(_PROGRAM)
+    if found is None:
+        raise BadConfig(
+            f"{_PROGRAM} is not on PATH; `htlease submit` runs where HTCondor's commands are"
+        )
+    return found
+
+
 def _run(
     arguments: Sequence[str], is_interactive: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     stdin = None if is_interactive else subprocess.DEVNULL
-    command = [_PROGRAM, *arguments]
+    command = [find(), *arguments]
     try:
         return subprocess.run(command, stdin=stdin, capture_output=not is_interactive)
     except OSError as error:
-        raise BadConfig(
-            f"{_PROGRAM} cannot be run: {error.strerror}; is HTCondor installed here, and on PATH?"
-        ) from None
+        raise BadConfig(f"{command[0]} cannot be run: {error.strerror}") from None
 
 
 def _arguments(file: Path, appended: str, options: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """What HTCondor does when the wrapper ends with a code of its own; lines of a submit file, pure.
 
 75 means: no lease, or no server, in the time allowed. Such a job runs again, and is held with a
-reason where it would leave the queue: it never goes without its payload having run. What the user
+reason where it would leave the queue: it never goes without its payload having run. 78 means what
+somebody has to mend, such as a token that has expired; such a job is held at once. What the user
 says of `on_exit_remove`, `max_retries` and so on stands, under whatever name: each line takes the
 user's own value in.
 """
@@ -9,17 +10,22 @@ user's own value in.
 from __future__ import annotations
 
 #: The wrapper tells by chirp which start of the job its payload ran in, so that a payload's own 75
-#: is not taken for the wrapper's. Without chirp it is: that job runs ten times and is held.
+#: is not taken for the wrapper's, nor its 78. Without chirp it is: that job runs ten times, or not
+#: again, and is held.
 PAYLOAD_START = "ChirpHTLeasePayloadStart"
 #: The start in which the payload's program could not be run: HTCondor would have held the job.
 NOT_STARTED = "ChirpHTLeaseNotStarted"
 TRIES = 10
 
 #: Attributes of ours, for short.
-_TRY_LATER, _NOT_STARTED = "HTLeaseTryLater", "HTLeaseNotStarted"
+_TRY_LATER, _REFUSED, _NOT_STARTED = "HTLeaseTryLater", "HTLeaseRefused", "HTLeaseNotStarted"
 _TRY_LATER_REASON = (
     '"htlease: no lease, or no answer of the lease server, in the time allowed; when the server '
     'answers again: condor_release"'
+)
+_REFUSED_REASON = (
+    '"htlease: no lease can be had; standard error says what has to be mended, such as a token '
+    'that has expired; then condor_release"'
 )
 _NOT_STARTED_REASON = '"htlease: the program cannot be run; standard error says why"'
 #: 79 is the wrapper's for: had its wall time.
@@ -32,8 +38,13 @@ _HELD_BY_LIMIT = "JobStatus == 5 && (HoldReasonCode == 46 || HoldReasonCode == 4
 
 def exit_policy_lines(on_wall_time: str | None) -> tuple[str, ...]:
     """Return the lines; `on_wall_time` is what the plan says, one of ON_WALL_TIME, or None."""
-    again, hold = _TRY_LATER, f"{_NOT_STARTED} || {_TRY_LATER} && (OnExitRemove ?: true)"
-    told = [(_TRY_LATER, _TRY_LATER_REASON, "75"), (_NOT_STARTED, _NOT_STARTED_REASON, "2")]
+    again = _TRY_LATER
+    hold = f"{_NOT_STARTED} || {_REFUSED} || {_TRY_LATER} && (OnExitRemove ?: true)"
+    told = [
+        (_TRY_LATER, _TRY_LATER_REASON, "75"),
+        (_REFUSED, _REFUSED_REASON, "78"),
+        (_NOT_STARTED, _NOT_STARTED_REASON, "2"),
+    ]
     if on_wall_time == "next-attempt":
         again = f"({_OUT_OF_TIME} || {_TRY_LATER})"
     elif on_wall_time == "hold":
@@ -47,6 +58,7 @@ def exit_policy_lines(on_wall_time: str | None) -> tuple[str, ...]:
     enough = f"({_TRY_LATER} && (NumJobCompletions ?: 0) >= {TRIES})"
     lines = [
         f"MY.{_TRY_LATER} = ExitCode =?= 75 && {PAYLOAD_START} =!= NumJobStarts",
+        f"MY.{_REFUSED} = ExitCode =?= 78 && {PAYLOAD_START} =!= NumJobStarts",
         f"MY.{_NOT_STARTED} = {NOT_STARTED} =?= NumJobStarts",
         # With max_retries and its kin HTCondor adds this to its own expression by `||`.
         f"htlease_on_exit_remove = JobMaxRetries =?= undefined && (!{again} || {enough})",

@@ -27,6 +27,8 @@ def find_pyz(named: Path | None) -> Path:
     if named is not None:
         if not named.is_file():
             raise BadConfig(f"--pyz {named}: there is no such file; build one with `make ep`")
+        if version_of(named) is None:
+            raise BadConfig(f"--pyz {named}: is no htlease-ep.pyz; build one with `make ep`")
         return named.resolve()
     if _INSTALLED.is_file():
         return _INSTALLED

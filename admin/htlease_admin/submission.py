@@ -13,7 +13,7 @@ from pathlib import Path
 
 from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError, InvalidField, Refused
-from htlease.messages import TEXT_MAX_CHARS
+from htlease.messages import LABEL_MAX_CHARS, TEXT_MAX_CHARS
 from htlease.plan import Plan
 from htlease_admin import condor_submit, schedd
 from htlease_admin.condor_submit import Answer, SubmitRefused
@@ -60,6 +60,7 @@ class Submitted:
 
 def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitted:
     """Reserve, make tokens, submit, compare; raises what stopped it, nothing left half done."""
+    condor_submit.find()
     schedd.locate(submission.schedd_name)
     enrolment = Enrolment(server, submission.plan, submission.force)
     try:
@@ -222,7 +223,7 @@ def _label(submission: Submission, server: LeaseServer, text: str, say: Say) -> 
     """Write down what became of the reservation."""
     try:
         labels = server.workflow_labels(submission.workflow)
-        labels[_LABEL + submission.id] = text[:TEXT_MAX_CHARS]
+        labels[_LABEL + submission.id] = text[:LABEL_MAX_CHARS]
         server.put_workflow(submission.workflow, {"labels": labels})
     except HTLeaseError as error:
         say(f"workflow {submission.workflow} still says `reserved` ({error}); harmless")

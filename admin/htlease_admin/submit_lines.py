@@ -201,6 +201,7 @@ htlease_start = ifThenElse(regexp("/", "$(htlease_key)"), "", "{workflow}/")
 htlease_own_key = "$EVAL(htlease_start)$(htlease_key)"
 MY.HTLeaseKey = $(MY.HTLeaseKey:$(htlease_own_key))
 htlease_universe = toLower("$(universe:$(JobUniverse:vanilla))")
+htlease_copy = $(copy_to_spool:$(CopyToSpool:))
 htlease_submission = {submission}
 MY.HTLeaseSubmission = $EVAL(htlease_submission)
 htlease_command = $Fnx(htlease_executable) $(htlease_arguments)
@@ -267,6 +268,10 @@ def _submission(additions: Additions) -> str:
     if additions.plan_has_commands:
         refused = f"{REFUSAL}: arguments; the plan says what each phase runs, so leave them out"
         chosen = f'ifThenElse("$SUBSTR(htlease_arguments,0,1)" == "", {chosen}, "{refused}")'
+    # condor_submit spools what `executable` names, under the name that `Cmd` has.
+    refused = f"{REFUSAL}: copy_to_spool; leave it out, or spool all with `-- -spool`"
+    is_spooled = 'member(toLower("$(htlease_copy)"), {"true", "yes", "t", "y", "1"})'
+    chosen = f'ifThenElse({is_spooled}, "{refused}", {chosen})'
     for names, advice in _NOT_TAKEN:
         listed = ", ".join(f'"{name}"' for name in names)
         refused = f"{REFUSAL}: {names[0]} universe; {advice}"

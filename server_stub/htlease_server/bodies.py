@@ -35,7 +35,7 @@ ClientAt = Annotated[str, msgspec.Meta(max_length=64)]
 LABELS_MAX = 100
 #: Of a workflow's structure, which can be any JSON.
 DEPTH_MAX = 100
-_Label = Annotated[str, msgspec.Meta(max_length=400)]
+_Label = Annotated[str, msgspec.Meta(max_length=m.LABEL_MAX_CHARS)]
 
 
 def _wire_type(hint: Any) -> Any:

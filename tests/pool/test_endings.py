@@ -53,6 +53,13 @@ def jobs(lab: Lab) -> Iterator[dict[str, TestJob]]:
         "away": lab.submit(
             "away", plan=_ONCE, arguments=f"{_NO_SERVER} --plan plan.toml", lines=away
         ),
+        "refused": lab.submit(
+            "refused",
+            arguments=run,
+            files={"p": _EXITS % 0, "htlease.token": b"expired"},
+            lines=away,
+        ),
+        "own 78": lab.submit("own", arguments=run, files={"p": _EXITS % 78}, lines=away),
         "own 75": lab.submit("own", arguments=run, files={"p": _EXITS % 75}, lines=away),
         "untracked": lab.submit(
             "untracked", arguments=f"{_NO_SERVER} {run}", files={"p": _EXITS % 5}
@@ -75,7 +82,7 @@ def test_without_a_server_what_must_not_run_goes_back_to_idle_and_is_held_in_the
 ) -> None:
     job = jobs["away"]
     ad = _when(lab, job, JobStatus=5)
-    assert ad["HoldReason"].startswith("htlease: no lease, or no lease server, in ten starts")
+    assert ad["HoldReason"].startswith("htlease: no lease could be had")
     assert ad["NumJobCompletions"] == 2
     assert not (job.directory / "ran").exists()
 
@@ -83,6 +90,19 @@ def test_without_a_server_what_must_not_run_goes_back_to_idle_and_is_held_in_the
 def test_a_payloads_own_75_is_the_jobs(lab: Lab, jobs: dict[str, TestJob]) -> None:
     ad = jobs["own 75"].wait_gone()
     assert (ad["ExitCode"], ad["NumJobStarts"]) == (75, 1)
+
+
+def test_a_job_whose_token_is_refused_is_held_at_once_and_not_lost(
+    lab: Lab, jobs: dict[str, TestJob]
+) -> None:
+    ad = _when(lab, jobs["refused"], JobStatus=5)
+    assert ad["HoldReason"].startswith("htlease: no lease could be had"), ad["HoldReason"]
+    assert (ad["ExitCode"], ad["NumJobCompletions"]) == (78, 1)
+
+
+def test_a_payload_may_end_with_78_itself(jobs: dict[str, TestJob]) -> None:
+    ad = jobs["own 78"].wait_gone()
+    assert (ad["ExitCode"], ad["NumJobStarts"]) == (78, 1)
 
 
 def test_without_a_server_any_other_job_runs_untracked(lab: Lab, jobs: dict[str, TestJob]) -> None:

@@ -294,6 +294,7 @@ def test_a_job_on_shared_files_runs_where_it_would_without_us(lab: Lab) -> None:
     [
         ("universe = java\narguments = Main", "java universe; use vanilla with"),
         ("universe = 11\nmachine_count = 2", "parallel universe; each node needs"),
+        ("copy_to_spool = $(Y)\nY = True", "copy_to_spool; leave it out"),
         ("universe = $(U)\nU = grid\ngrid_resource = batch slurm", "grid universe; give the job"),
         ('+Cmd = "run.sh"', "+Cmd; write it as `executable`"),
         ('+HTLeaseKey = "s-1"', "HTLeaseKey is not "),

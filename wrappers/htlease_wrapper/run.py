@@ -19,7 +19,15 @@ from htlease_wrapper.admission import admit
 from htlease_wrapper.console import Console
 from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import TRY_LATER, Ended, Leave, NoLease, end_as, no_lease_for
+from htlease_wrapper.ending import (
+    BAD_CONFIG,
+    TRY_LATER,
+    Ended,
+    Leave,
+    NoLease,
+    end_as,
+    no_lease_for,
+)
 from htlease_wrapper.job import Job, choose_key, find_job, own_variables
 from htlease_wrapper.job_ad import (
     checkpoint_exit_code,
@@ -99,7 +107,7 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
     if is_unstartable:
         # HTCondor holds a job whose executable cannot be run.
         attempt.tell_policy("ChirpHTLeaseNotStarted")
-    elif ended.code == TRY_LATER:
+    elif ended.code in (TRY_LATER, BAD_CONFIG):
         attempt.tell_policy("ChirpHTLeasePayloadStart")
     return end_as(ended)
 

@@ -17,6 +17,8 @@ from htlease.plan import TTL_DEFAULT_SECONDS, Plan, check_ttl
 
 DETAILS_MAX_BYTES = 64 * 1024
 TEXT_MAX_CHARS = 4000
+#: Of a workflow's label.
+LABEL_MAX_CHARS = 400
 ARTIFACTS_MAX = 200
 
 #: Who may hold a lease: a job's attempt, a DAGMan script, or a person or service on the access

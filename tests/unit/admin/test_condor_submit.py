@@ -73,5 +73,5 @@ def test_a_machine_without_condor_submit_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BadConfig, match="is HTCondor installed here"):
+    with pytest.raises(BadConfig, match="condor_submit is not on PATH"):
         condor_submit.submit(FILE, "", ())

@@ -86,6 +86,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
             raise queue.jobs
         return queue.jobs
 
+    monkeypatch.setattr(condor_submit, "find", lambda: "/usr/bin/condor_submit")
     monkeypatch.setattr(schedd, "locate", lambda name: None)
     monkeypatch.setattr(condor_submit, "submit", submit)
     monkeypatch.setattr(
