@@ -177,7 +177,7 @@ def test_a_failed_task_fails_the_subjob_with_its_reason(bench: Bench) -> None:
     bench.until_task()
     bench.service.control(fail="fatal")
     status, said = bench.end_of(watcher)
-    assert status == 1
+    assert status == 3
     assert "PERMISSION_DENIED" in said
     assert bench.subjob()["outcome"] == "failed"
     closed = bench.server.events(bench.key, "subjob-closed")

@@ -39,8 +39,12 @@ class Checked:
 
 def check(whole: Whole, checked: Checked, is_quick: bool = False) -> Iterator[Finding]:
     """Yield what is wrong with a store; quickly: without every page and every index."""
+    is_damaged = False
     for text in whole.damage(is_quick):
+        is_damaged = True
         yield Finding("store", text, _DAMAGED)
+    if is_damaged:
+        return  # what the rows of such a file say is no finding, if they can be read at all
     names = {row.id: row.name for row in whole.workflows()}
     checked.workflows = len(names)
     counts: Counter[tuple[int, str]] = Counter()
