@@ -26,6 +26,7 @@ from htlease_wrapper.details import DetailsFile, UnusableDetails
 from htlease_wrapper.ending import BAD_CONFIG
 from htlease_wrapper.late_lease import NO_FENCE, under
 from htlease_wrapper.letter import Letter, Loss, Verdict
+from htlease_wrapper.limits import is_shortage
 
 RENEW_PART = 1 / 4
 #: Renewals of a thousand jobs that started together should not stay together.
@@ -71,6 +72,8 @@ class Keeper:
         self.lease = lease
         #: Why this attempt has to end, once it has to.
         self.loss: Loss | None = None
+        #: The system has no memory, descriptor or the like left for what the last step needed.
+        self.shortage: Exception | None = None
         #: The request for the lease, as long as there is none.
         self.late = late
         # Of a payload that runs without its lease it was said why.
@@ -222,6 +225,7 @@ class Keeper:
         try:
             self._step()
         except Exception as error:  # the lease may be lost for it, but not the payload
+            self.shortage = error if is_shortage(error) else None
             self._console.say_once("keeper", f"the lease cannot be kept: {error!r}")
             self._absence.back_off(self.lease.ttl_seconds)
 

@@ -170,6 +170,8 @@ class Walk:
         until = self.monotonic() + self.settings.wait_update_seconds
         while not letter.is_settled:
             self._check()
+            if self.keeper.shortage is not None and not self.has_started:
+                raise self.keeper.shortage
             if self.keeper.away_since is not None:
                 if not must_wait:
                     enter = m.Enter(self.lease.fence, self.lease.nonce, phase.name, True)
