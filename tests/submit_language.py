@@ -7,6 +7,10 @@ same small directory around them, which `lay_out` makes.
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -546,6 +550,22 @@ def chosen_files(here: str, count: int, least: int) -> list[SubmitFile]:
             if len(chosen) < count and sum(short[name] > 0 for name in file.productions) >= worth:
                 chosen.append(drawn.pop(text))
                 short.subtract(file.productions)
+    return chosen
+
+
+def chosen_apart(here: str, count: int, least: int) -> list[SubmitFile]:
+    """Return `chosen_files` as an interpreter of its own chooses them.
+
+    Hypothesis also draws constants of whatever modules are loaded, and so other files in each run
+    of several tests.
+    """
+    code = "import pickle, sys; from tests import submit_language as l; sys.stdout.buffer.write("
+    code += f"pickle.dumps(l.chosen_files({here!r}, {count}, {least})))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env=environment
+    )
+    chosen: list[SubmitFile] = pickle.loads(done.stdout)
     return chosen
 
 

@@ -127,7 +127,7 @@ def test_files_of_the_whole_language_come_to_the_same_jobs(both: Both) -> None:
         file.write_bytes(text)
         return both.differ(file.name, **submit_language.ENVIRONMENT)
 
-    files = submit_language.chosen_files(str(both.place), FILES, LEAST)
+    files = submit_language.chosen_apart(str(both.place), FILES, LEAST)
     used = Counter(name for one in files for name in one.productions)
     assert (
         len(files) == FILES and min(used[name] for name in submit_language.productions()) >= LEAST

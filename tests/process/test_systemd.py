@@ -201,7 +201,9 @@ def test_however_often_server_or_writer_is_killed_it_is_back(plain: Instance) ->
         plain.kill(plain.pid)
     assert plain.has_lease()
     assert plain.show("StartLimitIntervalUSec") == "0"
-    writer = plain.machine.run("pgrep", "-f", "htlease_server.writer .*/htlease-server/plain/").strip()
+    writer = plain.machine.run(
+        "pgrep", "-f", "htlease_server.writer .*/htlease-server/plain/"
+    ).strip()
     plain.kill(int(writer))
     assert plain.has_lease()
     checked = plain.machine.run("htlease", "store", "check", "--store", plain.store)
