@@ -48,8 +48,10 @@ while :; do sleep 3600 & wait; done
 """
 _PAUSE = b"sleep 3600"
 #: Without these nothing runs where they are hidden.
-_SYSTEM = ("/", "/mnt", "/tmp", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/dev")
-_KERNEL = ("/boot", "/proc", "/run", "/sys")
+_SYSTEM = (
+    *("/", "/mnt", "/tmp", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/dev"),
+    *("/boot", "/proc", "/run", "/sys"),
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def plain_command(
 
 def shareable(directory: Path) -> Path:
     """Return a directory that an access point can have for itself alone; raises PoolError."""
-    if str(directory) in _SYSTEM + _KERNEL or not directory.is_dir():
+    if str(directory) in _SYSTEM or not directory.is_dir():
         why = "execution points need it too" if directory.is_dir() else "there is no such directory"
         raise PoolError(f"{directory} cannot be shared with the access point: {why}.")
     return directory
