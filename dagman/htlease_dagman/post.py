@@ -126,6 +126,9 @@ def _settle(
 
 
 def _close(script: Script, lease: Lease, verdict: Verdict) -> None:
+    for phase in verdict.shown_complete:
+        script.send(f"phases/{phase}/enter", lease, is_underway=True)
+        script.send(f"phases/{phase}/complete", lease)
     if verdict.close == "commit":
         script.send("commit", lease, reason=verdict.reason)
         return

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 #: Exit status of a wrapper whose attempt was overtaken by a later one.
 SUPERSEDED = 76
-
+#: The one phase of a job that names none (`htlease.plan.Plan.single`), whose exit says it all.
+_PLAIN = [("run", "resume", False)]
 
 #: How the reason of a failed try ends that DAGMan may follow with another.
 RETRY_MAY_FOLLOW = "may follow"
@@ -31,6 +32,9 @@ class Standing(NamedTuple):
     is_announced: bool = True
     #: How many jobs of their own names the node has; 0: its job has the node's.
     jobs: int = 0
+    #: Its job has no phases of its own. Where no JOB_EXIT hook can run (HTCondor 25.4 on), or the
+    #: last words of a starter were lost, nobody but DAGMan tells that it is done.
+    is_plain: bool = False
 
 
 def standing_of(document: Mapping[str, Any], try_id: str) -> Standing:
@@ -57,6 +61,7 @@ def standing_of(document: Mapping[str, Any], try_id: str) -> Standing:
         if plan.get("profile")
         else tuple(p["name"] for p in document["phases"] if p["completed_at"] is None),
         first > 0,
+        is_plain=[(p["name"], p["restart"], p["exclusive"]) for p in document["phases"]] == _PLAIN,
     )
 
 
@@ -67,6 +72,8 @@ class Verdict(NamedTuple):
     close: str | None
     exit: int
     reason: str
+    #: Phases that the job's exit status shows to be done, which nobody has recorded.
+    shown_complete: tuple[str, ...] = ()
 
 
 def judge(
@@ -93,6 +100,8 @@ def judge(
         return Verdict("complete", 0, f"all {standing.jobs} jobs are complete")
     if not standing.is_seen and not standing.jobs and returned == 0:
         return Verdict("complete", 0, "exit 0; no attempt under this name was seen")
+    if standing.is_plain and standing.is_seen and returned == 0:
+        return Verdict("commit", 0, _ending(returned), tuple(missing))
     if missing or not (standing.is_seen or standing.jobs):
         why = f"{_ending(returned)}, but not complete: {', '.join(missing) or 'nothing was seen'}"
         return Verdict("failed", _status(returned), why)

@@ -117,6 +117,13 @@ class Instrumented(Dag):
         document: dict[str, Any] = json.loads(path.read_text())
         return document
 
+    def explain(self) -> str:
+        """Return what the files say, the scripts' and the nodes' own logs among them."""
+        logs = (self.directory / "d.dag.htlease.log", *self.directory.glob("*.log"))
+        return "\n".join(
+            [*(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in logs), super().explain()]
+        )
+
     def script_output(self, kind: str, node: str) -> str:
         """Return what all scripts said."""
         path = self.directory / "d.dag.htlease.log"

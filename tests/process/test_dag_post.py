@@ -30,6 +30,28 @@ def test_a_job_that_exited_0_without_completing_its_phases_has_failed(node: DagN
     assert "retry 1 of 1 may follow" in reason
 
 
+def test_exit_0_completes_a_job_without_phases_whose_end_nobody_has_recorded(
+    node: DagNode,
+) -> None:
+    """As under starter hooks of HTCondor 25.4 and later, where no JOB_EXIT hook runs."""
+    node.run("pre")
+    node.do_job(restart="resume", is_done=False)
+    status, said = node.run("post")
+    assert (status, said) == (0, "htlease post A: exit 0 (commit)\n")
+    assert node.closings == [("committed", "complete")]
+    assert [phase["completed_fence"] for phase in node.subjob["phases"]] == [3]
+
+
+def test_exit_0_completes_several_jobs_without_phases(node: DagNode) -> None:
+    node.settings["nodes"]["A"] = {"jobs": 2}
+    node.run("pre")
+    for number in range(2):
+        node.do_job(restart="resume", is_done=False, subjob=f"A.{number}")
+    assert node.run("post")[0] == 0
+    outcomes = [node.server.subjob(f"{node.workflow}/{n}")["outcome"] for n in ("A", "A.0", "A.1")]
+    assert outcomes == ["complete"] * 3
+
+
 @pytest.mark.parametrize(
     ("returned", "is_told"),
     [(4, 4), (DEFER, 1), (-9, 137), (-1002, 1)],

@@ -10,6 +10,7 @@ from htlease_dagman.verdict import Standing, judge, standing_of
 
 OPEN, UNSEEN = Standing("j", False, True, None, ()), Standing("t", False, False, None, ())
 SEVERAL = Standing("t", False, False, None, (), jobs=5)
+PLAIN = Standing("j", False, True, None, ("run",), is_plain=True)
 COMPLETE, CANCELLED = (
     Standing("j", False, True, "complete", ()),
     Standing("j", False, True, "cancelled", ()),
@@ -33,6 +34,11 @@ COMPLETE, CANCELLED = (
         (SEVERAL, ("A.3",), 0, None, "failed", 1),
         (SEVERAL, (), 3, None, "failed", 3),
         (SEVERAL, ("A.3",), 76, None, "failed", 76),
+        # one job without phases of its own
+        (PLAIN, ("run",), 0, None, "commit", 0),
+        (PLAIN, ("run",), 3, None, "failed", 3),
+        (PLAIN, ("run",), 76, None, "failed", 76),
+        (PLAIN, ("run",), 0, 4, "failed", 4),
         # superseded: the phases say how it ended
         (OPEN, (), 76, None, "commit", 0),
         (OPEN, ("run",), 76, None, "failed", 76),
@@ -68,6 +74,26 @@ def test_jobs_of_their_own_names_are_not_called_unseen() -> None:
     assert "A.3" in judge(SEVERAL, ("A.3",), 0, None).reason
 
 
+def test_exit_0_of_a_job_without_phases_shows_its_one_to_be_complete() -> None:
+    assert judge(PLAIN, ("run",), 0, None).shown_complete == ("run",)
+    assert judge(PLAIN, (), 0, None).shown_complete == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_plain"),
+    [({}, True), ({"name": "main"}, False), ({"restart": "once"}, False), ({"exclusive": 1}, False)],
+)
+def test_a_job_without_phases_has_the_one_that_it_is_given(
+    changes: dict[str, Any], is_plain: bool
+) -> None:
+    found = document((1, "d/0", 0), (2, "j1", None), jobs=(2,))
+    phase = {"name": "run", "restart": "resume", "exclusive": False, "completed_at": None}
+    found["phases"] = [{**phase, **changes}]
+    assert standing_of(found, "d/0").is_plain is is_plain
+    found["phases"].append({**phase, "name": "b"})
+    assert not standing_of(found, "d/0").is_plain
+
+
 def document(*submissions: tuple[int, str, int | None], jobs: tuple[int, ...] = ()) -> Any:
     return {
         "submissions": [
@@ -77,7 +103,10 @@ def document(*submissions: tuple[int, str, int | None], jobs: tuple[int, ...] = 
         "attempts": [{"kind": "job", "epoch": epoch} for epoch in jobs],
         "outcome": None,
         "plan": {"profile": None},
-        "phases": [{"name": "a", "completed_at": "x"}, {"name": "b", "completed_at": None}],
+        "phases": [
+            {"name": "a", "restart": "redo", "exclusive": False, "completed_at": "x"},
+            {"name": "b", "restart": "redo", "exclusive": False, "completed_at": None},
+        ],
     }
 
 
