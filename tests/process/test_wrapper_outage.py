@@ -206,6 +206,44 @@ def test_an_evicted_job_does_not_wait_for_a_server_that_is_away(
     assert process.wait(30) == 9  # far below --wait-server
 
 
+@pytest.mark.parametrize("plan", ["one phase", "a last phase that is once"])
+def test_a_payload_that_has_ended_does_not_keep_its_slot_for_a_token_that_is_refused(
+    new_sandbox: NewSandbox, server: ServerProcess, plan: str
+) -> None:
+    box = new_sandbox(server)
+    workflow, _, subjob = box.key.partition("/")
+    box.write("htlease.token", server.token(workflow, subjob=subjob))
+    payload = box.script("p", "echo > on; read x < go; exit 0")
+    text = f'[[phase]]\nname = "p"\nrun = ["{payload}"]\n'
+    box.write("plan.toml", text + ('restart = "once"\n' if "once" in plan else ""))
+    os.mkfifo(box.path / "go")
+    # Far longer than the test may take.
+    process = box.start("--wait-server", "3600", "--plan", "plan.toml")
+    box.wait_text("on", "\n")
+    server.ask("POST", "tokens/revoke", {"workflow": workflow, "subjob": subjob})
+    (box.path / "go").write_text("x\n")
+    assert process.wait(60) == 0
+    assert "the server refuses the token, so that it is not waited for" in box.messages
+
+
+def test_a_token_that_came_just_before_the_end_is_used_for_it(
+    new_sandbox: NewSandbox, server: ServerProcess
+) -> None:
+    box = new_sandbox(server)
+    workflow, _, subjob = box.key.partition("/")
+    box.write("htlease.token", server.token(workflow, subjob=subjob))
+    payload = box.script("p", "echo > on; read x < go; exit 0")
+    os.mkfifo(box.path / "go")
+    process = box.start("--wait-server", "3600", "--", payload)
+    box.wait_text("on", "\n")
+    server.ask("POST", "tokens/revoke", {"workflow": workflow, "subjob": subjob})
+    box.write("htlease.token", server.token(workflow, subjob=subjob))
+    (box.path / "go").write_text("x\n")
+    assert process.wait(60) == 0
+    assert "did not reach" not in box.messages
+    assert server.subjob(box.key)["exit_code"] == 0
+
+
 def test_a_once_phase_waits_for_the_server_before_it_starts(
     new_sandbox: NewSandbox, own_server: ServerProcess
 ) -> None:

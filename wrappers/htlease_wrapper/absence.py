@@ -20,6 +20,8 @@ class Absence:
         self.since: float | None = clock.monotonic() if is_told else None
         #: Not to be asked before.
         self.retry_at = 0.0
+        #: How often it has answered, but with a refusal of the token.
+        self.denials = 0
         self._clock = clock
         self._console = console
         self._is_told = is_told

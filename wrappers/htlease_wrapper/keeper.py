@@ -185,6 +185,11 @@ class Keeper:
         """Since when the server has not answered; None while it does."""
         return self._absence.since
 
+    @property
+    def denials(self) -> int:
+        """Return how often the server has refused the token, which was read anew each time."""
+        return self._absence.denials
+
     def unsent(self) -> int:
         """Return how many commands have not been answered."""
         return len(self._letters)
@@ -303,8 +308,7 @@ class Keeper:
 
     def _not_granted(self, refused: Refused) -> None:
         if refused.code in _CREDENTIAL_CODES:
-            self._client = self._connect()
-            self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
+            self._is_denied(refused)
         elif refused.code == "lease-still-live":
             self._console.say_once("late", f"{refused.detail}; the payload runs beside it")
             self._absence.back_off(self.lease.ttl_seconds)
@@ -332,8 +336,7 @@ class Keeper:
             return False
         except Refused as refused:
             if refused.code in _CREDENTIAL_CODES:
-                self._client = self._connect()
-                self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
+                self._is_denied(refused)
                 return False
             self._absence.end()
             if refused.code == "blocked" and letter.command is not command:
@@ -390,6 +393,11 @@ class Keeper:
             self.loss = loss
             self._console.say(loss.text)
         self._poke()
+
+    def _is_denied(self, refused: Refused) -> None:
+        self._client = self._connect()  # with the token as it is now
+        self._absence.denials += 1
+        self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
 
     def _is_away(self, text: str) -> None:
         self._absence.note(text, self.lease.ttl_seconds)

@@ -30,6 +30,9 @@ from htlease_wrapper.wall_time import AFTER, NO_LIMIT, Limit, limit_of
 
 #: An evicted job does not keep its slot for the sake of its records any longer than this.
 EVICTED_SECONDS = 5.0
+#: A payload that has ended keeps its slot for this many refusals of the token and no longer: the
+#: second is of the token that was read after the first.
+_DENIALS_MAX = 2
 
 
 @dataclass(eq=False, repr=False)
@@ -375,12 +378,21 @@ class Walk:
             )
 
     def _drain(self, seconds: float) -> None:
-        loss_before = self.keeper.loss
+        loss_before, denials = self.keeper.loss, self.keeper.denials
+        is_denied_for_good = denials + _DENIALS_MAX
         until = self.monotonic() + seconds
+        if denials:
+            self.keeper.hurry()  # the token may be another by now
         while self.keeper.unsent() and self.keeper.loss is loss_before:
             left_seconds = until - self.monotonic()
             if left_seconds <= 0:
                 return
+            if self.keeper.denials >= is_denied_for_good:
+                self.console.say("the server refuses the token, so that it is not waited for")
+                return
+            if self.keeper.denials > denials:
+                denials = self.keeper.denials
+                self.keeper.hurry()
             was_evicted = self.signals.evicted_by is not None
             self.signals.wait(min(left_seconds, LOOK_SECONDS))
             if self.signals.evicted_by is not None and not was_evicted:
