@@ -19,6 +19,7 @@ from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import pass_server
 from htlease_admin.tables import Table, duration_text, moment_text, print_table
 from htlease_admin.timeline import print_timeline
+from htlease_admin.unheard import seen_of, with_what_is_seen
 from htlease_admin.waiting import waits_for
 
 #: How much of the details is shown.
@@ -49,7 +50,10 @@ def list_command(server: LeaseServer, workflow: str | None, wants_json: bool) ->
 def show(server: LeaseServer, name: str, wants_json: bool) -> None:
     """Show a subjob (state, holder, phases, attempts) or a workflow."""
     if "/" in name:
-        _print(server.subjob(SubjobKey.parse(name)), wants_json, _print_subjob)
+        key = SubjobKey.parse(name)
+        with with_what_is_seen(key):
+            found = server.subjob(key)
+        _print(found, wants_json, _print_subjob)
     else:
         _print(server.workflow(check_name("workflow", name)), wants_json, _print_workflow)
 
@@ -60,7 +64,9 @@ def show(server: LeaseServer, name: str, wants_json: bool) -> None:
 @pass_server
 def history(server: LeaseServer, key: SubjobKey, wants_json: bool) -> None:
     """Tell what happened to a subjob, oldest first."""
-    _print(server.history(key), wants_json, lambda found: print_timeline(found["events"]))
+    with with_what_is_seen(key):
+        told = server.history(key)
+    _print(told, wants_json, lambda _: print_timeline(told["events"]))
 
 
 @click.command("explain")
@@ -74,7 +80,9 @@ def explain_command(
     server: LeaseServer, key: SubjobKey, attempt: str | None, wants_json: bool
 ) -> None:
     """Say why attempts got the lease, waited for it or lost it."""
-    stories = explain(server.history(key)["events"], attempt)
+    with with_what_is_seen(key):
+        events = server.history(key)["events"]
+    stories = explain(events, attempt)
     if not stories:
         raise Refused(
             "not-found", f"{key} has no attempt {attempt}; `htlease show {key}` lists its attempts"
@@ -110,6 +118,8 @@ def find(server: LeaseServer, identifier: str, schedd_name: str | None, wants_js
     if not found["subjobs"] and _JOB_ID.fullmatch(identifier):
         try:
             found = _found_by_jobs(server, identifier, schedd_name)
+            seen = None if found["subjobs"] else seen_of(_constraint(identifier), schedd_name)
+            gap = f"; {seen}" if seen else ""
         except (ScheddUnavailable, BadConfig) as error:
             gap = f" ({error}; {identifier} means something to its own schedd alone)"
     if not found["subjobs"] and not wants_json:
@@ -121,8 +131,7 @@ def find(server: LeaseServer, identifier: str, schedd_name: str | None, wants_js
 
 def _found_by_jobs(server: LeaseServer, job: str, schedd_name: str | None) -> Document:
     """Return the subjobs that jobs of a schedd have worked on; raises ScheddUnavailable."""
-    cluster, dot, proc = job.partition(".")
-    constraint = f"ClusterId == {cluster}" + (f" && ProcId == {proc}" if dot else "")
+    constraint = _constraint(job)
     names = ("GlobalJobId",)
     ads = read_jobs(constraint, names, schedd_name)
     ads += read_history(constraint, names, None, _JOBS_MAX, schedd_name)
@@ -131,6 +140,11 @@ def _found_by_jobs(server: LeaseServer, job: str, schedd_name: str | None) -> Do
         for subjob in server.find(str(ad.get("GlobalJobId")))["subjobs"]:
             found[subjob["workflow"], subjob["subjob"]] = subjob
     return {"subjobs": list(found.values())}
+
+
+def _constraint(job: str) -> str:
+    cluster, dot, proc = job.partition(".")
+    return f"ClusterId == {cluster}" + (f" && ProcId == {proc}" if dot else "")
 
 
 def _print(

@@ -318,3 +318,45 @@ def test_a_hold_and_its_release_are_seen(relay: Relay, job: tuple[str, str]) -> 
     assert relay.server.subjob(job[1])["job_hold"] is None
     names = [event["event"] for event in relay.server.history(job[1])]
     assert (names.count("job-held"), names.count("job-released")) == (1, 1)
+
+
+def _held_with_stamp(job: str, **changes: Plain) -> dict[str, Plain]:
+    cluster, qdate = 4711, 1795225400
+    return {
+        "GlobalJobId": job,
+        "HTLeaseKey": f"ap-{cluster}-{qdate}/0",
+        "ClusterId": cluster,
+        "ProcId": 0,
+        "QDate": qdate,
+        "JobStatus": 5,
+        "HoldReason": "quota (by user ann)",
+        "HoldReasonCode": 1,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("named", ["by its token or option", "in its environment"])
+def test_a_hold_and_its_release_are_seen_under_the_key_that_the_job_chose(
+    relay: Relay, job: tuple[str, str], named: str
+) -> None:
+    relay.acquire(*job)
+    held = _held_with_stamp(job[0])
+    if "environment" in named:
+        held["Environment"] = f"A=1 HTLEASE_KEY={job[1]}"
+    relay.queue.queued = [held]
+    relay.watcher.look()
+    assert relay.server.subjob(job[1])["job_hold"]["reason"] == "quota (by user ann)"
+    relay.queue.queued = [{**held, "JobStatus": 1}]
+    relay.watcher.look()
+    assert relay.server.subjob(job[1])["job_hold"] is None
+    of = str(held["HTLeaseKey"]).partition("/")[0]
+    names = [one["workflow"] for one in relay.server.ask("GET", "workflows")["workflows"]]
+    assert of not in names, "the stamp leaves no trace"
+
+
+def test_a_hold_before_the_first_start_stops_nothing(relay: Relay, job: tuple[str, str]) -> None:
+    relay.acquire(*job)
+    relay.queue.queued = [_held_with_stamp("ap#4711.0#1795225400")]
+    relay.ended(*job)
+    relay.watcher.look()
+    assert relay.outcome(job[1]) == "complete"

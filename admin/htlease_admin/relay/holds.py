@@ -9,12 +9,19 @@ from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
 from htlease.holds import held_by
 from htlease_admin.lease_server import LeaseServer
+from htlease_admin.relay.endings import is_stamp
+from htlease_admin.relay.own_keys import own_key
 from htlease_admin.relay.queue_reader import QueueReader
+from htlease_admin.relay.starts import key_named
 from htlease_admin.schedd import Plain
 
 #: What is read of a held job.
-ATTRIBUTES = ("GlobalJobId", "HTLeaseKey", "HoldReason", "HoldReasonCode", "HoldReasonSubCode")
+ATTRIBUTES = (
+    *("GlobalJobId", "HTLeaseKey", "Environment", "Env", "ClusterId", "ProcId", "QDate"),
+    *("HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
+)
 _HELD, _REMOVED = 5, 3
+_NOTHING = (None, None)
 #: Ten thousand jobs that are held at once are told over several looks.
 _AT_ONCE = 200
 
@@ -24,23 +31,33 @@ class Holds:
 
     def __init__(self, server: LeaseServer) -> None:
         self._server = server
-        #: GlobalJobId -> key and the hold that was told.
-        self._told: dict[str, tuple[SubjobKey, m.Observed]] = {}
+        #: GlobalJobId -> key, if it has one, and the hold that was told.
+        self._told: dict[str, tuple[SubjobKey | None, m.Observed | None]] = {}
 
     def look(self, ads: Sequence[Mapping[str, Plain]], queue: QueueReader) -> None:
         """Tell what is news in the ads of all held jobs; raises ServerUnavailable."""
-        held = {hold.global_job_id: (key, hold) for key, hold in map(_hold_in, ads) if key}
-        news = [job for job, found in held.items() if self._told.get(job) != found]
+        held = {hold.global_job_id: (ad, hold) for ad, hold in ((ad, _hold_in(ad)) for ad in ads)}
+        news = [job for job, (_, hold) in held.items() if self._told.get(job, _NOTHING)[1] != hold]
         for job in news[:_AT_ONCE]:
-            key, hold = held[job]
-            self._tell(key, hold)
-            self._told[job] = held[job]
+            ad, hold = held[job]
+            key = self._key_of(ad, job)
+            if key is not None:
+                self._tell(key, hold)
+            self._told[job] = key, hold
         for job in [job for job in self._told if job not in held][:_AT_ONCE]:
             key, _ = self._told[job]
             found = queue.read_jobs(f'GlobalJobId == "{job}"', ("JobStatus",))
-            if found and found[0].get("JobStatus") not in (_HELD, _REMOVED):
+            if key and found and found[0].get("JobStatus") not in (_HELD, _REMOVED):
                 self._tell(key, m.Observed(job, "released"))
             del self._told[job]  # a removal is told when it has left the queue
+
+    def _key_of(self, ad: Mapping[str, Plain], job: str) -> SubjobKey | None:
+        """Return the key of a job's subjob, be it the stamp or the job's own choice."""
+        try:
+            key = SubjobKey.parse(key_named(ad))
+            return own_key(self._server, key, job) if is_stamp(str(key), ad) else key
+        except (InvalidField, Refused):
+            return None
 
     def _tell(self, key: SubjobKey, observed: m.Observed) -> None:
         try:
@@ -49,21 +66,11 @@ class Holds:
             pass  # no start of it has spoken yet, or its key is none
 
 
-def _hold_in(ad: Mapping[str, Plain]) -> tuple[SubjobKey | None, m.Observed]:
+def _hold_in(ad: Mapping[str, Plain]) -> m.Observed:
     code, subcode = _count(ad, "HoldReasonCode"), _count(ad, "HoldReasonSubCode")
     reason = str(ad.get("HoldReason") or "") or None
-    held = m.Observed(
-        str(ad.get("GlobalJobId") or "unknown"),
-        "held",
-        held_by(code, subcode),
-        reason,
-        code,
-        subcode,
-    )
-    try:
-        return SubjobKey.parse(str(ad.get("HTLeaseKey"))), held
-    except InvalidField:
-        return None, held
+    job = str(ad.get("GlobalJobId") or "unknown")
+    return m.Observed(job, "held", held_by(code, subcode), reason, code, subcode)
 
 
 def _count(ad: Mapping[str, Plain], name: str) -> int | None:

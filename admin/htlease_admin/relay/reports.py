@@ -15,6 +15,7 @@ from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay.copies import as_of_copy
 from htlease_admin.relay.endings import REMOVED, Closing, End, closing_of, is_about
 from htlease_admin.relay.evidence import Evidence
+from htlease_admin.relay.own_keys import own_key
 
 #: The relay's own lease spans the few calls that close a subjob.
 _TTL_SECONDS = 30.0
@@ -55,25 +56,12 @@ class Reports:
         return closing is None or self._close(key, end, closing)
 
     def _subjob_of(self, end: End) -> tuple[SubjobKey, Document]:
-        """Return the subjob that a job worked on: that of its ad, or the one it chose itself.
-
-        A job that brought a token for another workflow than the access point's stamp is known
-        there by its ID. What was begun under the stamp, before that token was there, is cancelled.
-        Raises Refused or InvalidField.
-        """
+        """Return the subjob that a job worked on; raises Refused or InvalidField."""
         key = SubjobKey.parse(end.key)
         if not end.is_stamped:
             return key, self.server.subjob(key)
-        known = {
-            SubjobKey(one["workflow"], one["subjob"]): one
-            for one in self.server.find(end.global_job_id)["subjobs"]
-        }
-        others = [one for one in known if one != key]
-        if len(others) != 1:
-            return key, self.server.subjob(key)
-        if key in known and known[key]["status"] == "abandoned":
-            self.server.command(key, m.Cancel(f"its job went on under {others[0]}"))
-        return others[0], self.server.subjob(others[0])
+        own = own_key(self.server, key, end.global_job_id)
+        return own, self.server.subjob(own)
 
     def _tell(self, key: SubjobKey, end: End, subjob: Document, is_source: bool) -> None:
         """End the lease of the start if that is proven to be over, else leave a remark."""

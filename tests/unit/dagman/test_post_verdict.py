@@ -81,7 +81,12 @@ def test_exit_0_of_a_job_without_phases_shows_its_one_to_be_complete() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "is_plain"),
-    [({}, True), ({"name": "main"}, False), ({"restart": "once"}, False), ({"exclusive": 1}, False)],
+    [
+        ({}, True),
+        ({"name": "main"}, False),
+        ({"restart": "once"}, False),
+        ({"exclusive": 1}, False),
+    ],
 )
 def test_a_job_without_phases_has_the_one_that_it_is_given(
     changes: dict[str, Any], is_plain: bool
