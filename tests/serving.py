@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.published import check_answer
 
@@ -160,6 +161,11 @@ class ServerProcess:
         workflow, _, subjob = key.partition("/")
         body["request_id"] = os.urandom(8).hex()
         return self.ask("POST", f"workflows/{workflow}/subjobs/{subjob}/{call}", body)
+
+    def knows(self, key: str) -> bool:
+        """Tell whether the server has a subjob of exactly this key."""
+        found = self.ask("GET", f"subjobs?id={quote(key.partition('/')[2], safe='')}")["subjobs"]
+        return any(f"{one['workflow']}/{one['subjob']}" == key for one in found)
 
     def ask_as(self, token: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Post with a job's token and return status and document."""

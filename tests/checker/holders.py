@@ -23,11 +23,10 @@ def overlapping(
             continue
         fence, ttl_seconds = before.state.fence, before.state.holder.ttl_seconds
         until, by = max(promised[fence], key=lambda promise: promise[0], default=(-math.inf, ""))
-        for outage in outages:
-            mine = [until for until, by in promised[fence] if by.sent_at < outage.down_at]
-            if mine and max(mine) > outage.gone_at and outage.started_at < step.before:
-                prolonged = outage.started_at + ttl_seconds
-                until, by = max((until, str(by)), (prolonged, f"{outage}"))
+        over = [outage for outage in outages if outage.started_at < step.before]
+        kept = kept_until(promised[fence], ttl_seconds, over)
+        if kept > until:
+            until, by = kept, f"{over}"
         if step.before < until:
             found.append(
                 Finding(
@@ -46,6 +45,27 @@ def overlapping(
             text = f"{recording.key}: fence {fence} was granted to {len(nonces)} holders"
             found.append(Finding("holders", text))
     return found
+
+
+def kept_until(
+    promises: Sequence[tuple[float, Delivery]], ttl_seconds: float, outages: Sequence[Outage]
+) -> float:
+    """Return until when the outages keep a lease at least (rule 8).
+
+    The first outage after a promise grants one ttl from its end. While the holder is silent,
+    later ones only stretch that by their own length.
+    """
+    kept, up_since = -math.inf, -math.inf
+    for outage in outages:
+        sent = [(until, by.sent_at) for until, by in promises if by.sent_at < outage.down_at]
+        live_until = max([kept, *(until for until, _ in sent)])
+        if live_until > outage.gone_at:
+            if any(up_since < sent_at for _, sent_at in sent):
+                kept = outage.started_at + ttl_seconds
+            else:
+                kept = live_until + outage.started_at - outage.gone_at
+        up_since = outage.started_at
+    return kept
 
 
 def _promises(deliveries: Iterable[Delivery]) -> Mapping[int, list[tuple[float, Delivery]]]:

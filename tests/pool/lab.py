@@ -98,7 +98,7 @@ class TestJob:
 
     def is_known(self) -> bool:
         """Tell whether the server has heard of the subjob."""
-        return bool(self.lab.server.ask("GET", f"subjobs?id={self.key.split('/')[1]}")["subjobs"])
+        return self.lab.server.knows(self.key)
 
     def subjob(self) -> dict[str, Any]:
         return self.lab.server.subjob(self.key)

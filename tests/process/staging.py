@@ -168,10 +168,8 @@ ttl_seconds = 10
 
     def record(self) -> dict[str, Any]:
         """Return what is on record of the transfer."""
-        known = self.server.ask("GET", f"subjobs?id={self.key.split('/')[1]}")["subjobs"]
-        keys = [f"{one['workflow']}/{one['subjob']}" for one in known]
         found: dict[str, Any] = {}
-        if self.key in keys:
+        if self.server.knows(self.key):
             found = json.loads(self.subjob()["details"] or "{}")
         return found
 

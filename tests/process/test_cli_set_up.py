@@ -133,15 +133,16 @@ def test_the_admin_token_is_the_owners_alone(lab: Lab) -> None:
         (78, "queue\n", ("--", "arguments"), "'arguments' is not NAME=VALUE"),
         (78, "queue\n", ("--", "-remote", "ap2"), "name it with --schedd"),
         (78, "queue\n", ("--", "-dry-run", "-"), "use --dry-run of htlease"),
-        (1, "executable = /bin/true\nqueue\n", (), "the schedd of this machine does not answer"),
+        (78, "executable = /bin/true\nqueue\n", (), "condor_submit is not on PATH"),
     ],
 )
 def test_submit_refuses_before_anything_is_enrolled(
     lab: Lab, pyz: Path, tmp_path: Path, code: int, text: str, more: tuple[str, ...], words: str
 ) -> None:
     """What is wrong with the file itself `condor_submit` says; that needs an HTCondor."""
+    here = {"PATH": str(tmp_path)}
     file = tmp_path / "a.sub"
     file.write_text(text)
     before = lab.ok("list")
-    assert words in lab.refused(code, "submit", file, "--pyz", pyz, *more)
+    assert words in lab.refused(code, "submit", file, "--pyz", pyz, *more, more=here)
     assert lab.ok("list") == before

@@ -21,12 +21,6 @@ LOOK = "env -0 | sort -z; grep '^Sig[PBIC]' /proc/self/status; ls /proc/self/fd;
 WAITS_FOR_TERM = 'trap "echo term > heard; exit 5" TERM; echo on > on; while :; do sleep 0.1; done'
 
 
-def _is_known(box: Sandbox) -> bool:
-    workflow, _, subjob = box.key.partition("/")
-    found = box.server.ask("GET", f"subjobs?id={subjob}")["subjobs"]
-    return any((entry["workflow"], entry["subjob"]) == (workflow, subjob) for entry in found)
-
-
 def _bare(box: Sandbox, *command: str) -> bytes:
     """Return what a command prints that HTCondor starts without a wrapper."""
     return subprocess.run(command, cwd=box.path, env=box.environ, capture_output=True).stdout
@@ -114,7 +108,7 @@ def test_what_is_none_of_ours_runs_as_if_there_were_no_wrapper(
     assert job.output == _bare(job, SH, "-c", LOOK)
     assert _ignored(job.output) & PYTHONS_OWN == 0
     assert job.messages == ""
-    assert not _is_known(job)
+    assert not job.server.knows(job.key)
 
 
 @pytest.mark.parametrize("ending", ["exit 85", "kill -TERM $$"])
@@ -126,10 +120,10 @@ def test_what_passes_through_ends_as_itself(job: Sandbox, ending: str) -> None:
 def test_the_server_of_condor_ssh_to_job_is_left_alone(job: Sandbox) -> None:
     sshd = job.script("sshd", "exit 9")
     assert job.run(str(job.path / sshd)) == 9
-    assert not _is_known(job)
+    assert not job.server.knows(job.key)
     job.job_ad["Cmd"] = "/usr/sbin/sshd"  # but not a job that is one
     assert job.run(str(job.path / sshd)) == 9
-    assert _is_known(job)
+    assert job.server.knows(job.key)
 
 
 def test_what_the_starter_runs_beside_the_job_is_left_alone(job: Sandbox) -> None:
@@ -211,7 +205,7 @@ def test_without_a_lease_the_payload_runs_untracked_where_the_site_wants_that(
     assert job.run(SH, "-c", LOOK + "; exit 7") == 7
     assert job.output == _bare(job, SH, "-c", LOOK)
     assert job.messages.count("the payload runs untracked, nothing of it is recorded") == 1
-    assert not _is_known(job)
+    assert not job.server.knows(job.key)
 
 
 @pytest.mark.parametrize("trouble", NO_LEASE)
