@@ -77,7 +77,7 @@ class Keeper:
         #: The request for the lease, as long as there is none.
         self.late = late
         # Of a payload that runs without its lease it was said why.
-        self._absence = Absence(clock, console, is_told=late is not None)
+        self.absence = Absence(clock, console, is_told=late is not None)
         self._share = share
         self._is_shared = late is None
         self._connect = connect
@@ -144,7 +144,7 @@ class Keeper:
     def hurry(self) -> None:
         """Renew now: time may have passed unnoticed."""
         with self._changed:
-            self._renew_at = self._absence.retry_at = 0.0
+            self._renew_at = self.absence.retry_at = 0.0
             self._changed.notify()
 
     def notice_details(self) -> None:
@@ -179,16 +179,6 @@ class Keeper:
         with self._changed:
             self._is_over = True
             self._changed.notify()
-
-    @property
-    def away_since(self) -> float | None:
-        """Since when the server has not answered; None while it does."""
-        return self._absence.since
-
-    @property
-    def denials(self) -> int:
-        """Return how often the server has refused the token, which was read anew each time."""
-        return self._absence.denials
 
     def unsent(self) -> int:
         """Return how many commands have not been answered."""
@@ -232,16 +222,16 @@ class Keeper:
         except Exception as error:  # the lease may be lost for it, but not the payload
             self.shortage = error if is_shortage(error) else None
             self._console.say_once("keeper", f"the lease cannot be kept: {error!r}")
-            self._absence.back_off(self.lease.ttl_seconds)
+            self.absence.back_off(self.lease.ttl_seconds)
 
     def _next_at(self) -> float:
         due = [self._details_at]
         if self._letters or self.late is not None:
-            due.append(self._absence.retry_at)
+            due.append(self.absence.retry_at)
         if self._errand is not None:
             due.append(0.0)
         if self._has_to_renew:
-            due.append(max(self._renew_at, self._absence.retry_at))
+            due.append(max(self._renew_at, self.absence.retry_at))
         return min(due)
 
     @property
@@ -266,7 +256,7 @@ class Keeper:
         if now >= self._details_at:
             self._details_at = now + DETAILS_SECONDS
             self.notice_details()
-        if now >= self._absence.retry_at:
+        if now >= self.absence.retry_at:
             if self.late is not None:
                 self._ask(self.late)
             # Renewal first: a letter that the server chokes on must not cost the lease.
@@ -300,7 +290,7 @@ class Keeper:
         except Refused as refused:
             self._not_granted(refused)
             return
-        self._absence.end()
+        self.absence.end()
         with self._changed:
             self.lease, self.late = lease, None
             self._renew_at = self._clock.monotonic() + self._renew_seconds()
@@ -311,7 +301,7 @@ class Keeper:
             self._is_denied(refused)
         elif refused.code == "lease-still-live":
             self._console.say_once("late", f"{refused.detail}; the payload runs beside it")
-            self._absence.back_off(self.lease.ttl_seconds)
+            self.absence.back_off(self.lease.ttl_seconds)
         elif refused.code == "superseded-attempt" or refused.outcome == "cancelled":
             self.late = None
             self._lose(Loss(f"no lease can be had: {refused}; the payload is ended"))
@@ -338,14 +328,14 @@ class Keeper:
             if refused.code in _CREDENTIAL_CODES:
                 self._is_denied(refused)
                 return False
-            self._absence.end()
+            self.absence.end()
             if refused.code == "blocked" and letter.command is not command:
                 return False  # its phase has begun meanwhile, which it says now
             letter.refused = refused
             if refused.code != "blocked":
                 self._weigh(command, refused)
             return True
-        self._absence.end()
+        self.absence.end()
         if isinstance(command, _ENDS):
             self._is_resting = True
         if isinstance(command, m.Renew):
@@ -396,11 +386,11 @@ class Keeper:
 
     def _is_denied(self, refused: Refused) -> None:
         self._client = self._connect()  # with the token as it is now
-        self._absence.denials += 1
+        self.absence.denials += 1
         self._is_away(f"the server refuses the token ({refused.code}: {refused.detail})")
 
     def _is_away(self, text: str) -> None:
-        self._absence.note(text, self.lease.ttl_seconds)
+        self.absence.note(text, self.lease.ttl_seconds)
         self._poke()
 
     def _renew_seconds(self) -> float:

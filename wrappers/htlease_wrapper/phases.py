@@ -175,7 +175,7 @@ class Walk:
             self._check()
             if self.keeper.shortage is not None and not self.has_started:
                 raise self.keeper.shortage
-            if self.keeper.away_since is not None:
+            if self.keeper.absence.since is not None:
                 if not must_wait:
                     enter = m.Enter(self.lease.fence, self.lease.nonce, phase.name, True)
                     self.keeper.replace(letter, enter)
@@ -378,7 +378,7 @@ class Walk:
             )
 
     def _drain(self, seconds: float) -> None:
-        loss_before, denials = self.keeper.loss, self.keeper.denials
+        loss_before, denials = self.keeper.loss, self.keeper.absence.denials
         is_denied_for_good = denials + _DENIALS_MAX
         until = self.monotonic() + seconds
         if denials:
@@ -387,11 +387,11 @@ class Walk:
             left_seconds = until - self.monotonic()
             if left_seconds <= 0:
                 return
-            if self.keeper.denials >= is_denied_for_good:
+            if self.keeper.absence.denials >= is_denied_for_good:
                 self.console.say("the server refuses the token, so that it is not waited for")
                 return
-            if self.keeper.denials > denials:
-                denials = self.keeper.denials
+            if self.keeper.absence.denials > denials:
+                denials = self.keeper.absence.denials
                 self.keeper.hurry()
             was_evicted = self.signals.evicted_by is not None
             self.signals.wait(min(left_seconds, LOOK_SECONDS))

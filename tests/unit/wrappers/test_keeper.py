@@ -124,7 +124,7 @@ def test_one_lost_reply_is_no_news(
     stage.now += 10
     stage.server.answer = answer
     stage.step()
-    assert stage.keeper.away_since is None
+    assert stage.keeper.absence.since is None
     said = capfd.readouterr().err
     assert ("updates are kept and sent later" in said) == is_news
     assert ("answers again" in said) == is_news
@@ -139,7 +139,7 @@ def test_updates_stay_in_order_while_the_server_is_away(stage: Stage) -> None:
     for _ in range(5):
         stage.now += 20.0
         stage.step()
-    assert stage.keeper.away_since is not None
+    assert stage.keeper.absence.since is not None
     assert not any(letter.is_settled for letter in letters)
     stage.server.answer = Answer(200, {"expires_in_seconds": 100.0, "order": "continue"})
     stage.server.calls.clear()
@@ -148,7 +148,7 @@ def test_updates_stay_in_order_while_the_server_is_away(stage: Stage) -> None:
         stage.step()
     assert [call for call in stage.sent if call != "renew"] == ["complete", "enter"]
     assert stage.sent[0] == "renew"  # first of all, the lease
-    assert stage.keeper.away_since is None and stage.keeper.unsent() == 0
+    assert stage.keeper.absence.since is None and stage.keeper.unsent() == 0
 
 
 def test_only_the_newest_of_unsent_details_is_sent(stage: Stage) -> None:
@@ -210,7 +210,7 @@ def test_a_refused_token_is_no_reason_to_end_a_payload(stage: Stage) -> None:
     stage.now += 30.0
     stage.step()
     assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
-    assert stage.keeper.away_since is not None
+    assert stage.keeper.absence.since is not None
 
 
 def test_details_that_the_server_refuses_are_dropped(stage: Stage) -> None:
