@@ -1,4 +1,4 @@
-"""Small worlds to be explored: three attempts of one subjob, two phases, and what may be so of them.
+"""Small worlds to be explored: two or three attempts of one subjob, two phases, and what may be so of them.
 
 What decides nothing is folded away, or there would be no last state to reach.
 """

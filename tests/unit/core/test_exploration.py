@@ -15,7 +15,14 @@ from tests.unit.core.small_worlds import SETTINGS, Setting
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_no_reachable_state_breaks_a_promise(setting: Setting) -> None:
+def test_no_state_that_two_attempts_can_reach_breaks_a_promise(setting: Setting) -> None:
+    assert Explorer(dataclasses.replace(setting, attempts=2)).run() > 3_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # some hundred thousand states each
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_no_state_that_three_attempts_can_reach_breaks_a_promise(setting: Setting) -> None:
     assert Explorer(setting).run() > 10_000
 
 
