@@ -3,7 +3,8 @@
 HTCondor marks each child of a daemon, and all below it, with the environment variable
 `_CONDOR_ANCESTOR_<pid of the daemon>=<pid of the child>:...`; so the job is told from the hooks of
 the same starter, and is found where its processes have left their parents. Source: measured on
-23.9.6 and 25.14.1.
+23.9.6 and 25.14.1. What docker runs is no child of HTCondor's and has no such mark, but the job's
+environment, scratch directory and all.
 """
 
 from __future__ import annotations
@@ -28,8 +29,16 @@ def job_mark(environ: Mapping[str, str], hook_pid: int, job_pid: int) -> bytes |
     return None
 
 
+def container_mark(sandbox: Path) -> bytes:
+    """Return how the environment of what docker runs for a job names it."""
+    return f"_CONDOR_SCRATCH_DIR={sandbox}\0".encode()
+
+
 def family(job_pid: int, mark: bytes | None) -> list[int]:
-    """Return the living processes of a job."""
+    """Return the living processes of a job.
+
+    A container's are told by their mark alone: hooks have the same scratch directory.
+    """
     children: dict[int, list[int]] = {}
     found: set[int] = set()
     for entry in os.scandir("/proc"):
@@ -42,7 +51,7 @@ def family(job_pid: int, mark: bytes | None) -> list[int]:
             if state in "ZX":
                 continue
             children.setdefault(int(parent), []).append(pid)
-            if pid == job_pid or (mark and mark in Path(entry.path, "environ").read_bytes()):
+            if pid == job_pid or (mark and _is_marked(Path(entry.path, "environ"), mark)):
                 found.add(pid)
         except (OSError, ValueError):
             continue  # it has just ended, or is another user's
@@ -52,6 +61,11 @@ def family(job_pid: int, mark: bytes | None) -> list[int]:
         found.update(below)
         unseen += below
     return sorted(found - {os.getpid()})
+
+
+def _is_marked(environ: Path, mark: bytes) -> bool:
+    text = environ.read_bytes()
+    return mark in text and (mark.startswith(_MARK.encode()) or _MARK.encode() not in text)
 
 
 def stop(job_pid: int, mark: bytes | None, grace_seconds: float) -> bool:

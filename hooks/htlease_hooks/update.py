@@ -16,13 +16,14 @@ from htlease import messages as m
 from htlease.client import LeaseClient
 from htlease.errors import Refused, ServerUnavailable
 from htlease_hooks.answer import say
-from htlease_hooks.family import job_mark, stop
+from htlease_hooks.family import container_mark, job_mark, stop
 from htlease_hooks.notes import Notes
 from htlease_hooks.prepare import keep
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
 from htlease_wrapper.given import at_start
 from htlease_wrapper.job import sandbox_of
+from htlease_wrapper.job_ad import is_in_docker
 from htlease_wrapper.processes import start_ticks
 from htlease_wrapper.sandbox import STATE_FILE, SandboxState
 
@@ -114,7 +115,11 @@ def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
         start.notes.write_stopped(why)
     except OSError:
         pass  # on a full disk, say; the job has to end all the same
-    is_gone = stop(job_pid, job_mark(environ, os.getpid(), job_pid), KILL_GRACE_SECONDS)
+    if is_in_docker(start.ad):
+        mark: bytes | None = container_mark(start.job.sandbox)
+    else:
+        mark = job_mark(environ, os.getpid(), job_pid)
+    is_gone = stop(job_pid, mark, KILL_GRACE_SECONDS)
     if is_gone and state.fence is not None and not _job_exit_was_first(start):
         client.call(m.Abandon(state.fence, state.nonce, why))
 

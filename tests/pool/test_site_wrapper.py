@@ -1,6 +1,7 @@
 """`USER_JOB_WRAPPER = .../htlease-ep.pyz` on a real pool: every job has the whole wrapper.
 
-Not tested: containers, and a real `condor_ssh_to_job` (there is no sshd in the pool's roots).
+Containers have `test_containers.py`. Not tested: a real `condor_ssh_to_job` (there is no sshd in the
+pool's roots).
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def place_of(job_ad: Ad | None, machine_ad: Ad | None) -> Place:
     `PublicClaimId` is `<startd address>#<startd start time>#<claim number>#...`; a later claim on
     the same startd differs only in the number. Source: measured on 25.14.1.
     """
-    if job_ad is not None and (_is_in_docker(job_ad) or job_ad.count("JobUniverse") == _LOCAL):
+    if job_ad is not None and (is_in_docker(job_ad) or job_ad.count("JobUniverse") == _LOCAL):
         return Place()
     claim = job_ad.text("PublicClaimId") if job_ad else None
     startd = "#".join(claim.split("#")[:2]) if claim and claim.count("#") >= 2 else None
@@ -142,7 +142,7 @@ def place_of(job_ad: Ad | None, machine_ad: Ad | None) -> Place:
     )
 
 
-def _is_in_docker(ad: Ad) -> bool:
+def is_in_docker(ad: Ad) -> bool:
     """Tell whether docker may run the job, as it does a container universe's remote image."""
     is_file = any(ad.attributes.get(name) is True for name in ("wantsif", "wantsandboximage"))
     is_container = ad.attributes.get("wantcontainer") is True

@@ -210,6 +210,8 @@ class Walk:
     def _run(self, phase: m.PhaseToRun | None, argv: Sequence[str], is_exclusive: bool) -> Ended:
         name = phase.name if phase else (self.lease.grant.phase or "")
         environ = {**self.environ, "HTLEASE_PHASE": name}
+        if self.settings.container is not None:
+            environ |= self.settings.container.handed_on(environ)
         self._limit = self._limit_of(phase)
         watch = PhaseWatch(
             self.keeper,

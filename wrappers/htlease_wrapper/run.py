@@ -42,6 +42,7 @@ from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracke
 from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
 from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
 from htlease_wrapper.phases import Walk
+from htlease_wrapper.private_files import replace_own
 from htlease_wrapper.processes import adopt_orphans
 from htlease_wrapper.sandbox import (
     FOLDER,
@@ -60,6 +61,9 @@ from htlease_wrapper.settings import RunOptions, Settings, settle
 from htlease_wrapper.signals import Interrupted, Signals
 from htlease_wrapper.untracked import become
 from htlease_wrapper.way import transport_to
+
+#: This file, for a payload in a container.
+_CARRIED = "htlease-ep.pyz"
 
 
 def since_boot() -> float:
@@ -351,4 +355,16 @@ class _Attempt:
         )
         if details is not None:
             environ["HTLEASE_DETAILS"] = str(details.path)
+            if self.settings.container is not None:
+                self._carry(environ)
         return environ
+
+    def _carry(self, environ: dict[str, str]) -> None:
+        """Put this file where a container has it too: in the scratch directory."""
+        copy = self.home / FOLDER / _CARRIED
+        try:
+            replace_own(copy, Path(environ["HTLEASE"]).read_bytes())
+            copy.chmod(0o700)
+        except OSError:
+            return  # then a payload in there cannot call it
+        environ["HTLEASE"] = str(copy)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from htlease.errors import BadConfig, InvalidField
 from htlease.plan import TTL_DEFAULT_SECONDS, Plan, PlanFile, check_ttl
+from htlease_wrapper.container import Container
 from htlease_wrapper.job_ad import Ad
 
 WAIT_LEASE_SECONDS = 600.0
@@ -41,6 +42,8 @@ class RunOptions:
     command: tuple[str, ...] = ()
     #: Whether the payload may begin without a lease where nothing speaks against it.
     may_run_untracked: bool = True
+    #: What the command leads into, where a site's wrapper stands outside of it.
+    container: Container | None = None
 
     @property
     def names_phases(self) -> bool:
@@ -71,6 +74,7 @@ class Settings:
     #: How long a phase may be held back by flags.
     wait_flag_seconds: float = WAIT_FLAG_SECONDS
     may_run_untracked: bool = True
+    container: Container | None = None
 
     @property
     def exchange_seconds(self) -> float:
@@ -136,6 +140,7 @@ def settle(options: RunOptions, environ: Mapping[str, str], ad: Ad | None) -> Se
         file.phase_wall_times,
         WAIT_FLAG_SECONDS if options.wait_flag_seconds is None else options.wait_flag_seconds,
         options.may_run_untracked,
+        options.container,
     )
 
 
@@ -169,6 +174,8 @@ def _plan(options: RunOptions) -> PlanFile:
                 f"plan {options.plan} says what each phase runs, so {options.command[0]!r} would "
                 "never run; leave it out, or take run out of every phase"
             )
+        if file.commands and options.container is not None:
+            return replace(file, commands=_within(options.container, file.commands))
         if not file.commands:
             _need_command(options, f"plan {options.plan} has no run")
         return file
@@ -179,6 +186,18 @@ def _plan(options: RunOptions) -> PlanFile:
         return PlanFile(plan_of(options.profile), {}, None)
     plan = Plan.single(options.phase_name or "run", options.restart or "resume")
     return PlanFile(plan, {plan.phases[0].name: options.command}, None)
+
+
+def _within(
+    container: Container, commands: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    if container.entry is None:
+        raise BadConfig(
+            "the plan says what its phases run, and how to run it in the job's container cannot be "
+            "told from the command line; take run out of every phase, so that the executable "
+            "enters them itself"
+        )
+    return {phase: container.command(argv) for phase, argv in commands.items()}
 
 
 def _need_command(options: RunOptions, because: str) -> None:

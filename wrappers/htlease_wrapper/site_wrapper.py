@@ -13,6 +13,7 @@ from pathlib import Path
 from htlease.errors import BadConfig
 from htlease.plan import seconds_from
 from htlease_wrapper.console import Console
+from htlease_wrapper.container import container_of
 from htlease_wrapper.ending import NoLease
 from htlease_wrapper.job import find_job
 from htlease_wrapper.job_ad import Ad
@@ -92,6 +93,7 @@ def _options(
     plan: str | None,
 ) -> RunOptions:
     """Return what the site and the job say, as options of `run`; raises BadConfig."""
+    container = container_of(command, ad.text("Cmd") if ad else None, environ)
     if plan is not None:
         from htlease.plan_file import read_plan_file
 
@@ -106,6 +108,7 @@ def _options(
         wait_server_seconds=_seconds("HTLEASE_WAIT_SERVER", wait_server),
         command=tuple(command),
         may_run_untracked=False,  # the site's policy says what happens then
+        container=container,
     )
 
 

@@ -130,6 +130,9 @@ def test_an_update_does_what_its_moment_allows(
         ("exit", "ExitCode = 143\nExitSignal = 9", None, JobEnd(None, 9, False)),
         ("evict", "ExitCode = 0", "143", JobEnd(143, None, True)),
         ("remove", "ExitSignal = 15", None, JobEnd(None, 15, True)),
+        # Docker universe: no such variable.
+        ("exit", 'JobState = "Exited"\nExitBySignal = false\nExitCode = 0', None, JobEnd(0)),
+        ("exit", 'JobState = "Exited"\nExitBySignal = true\nExitSignal = 9', None, JobEnd(None, 9)),
     ],
 )
 def test_an_old_exit_code_in_the_ad_is_not_believed(
