@@ -39,7 +39,7 @@ fuzz: $(VENV) ## Half an hour of hostile clients against a server, from a seed t
 	HTLEASE_FUZZ_SECONDS=1800 HTLEASE_FUZZ_SEED=$${HTLEASE_FUZZ_SEED:-$$(date +%s)} \
 		$(PY) -m pytest -s tests/process/test_server_hostile.py
 
-mutants: $(VENV) ## Change the rules in small ways, and count how many changes the tests notice
+mutants: $(VENV) ## Change what decides in small ways, and count which changes the tests notice
 	.venv/bin/pip install -q --editable '.[mutants]'
 	$(PY) -m tests.mutants
 

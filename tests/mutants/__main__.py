@@ -1,153 +1,126 @@
-"""`python -m tests.mutants [MODULE …]`: changes the rules in small ways, and counts who notices.
+"""`python -m tests.mutants [MODULE ...]`: changes what decides in small ways, and counts who notices.
 
-mutmut changes one expression at a time in the modules below and runs those of the quick tests that
-call it. What survives is printed as a difference. `equivalent.txt` has the mutants that change
-nothing anybody could notice, with reasons. Ends with 1 below `SCORE_MIN_PERCENT`.
+Ends with 1 below `SCORE_MIN_PERCENT`. tests/README.md says what counts; what is known is kept in
+`.mutants`, so a run that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
-import json
+import argparse
 import os
-import re
+import random
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+import time
+from collections.abc import Iterable
+
+import hypothesis
+import pytest
+
+from tests.mutants.making import PROJECT, Mutant, make
+from tests.mutants.records import HANG, Records
+from tests.mutants.running import Loader, Plugin
 
 SCORE_MIN_PERCENT = 90.0
-PROJECT = Path(__file__).resolve().parents[2]
-#: A copy of the sources as one root, as mutmut wants it.
 FOLDER = PROJECT / ".mutants"
-EQUIVALENT = Path(__file__).with_name("equivalent.txt")
-ROOTS = {"htlease": PROJECT / "core", "htlease_server": PROJECT / "server_stub"}
 MODULES = (
     *(f"htlease/{name}.py" for name in ("attempt", "lifecycle", "plan", "rollup", "starts")),
     *(f"htlease/{name}.py" for name in ("subjob", "writes")),
-    *(f"htlease_server/{name}.py" for name in ("auth", "deciding", "exclusive", "pipeline")),
-    *(f"htlease_server/{name}.py" for name in ("roles", "tokens", "turn", "turns", "uptime")),
+    *(f"htlease_server/{name}.py" for name in ("auth", "deciding", "exclusive", "keeper")),
+    *(f"htlease_server/{name}.py" for name in ("pipeline", "roles", "tokens", "turn", "turns")),
+    "htlease_server/uptime.py",
 )
-#: Quick, and without a process of their own: mutmut runs them in forks of one that has them loaded.
-TESTS = (
-    "tests/unit/core/test_attempt.py",
-    "tests/unit/core/test_every_decision.py",
-    "tests/unit/core/test_lifecycle.py",
-    "tests/unit/core/test_lifecycle_phases.py",
-    "tests/unit/core/test_lifecycle_writes.py",
-    "tests/unit/core/test_observed.py",
-    "tests/unit/core/test_plans.py",
-    "tests/unit/core/test_state_changes.py",
-    "tests/unit/server/test_own_tokens.py",
-    "tests/unit/server/test_restarts.py",
-    "tests/unit/server/test_roles.py",
-    "tests/unit/server/test_turns.py",
-    "tests/unit/server/test_uptime.py",
-    "tests/contract/test_every_answer.py",
-    "tests/contract/test_pipeline.py",
-)
-_LEFT_ALONE = 33  # what mutmut notes where no test calls a function
-
-
-class Mutant(NamedTuple):
-    """One change, and what became of it."""
-
-    module: str
-    #: `-old +new`, as Python writes it.
-    change: str
-    is_noticed: bool
+TESTS = ("tests/unit/core", "tests/unit/server", "tests/contract")
 
 
 def main() -> int:
     """Make the mutants, run them and print the score; return the exit status."""
-    wanted = [name for name in MODULES if not sys.argv[1:] or Path(name).stem in sys.argv[1:]]
-    _prepare(wanted)
-    os.nice(5)
-    ran = subprocess.run([sys.executable, "-m", "mutmut", "run"], cwd=FOLDER)
-    if ran.returncode:
-        return ran.returncode
-    return _tell([mutant for module in wanted for mutant in _mutants(module)])
-
-
-def _prepare(modules: Iterable[str]) -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    for package, root in ROOTS.items():
-        shutil.copytree(root / package, FOLDER / "src" / package)
-    leave = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PROJECT / "tests", FOLDER / "tests", ignore=leave)
-    shutil.copytree(PROJECT / "docs", FOLDER / "docs", ignore=shutil.ignore_patterns("_build"))
-    settings = {
-        "source_paths": ["src"],
-        "only_mutate": [f"src/{module}" for module in modules],
-        "also_copy": ["tests", "docs"],
-        "pytest_add_cli_args_test_selection": [name for name in TESTS if (PROJECT / name).exists()],
-        "pytest_add_cli_args": ["-p", "no:xdist", "-p", "no:cacheprovider", "-p", "no:timeout"],
-    }
-    lines = [
-        "[tool.mutmut]",
-        *(f"{name} = {json.dumps(value)}" for name, value in settings.items()),
+    asked = _arguments()
+    os.chdir(PROJECT)  # where mutmut looks for its settings
+    if asked.fresh:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+    modules = [
+        name for name in MODULES if not asked.modules or name[:-3].split("/")[1] in asked.modules
     ]
-    lines += [
-        "[tool.pytest.ini_options]",
-        'pythonpath = ["src", "."]',
-        'addopts = "--import-mode=importlib"',
-        'markers = ["slow: takes long", "pool: needs HTCondor"]',
-    ]
-    (FOLDER / "pyproject.toml").write_text("\n".join(lines) + "\n")
+    made = [make(name, FOLDER) for name in MODULES]
+    loader = Loader(made, FOLDER)
+    records = Records(FOLDER, made, asked.tests)
+    mutants = [one for each in made if each.module in modules for one in each.mutants]
+    counted = [one for one in mutants if one.excused is None]
+    if asked.sample:
+        counted = random.Random(asked.seed).sample(counted, min(asked.sample, len(counted)))
+    left = [one for one in counted if (one.module, one.name) not in records.noticed]
+    print(f"{len(mutants)} mutants, {len(counted)} to be noticed, {len(left)} still to be run")
+    start = time.monotonic()
+    if left:
+        plugin = _run(left, loader, records, asked)
+        for name in plugin.left_out:
+            print(f"not asked, for it fails or takes long without any change: {name}")
+    print(f"took {(time.monotonic() - start) / 60:.0f} minutes with {asked.workers} at a time")
+    excused = [one for one in mutants if one.excused is not None]
+    return _tell(modules, counted, excused, records)
 
 
-def _mutants(module: str) -> Iterator[Mutant]:
-    """Yield the mutants of a module with what mutmut notes of each beside its copy."""
-    path = FOLDER / "mutants" / "src" / module
-    noted: dict[str, int | None] = json.loads(path.with_name(f"{path.name}.meta").read_text())[
-        "exit_code_by_key"
-    ]
-    functions = {
-        node.name: node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    }
-    for key, code in noted.items():
-        name = key.rpartition(".")[2]
-        before = functions[re.sub(r"__mutmut_\d+$", "__mutmut_orig", name)]
-        is_noticed = code not in (0, None, _LEFT_ALONE)
-        yield Mutant(module, _change(before, functions[name]), is_noticed)
-
-
-def _change(before: ast.AST, after: ast.AST) -> str:
-    old, new = (
-        [line.strip() for line in ast.unparse(one).splitlines()[1:]] for one in (before, after)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="as `plan` or `pipeline`")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument(
+        "--tests", nargs="+", default=TESTS, metavar="PATH", help="ask these only, which is quick"
     )
-    lines = difflib.unified_diff(old, new, lineterm="", n=0)
-    return " ".join(line for line in lines if line[:2] not in ("--", "++", "@@"))
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
+    return parser.parse_args()
 
 
-def _tell(mutants: list[Mutant]) -> int:
-    known = {
-        line.partition(" # ")[0].strip()
-        for line in EQUIVALENT.read_text().splitlines()
-        if line and line[0] != "#"
-    }
-    counted = [
-        one for one in mutants if f"{one.module}: {one.change}" not in known or one.is_noticed
+def _run(
+    mutants: list[Mutant], loader: Loader, records: Records, asked: argparse.Namespace
+) -> Plugin:
+    sys.meta_path.insert(0, loader)
+    # The same examples each time, and the first that fails is enough.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile(
+        "mutants", derandomize=True, database=None, phases=phases, deadline=None
+    )
+    hypothesis.settings.load_profile("mutants")
+    plugin = Plugin(mutants, loader, records, asked.workers)
+    options = ["-q", "-s", "-m", "not slow", "-o", "tmp_path_retention_policy=none"]
+    options += [
+        part for name in ("xdist", "cacheprovider", "timeout") for part in ("-p", f"no:{name}")
     ]
-    for one in counted:
-        if not one.is_noticed:
-            print(f"{one.module}: {one.change}")
-    for module in dict.fromkeys(one.module for one in mutants):
-        _print_score(module, [one for one in counted if one.module == module])
-    score = _print_score("all", counted)
-    print(f"{len(mutants) - len(counted)} more change nothing that anybody could notice")
+    ended = pytest.main([*options, *asked.tests], plugins=[plugin])
+    if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise SystemExit(int(ended))
+    return plugin
+
+
+def _tell(
+    modules: list[str], counted: list[Mutant], excused: list[Mutant], records: Records
+) -> int:
+    noticed = {one: records.noticed.get((one.module, one.name)) for one in counted}
+    for one in sorted(counted, key=lambda one: (one.module, one.line)):
+        if noticed[one] is None:
+            print(f"{one.place}: {one.change}")
+    print(f"\n{'module':28} mutants noticed (hanging) survived  score  text  equivalent")
+    for module in modules:
+        _print_row(
+            module,
+            {one: by for one, by in noticed.items() if one.module == module},
+            [one for one in excused if one.module == module],
+        )
+    score = _print_row("all", noticed, excused)
     return int(score < SCORE_MIN_PERCENT)
 
 
-def _print_score(what: str, mutants: list[Mutant]) -> float:
-    noticed = sum(one.is_noticed for one in mutants)
-    score = 100.0 * noticed / max(1, len(mutants))
-    print(f"{what:32} {noticed:5} of {len(mutants):5} noticed, {score:5.1f} %")
+def _print_row(what: str, noticed: dict[Mutant, str | None], excused: Iterable[Mutant]) -> float:
+    count = sum(by is not None for by in noticed.values())
+    hangs = sum(by == HANG for by in noticed.values())
+    score = 100.0 * count / max(1, len(noticed))
+    texts = [one.excused == "text" for one in excused]
+    print(
+        f"{what:28} {len(noticed):7} {count:7} {hangs:9} {len(noticed) - count:8}  {score:4.1f} % {sum(texts):5} {len(texts) - sum(texts):11}"
+    )
     return score
 
 

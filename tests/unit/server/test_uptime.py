@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htlease import messages as m
+from htlease.subjob import Status, SubjobState
 from htlease_server.maintenance import (
     Announce,
     PutMaintenance,
@@ -14,7 +19,8 @@ from htlease_server.maintenance import (
     is_withdrawn,
 )
 from htlease_server.store import MaintenanceRow, Run
-from htlease_server.uptime import Uptime
+from htlease_server.uptime import Uptime, steady_clock
+from tests.unit.core.world import World
 
 TTL = 10.0
 _INSTANTS = st.integers(1, 12).map(float)
@@ -75,3 +81,73 @@ def test_the_clock_of_another_machine_may_be_before_the_begin_again() -> None:
     uptime = Uptime([Run(0.0, 200.0), Run(90.0, 95.0)], [window])
     assert uptime.deadline(108.0, TTL, 95.0) == 105.0, "no later than its ttl from now"
     assert uptime.deadline(104.0, TTL, 100.0) == 110.0, "it has begun once more"
+
+
+def test_the_servers_clock_does_not_follow_steps_of_the_wall_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wall, up = 1_800_000_000.0, 500.0
+    monkeypatch.setattr(time, "time", lambda: wall)
+    monkeypatch.setattr(time, "monotonic", lambda: up)
+    clock = steady_clock()
+    assert clock() == wall
+    wall, up = 5.0, 502.5
+    assert clock() == 1_800_000_002.5
+
+
+def test_a_holder_was_heard_if_its_lease_was_written_in_this_run() -> None:
+    uptime = Uptime([Run(0.0, 8.0), Run(50.0, 60.0), Run(100.0, 100.0)])
+    assert uptime.is_heard(100.0 + TTL, TTL) and uptime.is_heard(500.0, TTL)
+    assert not uptime.is_heard(99.5 + TTL, TTL)
+    assert Uptime([Run(100.0, 100.0)]).is_heard(50.0, TTL), "there was nobody else to hear it"
+
+
+def held(deadline_at: float) -> SubjobState:
+    world = World(now=deadline_at)
+    world.grant("a", 1)
+    return replace(world.state, deadline_at=deadline_at)
+
+
+def test_only_a_held_lease_is_corrected() -> None:
+    uptime = Uptime([Run(0.0, 1000.0), Run(2000.0, 2000.0)])
+    state = held(1050.0)
+    assert state.holder is not None
+    ttl_seconds = state.holder.ttl_seconds
+    assert uptime.correct(state, 2001.0) == replace(state, deadline_at=2000.0 + ttl_seconds)
+    assert uptime.correct(held(990.0), 2001.0).deadline_at == 990.0
+    for other in (
+        replace(state, status=Status.COMPLETE),
+        replace(state, status=Status.EXITED),
+        replace(state, holder=None),
+    ):
+        assert uptime.correct(other, 2001.0) is other
+
+
+def test_a_window_that_has_begun_gives_a_held_lease_its_ttl_from_its_end() -> None:
+    state = held(1050.0)
+    assert state.holder is not None
+    ttl_seconds = state.holder.ttl_seconds
+    window = MaintenanceRow(1040.0, 1400.0, None, "admin")
+    uptime = Uptime([Run(0.0, 0.0)], [window])
+    assert uptime.keep(state, 1039.0) is state, "it has not begun"
+    assert uptime.keep(state, 1040.0).deadline_at == 1040.0 + ttl_seconds, "no later than that"
+    assert uptime.keep(state, 1390.0).deadline_at == 1390.0 + ttl_seconds
+    assert uptime.keep(state, 9999.0).deadline_at == 1400.0 + ttl_seconds
+    assert uptime.keep(held(1039.0), 9999.0).deadline_at == 1039.0, "it had run out"
+    for other in (replace(state, status=Status.COMPLETE), replace(state, holder=None)):
+        assert uptime.keep(other, 1390.0) is other
+    assert Uptime([Run(0.0, 0.0)]).keep(state, 1390.0) is state
+
+
+def test_windows_count_in_the_order_in_which_they_begin() -> None:
+    state = held(1050.0)
+    assert state.holder is not None
+    ttl_seconds = state.holder.ttl_seconds
+    first, second = (
+        MaintenanceRow(1040.0, 1100.0, None, "admin"),
+        MaintenanceRow(1100.0 + ttl_seconds - 1, 5000.0, None, "admin"),
+    )
+    for windows in ([first, second], [second, first]):
+        uptime = Uptime([Run(0.0, 0.0)], windows)
+        assert uptime.keep(state, 9999.0).deadline_at == 5000.0 + ttl_seconds
+        assert uptime.deadline(1050.0, ttl_seconds, 9999.0) == 5000.0 + ttl_seconds

@@ -1,0 +1,180 @@
+"""When a server writes what may be written late, and what a store that fails does to that."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.contract.answers import AtOnce
+from tests.contract.drill import KEY, START, Drill, nonce
+from tests.contract.stores import RefusingStore
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease_server.exclusive import ALIVE_SECONDS, FLUSH_SECONDS, ExclusiveKeeper
+from htlease_server.sqlite import SqliteStore
+from htlease_server.turn import Turn
+
+
+class Site:
+    """A keeper, whose turns a test takes by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = START
+        self.store = SqliteStore(folder / "store.sqlite3")
+        self.keeper = ExclusiveKeeper(self.store, lambda: self.now)
+
+    def due_after(self, seconds: float) -> bool:
+        """Tell whether something is due so long after the start."""
+        self.now = START + seconds
+        return self.keeper.is_flush_due()
+
+    def write(self, is_last: bool = False) -> Turn | None:
+        """Take a turn, and return it if there was anything to write."""
+        turn = self.keeper.open()
+        turn.is_last = is_last
+        if not self.keeper.prepare(turn):
+            return None
+        self.store.write(turn.batch)
+        self.keeper.wrote(turn)
+        return turn
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.keeper.close()
+
+
+def test_a_young_server_signs_of_life_more_often_than_an_old_one(site: Site) -> None:
+    assert not site.due_after(0.0) and not site.due_after(FLUSH_SECONDS - 0.01)
+    assert site.due_after(FLUSH_SECONDS)
+    assert not site.due_after(0.4) and site.write() is None, "nothing is due, nothing is written"
+    signed = [0.0]
+    for tenth in range(1, 600):
+        if site.due_after(tenth / 10):
+            turn = site.write()
+            assert turn is not None and turn.batch.alive is not None
+            assert turn.batch.alive == (START, site.now)
+            signed.append(tenth / 10)
+    for before, after in itertools.pairwise(signed):
+        # What it has lived without a sign of it is a quarter of its life at most, but for the
+        # first moments, when it is a flush.
+        allowed = min(ALIVE_SECONDS, max(FLUSH_SECONDS, after / 4))
+        assert allowed - 0.05 <= after - before <= allowed + 0.15
+    assert signed[-1] - signed[-2] == pytest.approx(ALIVE_SECONDS)
+
+
+def test_a_server_that_ends_signs_and_the_next_one_knows(site: Site, tmp_path: Path) -> None:
+    site.now += 0.125
+    turn = site.write(is_last=True)
+    assert turn is not None and turn.batch.alive == (START, START + 0.125)
+    site.keeper.close()
+    site.store = SqliteStore(tmp_path / "store.sqlite3")
+    site.now += 100
+    site.keeper = ExclusiveKeeper(site.store, lambda: site.now)
+    assert site.keeper.started_at == START + 100.125
+    lease = START + 60
+    told = site.keeper.uptime.deadline(lease, 120.0, site.now)
+    assert told == START + 100.125 + 120, "an outage since the sign, for whoever was alive then"
+    assert site.keeper.uptime.deadline(START + 0.1, 120.0, site.now) == START + 0.1
+
+
+@pytest.fixture
+def drill(tmp_path: Path) -> Iterator[Drill]:
+    drill = Drill(AtOnce(), tmp_path, RefusingStore)
+    drill.acquire()
+    drill.now += 10
+    renew(drill)  # by now a flush was due, so it was written with its turn
+    assert not drill.keeper.unflushed
+    drill.now += 0.25
+    yield drill
+    drill.store.is_full = False
+    drill.close()
+
+
+def keeper_of(drill: Drill) -> ExclusiveKeeper:
+    assert isinstance(drill.keeper, ExclusiveKeeper)
+    return drill.keeper
+
+
+def stored_deadline(drill: Drill) -> float:
+    row = drill.store.subjob(KEY)
+    assert row is not None
+    return float(row.deadline_at)
+
+
+def renew(drill: Drill) -> None:
+    assert isinstance(drill.ask(m.Renew(1, nonce(1))), m.Renewal)
+
+
+def turn_of(drill: Drill, is_written: bool) -> None:
+    """Take a turn as the ledger does; the store has it, or refuses it."""
+    turn = keeper_of(drill).open()
+    if keeper_of(drill).prepare(turn):
+        if is_written:
+            drill.store.write(turn.batch)
+            keeper_of(drill).wrote(turn)
+        else:
+            keeper_of(drill).undo(turn)
+
+
+def test_a_renewal_is_in_memory_until_it_is_on_the_disk(drill: Drill) -> None:
+    before, first = drill.now - 0.25, drill.now
+    renew(drill)
+    (row_id,) = drill.keeper.unflushed
+    assert drill.keeper.unflushed[row_id] == (first + 120, 120.0)
+    assert stored_deadline(drill) == before + 120
+    drill.flush()
+    assert not drill.keeper.unflushed and stored_deadline(drill) == first + 120
+
+
+def test_a_renewal_that_could_not_be_written_is_not_forgotten(drill: Drill) -> None:
+    renew(drill)
+    drill.now += 1
+    turn_of(drill, is_written=False)
+    (row_id,) = drill.keeper.unflushed
+    assert drill.keeper.unflushed[row_id][0] == drill.now - 1 + 120
+    assert not keeper_of(drill).is_flush_due(), "not again at once"
+    drill.now += FLUSH_SECONDS
+    assert keeper_of(drill).is_flush_due()
+    turn_of(drill, is_written=True)
+    assert not drill.keeper.unflushed and stored_deadline(drill) == drill.now - 1.5 + 120
+
+
+def test_a_renewal_that_comes_while_another_is_written_outlasts_it(drill: Drill) -> None:
+    renew(drill)
+    drill.now += 1
+    (row_id,) = drill.keeper.unflushed
+    for is_written in (False, True):
+        turn = keeper_of(drill).open()
+        assert keeper_of(drill).prepare(turn)
+        assert drill.keeper.unflushed[row_id][0] == drill.now - 1 + 120, "it is not there yet"
+        renew(drill)
+        assert drill.keeper.unflushed[row_id][0] == drill.now + 120
+        if is_written:
+            drill.store.write(turn.batch)
+            keeper_of(drill).wrote(turn)
+            assert stored_deadline(drill) == drill.now - 1 + 120
+        else:
+            keeper_of(drill).undo(turn)
+        assert drill.keeper.unflushed[row_id][0] == drill.now + 120
+        drill.now += 1
+    turn_of(drill, is_written=True)
+    assert not drill.keeper.unflushed and stored_deadline(drill) == drill.now - 1 + 120
+
+
+def test_a_subjob_that_was_forgotten_is_found_with_its_renewal(drill: Drill) -> None:
+    drill.now += 100
+    renew(drill)
+    drill.keeper.cache.forget(KEY)
+    drill.now += 100
+    entry = drill.keeper.entry(KEY, drill.now)
+    assert entry is not None and entry.is_heard
+    assert entry.state.deadline_at == drill.now - 100 + 120
+    renew(drill)
+    assert drill.keeper.entry(SubjobKey("run7", "nobody"), drill.now) is None
+    assert keeper_of(drill).look_up_seconds == 0.0, "who is not there has been looked for by nobody"

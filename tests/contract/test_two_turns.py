@@ -1,0 +1,268 @@
+"""The turn that fills while another is written, with a disk that is done when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tests.contract.drill import KEY, Drill, acquire, nonce, refused
+from tests.contract.stores import SqliteKind
+
+from htlease import messages as m
+from htlease.attempt import SubjobKey
+from htlease_server import pipeline as module
+from htlease_server.exclusive import ExclusiveKeeper
+from htlease_server.lanes import Lanes
+from htlease_server.ledger import Ledger
+from htlease_server.pipeline import Pipeline
+from htlease_server.store import Batch, Displaced, StoreFailed, Uncertain
+from htlease_server.turn import QueueFull, Waiting
+from htlease_server.writer.process import Written
+
+
+class Held:
+    """A writer that is done with a batch when it is told to be."""
+
+    is_alive = True
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.batches: list[Batch] = []
+        self.is_holding = False
+        self.fails_with: StoreFailed | None = None
+        self.held: Batch | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, on_written: Callable[[Written], None]) -> None:
+        self._loop, self._on_written = loop, on_written
+
+    def put(self, batch: Batch) -> None:
+        assert self.held is None, "one at a time"
+        self.held = batch
+        self.batches.append(batch)
+        if not self.is_holding and not self._loop.is_closed():
+            self._loop.call_soon(self.release)
+
+    def wait(self) -> Written:
+        assert self.held is not None
+        batch, self.held = self.held, None
+        if self.fails_with is None:
+            self._store.write(batch)
+        return Written(self.fails_with, 2.5)
+
+    def release(self) -> None:
+        if self.held is not None:
+            self._on_written(self.wait())
+
+    def close(self) -> None:
+        self.is_alive = False
+
+
+class HeldKind(SqliteKind):
+    """A server whose disk is in the hands of the test."""
+
+    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
+        self.writer = Held(store)
+        return Pipeline(ExclusiveKeeper(store, clock, **limits), clock, lanes, self.writer)
+
+
+class Site:
+    """A subjob that is held, and a disk that holds the next batch back."""
+
+    def __init__(self, folder: Path) -> None:
+        kind = HeldKind()
+        self.drill = Drill(kind, folder)
+        assert isinstance(self.drill.keeper, ExclusiveKeeper)
+        self.keeper = self.drill.keeper
+        self.writer = kind.writer
+        self.drill.acquire()
+        self.writer.batches.clear()
+        self.writer.is_holding = True
+
+    def submit(self, *commands: m.Command) -> list[Waiting]:
+        """Ask, and let the server do what it can while the disk is busy."""
+        waitings = [self.drill.waiting(command) for command in commands]
+        for waiting in waitings:
+            self.drill.ledger.submit(waiting)
+        self.turn_round()
+        return waitings
+
+    def turn_round(self) -> None:
+        async def some_rounds() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        self.drill.read(some_rounds())
+
+    def release(self, *, hold_next: bool = False) -> None:
+        """Let the disk be done; what is written next is held again, or not."""
+        self.writer.is_holding = hold_next
+        self.writer.release()
+        self.turn_round()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.writer.fails_with = None
+    if site.drill.ledger.displaced is None and site.drill.ledger.is_alive:
+        site.release()
+        site.drill.close()
+
+
+def answer_of(waiting: Waiting) -> Any:
+    future = cast("asyncio.Future[Any]", waiting.future)
+    return future.result() if future.done() else None
+
+
+def enter(phase: str = "run") -> m.Enter:
+    return m.Enter(1, nonce(1), phase)
+
+
+def details(number: int) -> m.Renew:
+    return m.Renew(1, nonce(1), f"details {number}")
+
+
+def test_the_next_turn_fills_meanwhile_and_is_written_as_one(site: Site) -> None:
+    (first,) = site.submit(enter())
+    second, third = site.submit(details(1), m.Complete(1, nonce(1), "run"))
+    assert [answer_of(one) for one in (first, second, third)] == [None] * 3
+    assert len(site.writer.batches) == 1
+    site.release(hold_next=True)
+    assert isinstance(answer_of(first), m.PhaseRecord)
+    assert answer_of(second) is None and answer_of(third) is None, "theirs is not on the disk"
+    assert [len(batch.history) for batch in site.writer.batches] == [1, 2]
+    site.release()
+    assert answer_of(second).order == "continue" and answer_of(third).completed_fence == 1
+    assert site.writer.held is None and len(site.writer.batches) == 2
+    names = [row.event for row in site.drill.history()]
+    assert names[-3:] == ["phase-entered", "details-saved", "phase-completed"]
+
+
+def test_what_promises_nothing_new_of_the_disk_does_not_wait_for_it(site: Site) -> None:
+    other = SubjobKey("run7", "nobody")
+    (entering,) = site.submit(enter())
+    stranger = site.drill.waiting(m.Renew(1, nonce(1)), other)
+    site.drill.ledger.submit(stranger)
+    site.turn_round()
+    assert refused(answer_of(stranger)) == "unknown-subjob" and answer_of(entering) is None
+    assert site.drill.ledger.queued == 0
+
+
+def test_a_turn_takes_so_many_requests_and_leaves_the_others_in_the_queue(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_MAX", 4)
+    site.submit(enter())
+    waitings = site.submit(*(details(number) for number in range(10)))
+    assert site.drill.ledger.queued == 6
+    site.release(hold_next=True)
+    assert [one for one in waitings if answer_of(one)] == [] and site.drill.ledger.queued == 2
+    site.release()
+    assert all(answer_of(one).order == "continue" for one in waitings)
+    assert [len(batch.history) for batch in site.writer.batches] == [1, 4, 4, 2]
+    assert site.drill.ledger.queued == 0
+    assert [row.event for row in site.drill.history()][-10:] == ["details-saved"] * 10
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(StoreFailed("full"), "overloaded"), (Uncertain("io"), "outcome-unknown")],
+)
+def test_what_was_decided_on_top_of_a_lost_turn_is_undone_with_it(
+    site: Site, problem: StoreFailed, code: str
+) -> None:
+    entry = site.drill.keeper.cache.get(KEY)
+    assert entry is not None
+    before = entry.state
+    first = site.submit(enter())
+    above = site.submit(details(1), m.Complete(1, nonce(1), "run"))
+    site.writer.fails_with = problem
+    site.release()
+    assert [refused(answer_of(one)) for one in (*first, *above)] == [code] * 3
+    assert entry.state == before and entry.unwritten == 0
+    assert site.drill.ledger.commits.failed == 1 and site.drill.ledger.failure == str(problem)
+    assert site.drill.ledger.displaced is None and site.drill.ledger.is_alive
+    site.writer.fails_with = None
+    (again,) = site.submit(enter())
+    assert answer_of(again).entries == 1 and site.drill.ledger.failure is None
+
+
+def test_a_store_lost_while_it_is_written_ends_both_turns(site: Site) -> None:
+    first, above = site.submit(enter()), site.submit(details(1))
+    site.writer.fails_with = Displaced("store x: another server has started on it")
+    site.release()
+    for one in (*first, *above):
+        assert refused(answer_of(one)) == "outcome-unknown"
+        assert "another server" in answer_of(one).detail
+    assert site.drill.ledger.displaced is site.writer.fails_with
+    assert site.writer.held is None and len(site.writer.batches) == 1
+    with pytest.raises(QueueFull, match="another server"):
+        site.drill.ledger.submit(site.drill.waiting(enter()))
+
+
+def test_how_many_were_written_in_how_much_time_is_counted(site: Site) -> None:
+    tally = site.drill.ledger.commits
+    written: list[tuple[int, float]] = []
+    tally.wrote = lambda requests, seconds: written.append((requests, seconds))  # type: ignore[method-assign]
+    site.submit(enter())
+    site.submit(details(1), details(2))
+    site.release()
+    assert written == [(1, 2.5), (2, 2.5)]
+
+
+def test_who_waits_when_the_server_stops_is_answered(site: Site) -> None:
+    (first,) = site.submit(enter())
+    second = site.drill.waiting(details(1))
+    site.drill.ledger.submit(second)
+    site.drill.now += 1
+    site.drill.stop()
+    assert isinstance(answer_of(first), m.PhaseRecord)
+    assert answer_of(second).order == "continue"
+    last = site.writer.batches[-1]
+    assert last.alive is not None and last.alive.alive_at == site.drill.now
+    assert all(batch.alive is None for batch in site.writer.batches[:-2])
+    assert not site.writer.is_alive and site.writer.held is None
+
+
+def test_a_writer_that_ends_with_nothing_to_do_is_a_failure(site: Site) -> None:
+    ledger = site.drill.ledger
+    assert isinstance(ledger, Pipeline)
+    ledger._on_written(Written(None, 0.0))
+    assert ledger.failure is None and ledger.commits.failed == 0
+    ledger._on_written(Written(Uncertain("the process has ended"), 0.0))
+    assert ledger.failure == "the process has ended" and ledger.commits.failed == 1
+
+
+def test_an_idle_server_signs_of_life_and_writes_renewals(site: Site) -> None:
+    site.writer.is_holding = False
+    site.drill.now += 1
+    deadline = site.drill._loop.time() + 20
+
+    async def until_signed() -> None:
+        while not any(batch.alive for batch in site.writer.batches):
+            assert site.drill._loop.time() < deadline, "nobody signs"
+            await asyncio.sleep(0.01)
+
+    site.drill.read(until_signed())
+    assert site.writer.batches[-1].alive == (site.keeper.started_at, site.drill.now)
+
+
+def test_many_that_come_at_once_wake_the_server_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.writer.is_holding = False
+    turns: list[float] = []
+    begin = site.keeper.open
+
+    def counted() -> Any:
+        turns.append(site.drill.now)
+        return begin()
+
+    monkeypatch.setattr(site.keeper, "open", counted)
+    waitings = site.submit(*(details(number) for number in range(5)), acquire(2))
+    assert all(answer_of(one) for one in waitings)
+    assert len(site.writer.batches) == 1 and len(turns) == 1
