@@ -7,6 +7,7 @@ and `history()` of 23.9.6 ends the interpreter by SIGSEGV when its schedd is dow
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import signal
@@ -14,13 +15,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError
 from htlease_admin import schedd, startd
-from htlease_admin.schedd import ActionRefused, Plain, ScheddUnavailable
+from htlease_admin.logs.entries import JobEvent
+from htlease_admin.schedd import AccessPoint, ActionRefused, Plain, QueuedJob, ScheddUnavailable
 
 JOBS_SECONDS = 20.0
+#: A busy collector may take some seconds, and the schedd then as long again.
+LOCATE_SECONDS = 30.0
+#: A log may lie on a file system that hangs.
+LOG_SECONDS = 20.0
 #: The history of a busy access point is some gigabytes.
 HISTORY_SECONDS = 300.0
 ACT_SECONDS = 60.0
@@ -29,6 +36,11 @@ Ads = list[dict[str, Plain]]
 
 #: What may be called, by name.
 _CALLS: Mapping[str, Callable[..., Any]] = {
+    "locate": schedd.locate,
+    "queue_birthdate": schedd.queue_birthdate,
+    "jobs_of_submission": schedd.jobs_of_submission,
+    "remove_submission": schedd.remove_submission,
+    "read_event_log": schedd.read_event_log,
     "read_jobs": schedd.read_jobs,
     "read_history": schedd.read_history,
     "read_knobs": schedd.read_knobs,
@@ -38,7 +50,7 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     "read_job_log": startd.read_job_log,
 }
 #: What a call may raise; by name over the pipe.
-_ERRORS = {cls.__name__: cls for cls in (ActionRefused, BadConfig, ScheddUnavailable)}
+_ERRORS = {cls.__name__: cls for cls in (ActionRefused, BadConfig, OSError, ScheddUnavailable)}
 
 
 class BindingsProcess:
@@ -120,6 +132,47 @@ def _whose(name: str | None) -> str:
     return f"the schedd {name}" if name else "the schedd"
 
 
+def locate(name: str | None = None) -> AccessPoint:
+    """Do as `schedd.locate`, within LOCATE_SECONDS; raises BadConfig or ScheddUnavailable."""
+    return AccessPoint(**_for_commands().call("locate", [name], LOCATE_SECONDS, _whose(name)))
+
+
+def queue_birthdate(name: str | None = None) -> int | None:
+    """Do as `schedd.queue_birthdate`, within LOCATE_SECONDS; raises ScheddUnavailable."""
+    born_at: int | None = _for_commands().call(
+        "queue_birthdate", [name], LOCATE_SECONDS, _whose(name)
+    )
+    return born_at
+
+
+def jobs_of_submission(submission_id: str, name: str | None = None) -> list[QueuedJob]:
+    """Do as `schedd.jobs_of_submission`, within JOBS_SECONDS; raises ScheddUnavailable."""
+    arguments = [submission_id, name]
+    jobs = _for_commands().call("jobs_of_submission", arguments, JOBS_SECONDS, _whose(name))
+    return [QueuedJob(**job) for job in jobs]
+
+
+def remove_submission(submission_id: str, reason: str, name: str | None = None) -> None:
+    """Do as `schedd.remove_submission`, within ACT_SECONDS; raises ScheddUnavailable."""
+    arguments = [submission_id, reason, name]
+    _for_commands().call("remove_submission", arguments, ACT_SECONDS, _whose(name))
+
+
+def read_event_log(path: Path, job: str) -> list[JobEvent]:
+    """Do as `schedd.read_event_log`, within LOG_SECONDS; raises OSError or ScheddUnavailable."""
+    arguments = [str(path), job]
+    events = _for_commands().call("read_event_log", arguments, LOG_SECONDS, f"the log {path}")
+    return [JobEvent(**event) for event in events]
+
+
+def read_knobs(names: Sequence[str]) -> dict[str, str]:
+    """Do as `schedd.read_knobs`, within JOBS_SECONDS; raises BadConfig or ScheddUnavailable."""
+    knobs: dict[str, str] = _for_commands().call(
+        "read_knobs", [list(names)], JOBS_SECONDS, "HTCondor's configuration"
+    )
+    return knobs
+
+
 def read_jobs(constraint: str, attributes: Sequence[str], name: str | None = None) -> Ads:
     """Do as `schedd.read_jobs`, within JOBS_SECONDS; raises ScheddUnavailable."""
     arguments = [constraint, list(attributes), name]
@@ -159,8 +212,17 @@ def main() -> None:
             answer: dict[str, Any] = {"value": _CALLS[name](*arguments)}
         except HTLeaseError as error:
             answer = {"error": type(error).__name__, "text": str(error)}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        except OSError as error:
+            answer = {"error": "OSError", "text": error.strerror or str(error)}
+        sys.stdout.write(json.dumps(answer, default=_as_plain) + "\n")
         sys.stdout.flush()
+
+
+def _as_plain(value: Any) -> Any:
+    """Return what JSON has no word for: our own records by field, HTCondor's values as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return str(value)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import click
 from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
 from htlease.plan import TTL_DEFAULT_SECONDS
 from htlease.protocol import seconds_of
-from htlease_admin import installed_version, schedd
+from htlease_admin import bindings_process as schedd
+from htlease_admin import installed_version
 from htlease_admin.checks import (
     KNOBS,
     OK,
@@ -140,6 +141,7 @@ def _wrapper_check(pyz: Path | None) -> Check:
 def _schedd_checks(name: str | None, ttl_seconds: float) -> Iterator[Check]:
     try:
         access_point = schedd.locate(name)
+        knobs = schedd.read_knobs(KNOBS)
     except HTLeaseError as error:
         yield Check(
             "schedd",
@@ -149,7 +151,7 @@ def _schedd_checks(name: str | None, ttl_seconds: float) -> Iterator[Check]:
         )
         return
     yield Check("schedd", OK, f"{access_point.name}, HTCondor {access_point.version}")
-    yield from knob_checks(schedd.read_knobs(KNOBS), ttl_seconds)
+    yield from knob_checks(knobs, ttl_seconds)
 
 
 def _hook_checks() -> Iterator[Check]:

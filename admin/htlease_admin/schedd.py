@@ -1,4 +1,9 @@
-"""The schedd and its configuration; the only importer of HTCondor's Python bindings."""
+"""The schedd and its configuration; the only importer of HTCondor's Python bindings.
+
+What asks a daemon, reads the configuration or a job's log is called by `bindings_process` alone,
+which does it in a process of its own. Only what parses submit language is called from elsewhere:
+it asks nobody, so it waits for nobody, and it looks for files where its caller is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField
@@ -162,6 +166,25 @@ def _open(name: str | None) -> tuple[Any, Mapping[str, Any]]:
     return schedd, where or {}
 
 
+def queue_birthdate(name: str | None = None) -> int | None:
+    """Return since when the schedd has had its job queue (JobQueueBirthdate, seconds since 1970).
+
+    The schedd itself is asked, since the collector's ad is some minutes old. None when it does
+    not say. Raises ScheddUnavailable.
+    """
+    module = bindings()
+    try:
+        where = _open(name)[1] or module.Collector().locate(module.DaemonType.Schedd)
+        ads = module.Collector(str(where["MyAddress"])).query(
+            module.AdTypes.Schedd, "true", projection=["Name", "JobQueueBirthdate"]
+        )
+    except Exception as error:
+        raise ScheddUnavailable(f"the schedd does not answer: {_one_line(error)}") from error
+    born = {ad.get("JobQueueBirthdate") for ad in ads if ad.get("Name") == where.get("Name")}
+    found = born.pop() if len(born) == 1 else None
+    return found if type(found) is int else None
+
+
 def jobs_of_submission(submission_id: str, name: str | None = None) -> list[QueuedJob]:
     """Return the jobs that bear a submission's mark; raises ScheddUnavailable."""
     try:
@@ -256,11 +279,11 @@ def _act(action: str, jobs: Sequence[str], why: tuple[str, str], name: str | Non
         )
 
 
-def read_event_log(path: Path, job: str) -> list[JobEvent]:
+def read_event_log(path: str, job: str) -> list[JobEvent]:
     """Return the events of one job (`12.0`) so far; raises OSError."""
     cluster, _, proc = job.partition(".")
     try:
-        events = list(bindings().JobEventLog(str(path)).events(stop_after=0))
+        events = list(bindings().JobEventLog(path).events(stop_after=0))
     except OSError:
         raise
     except Exception as error:
@@ -293,7 +316,7 @@ def _plain(ad: Any, attributes: Sequence[str]) -> dict[str, Plain]:
     return found
 
 
-def read_knobs(names: tuple[str, ...]) -> dict[str, str]:
+def read_knobs(names: Sequence[str]) -> dict[str, str]:
     """Return the configuration values that are set, as this machine's configuration has them."""
     param = bindings().param
     return {name: str(param[name]) for name in names if name in param}

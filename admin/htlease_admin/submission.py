@@ -15,7 +15,8 @@ from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError, InvalidField, Refused
 from htlease.messages import LABEL_MAX_CHARS, TEXT_MAX_CHARS
 from htlease.plan import Plan
-from htlease_admin import condor_submit, schedd
+from htlease_admin import bindings_process as schedd
+from htlease_admin import condor_submit
 from htlease_admin.condor_submit import Answer, SubmitRefused
 from htlease_admin.enrolment import Enrolment, check_distinct
 from htlease_admin.lease_server import LeaseServer

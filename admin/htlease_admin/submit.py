@@ -16,13 +16,15 @@ from htlease.attempt import NAME_LENGTH_MAX
 from htlease.errors import BadConfig, InvalidField
 from htlease.plan import check_ttl
 from htlease.plan_file import read_plan_file
-from htlease_admin import condor_submit, schedd
+from htlease_admin import bindings_process as schedd
+from htlease_admin import condor_submit
 from htlease_admin.checks import is_loopback
 from htlease_admin.enrolment import check_distinct
 from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow
 from htlease_admin.lease_server import as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
 from htlease_admin.pyz import find_pyz, kept_pyz
+from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory
 from htlease_admin.submission import Submission, Submitted, carry_out
@@ -188,7 +190,7 @@ def _should_transfer_default() -> str:
     name = "SUBMIT_DEFAULT_SHOULD_TRANSFER_FILES"
     try:
         return schedd.read_knobs((name,)).get(name, "") or "IF_NEEDED"
-    except BadConfig:
+    except (BadConfig, ScheddUnavailable):
         return "IF_NEEDED"
 
 

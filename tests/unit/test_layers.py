@@ -36,6 +36,19 @@ ONLY_IN = {
     "classad2": {"admin/htlease_admin/schedd.py"},
     "classad": {"admin/htlease_admin/schedd.py"},
 }
+#: Of the modules that call the bindings, what others may use: types, and what parses submit language.
+#: Parsing asks no daemon, and has to find files where the command was called; all else may hang or
+#: end the interpreter, and is for the helper process.
+BINDINGS = {
+    "htlease_admin.schedd": {
+        *("AccessPoint", "ActionRefused", "Plain", "QueuedJob", "ScheddUnavailable"),
+        *("read_description", "expand_each", "expanded"),
+    },
+    "htlease_admin.startd": set[str](),
+}
+HELPER_PROCESS = {
+    f"admin/htlease_admin/{name}.py" for name in ("bindings_process", "schedd", "startd")
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -68,6 +81,51 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
     for name in names & set(ONLY_IN):
         if place in ("admin/htlease_admin", "dagman/htlease_dagman"):
             assert str(path.relative_to(PROJECT)) in ONLY_IN[name]
+
+
+def taken_from(tree: ast.Module, module: str) -> set[str]:
+    """Return what a module uses of another one of ours, by whatever name it has it."""
+    package, _, own = module.rpartition(".")
+    found: set[str] = set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == module:
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == package:
+            names |= {alias.asname or own for alias in node.names if alias.name == own}
+        elif isinstance(node, ast.Import) and any(alias.name == module for alias in node.names):
+            found.add("all of it")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found |= {node.attr} if node.value.id in names else set()
+        elif isinstance(node, ast.Name) and node.id in names and not isinstance(node.ctx, ast.Load):
+            found.add("all of it")
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sources() if str(path.relative_to(PROJECT)) not in HELPER_PROCESS],
+    ids=lambda path: str(path.relative_to(PROJECT)),
+)
+def test_nobody_asks_a_daemon_by_the_bindings_in_its_own_process(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for module, allowed in BINDINGS.items():
+        assert taken_from(tree, module) <= allowed
+
+
+@pytest.mark.parametrize(
+    ("source", "taken"),
+    [
+        ("from htlease_admin.schedd import locate, Plain", {"locate", "Plain"}),
+        ("from htlease_admin import schedd\nschedd.locate(None)", {"locate"}),
+        ("from htlease_admin import schedd as s\ns.locate(None)", {"locate"}),
+        ("import htlease_admin.schedd", {"all of it"}),
+        ("from htlease_admin import bindings_process as schedd\nschedd.locate(None)", set()),
+    ],
+)
+def test_what_a_module_takes_is_seen(source: str, taken: set[str]) -> None:
+    assert taken_from(ast.parse(source), "htlease_admin.schedd") == taken
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PROJECT)))

@@ -10,7 +10,7 @@ import click
 
 from htlease.attempt import SubjobKey
 from htlease.errors import Refused
-from htlease_admin import schedd
+from htlease_admin import bindings_process as schedd
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.logs.entries import Entry, from_event_log, from_history, in_order, line_of
 from htlease_admin.logs.jobs import Jobs
@@ -112,6 +112,8 @@ def _read(server: LeaseServer, jobs: Jobs, only: str | None) -> Iterator[_Node]:
                 continue
             try:
                 entries += from_event_log(key.subjob, schedd.read_event_log(log, job))
+            except ScheddUnavailable as error:
+                gaps.append(str(error))
             except OSError as error:
                 gaps.append(f"{log} cannot be read: {error.strerror or error}")
         yield _Node(key.subjob, entries, outputs, "; ".join(gaps) or None)

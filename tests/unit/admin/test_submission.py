@@ -12,7 +12,8 @@ import pytest
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
-from htlease_admin import condor_submit, schedd
+from htlease_admin import bindings_process as schedd
+from htlease_admin import condor_submit
 from htlease_admin.condor_submit import Answer, SubmitRefused
 from htlease_admin.enrolment import check_distinct
 from htlease_admin.schedd import QueuedJob, ScheddUnavailable
