@@ -7,7 +7,7 @@ import re
 import stat
 from pathlib import Path
 
-from htlease.end_proof import SUBMITTED, LogEvent
+from htlease.end_proof import LogEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def read_events(path: str, job: str) -> list[LogEvent]:
 def read_rotated(path: str, job: str) -> list[LogEvent]:
     """Return the same of a log and what it was rotated to (`EVENT_LOG`); raises OSError.
 
-    From the newest file backwards, so that a rotation meanwhile leaves no gap between two.
+    From the newest file backwards, so that a rotation meanwhile leaves no gap between two; all of
+    them, since an older one may have another job of the same number.
     """
     found: list[LogEvent] = []
     seen: set[tuple[int, int]] = set()
@@ -54,8 +55,6 @@ def read_rotated(path: str, job: str) -> list[LogEvent]:
                 found = _read(descriptor, name, job) + found
         finally:
             os.close(descriptor)
-        if any(event.number == SUBMITTED for event in found):
-            break
     return found
 
 

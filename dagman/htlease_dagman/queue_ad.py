@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,22 @@ def read_ads(
     except (OSError, subprocess.TimeoutExpired):
         return []
     return ads_from(asked.stdout)
+
+
+def queue_birthdate() -> int | None:
+    """Return the JobQueueBirthdate of this machine's schedd, as it says itself; None if unknown."""
+    path = shutil.which("condor_config_val")
+    if path is None:
+        return None
+    ask = [path, "SCHEDD_ADDRESS_FILE"]
+    try:
+        asked = subprocess.run(ask, capture_output=True, text=True, timeout=ASK_SECONDS)
+        address = Path(asked.stdout.strip()).read_text().partition("\n")[0]
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # A schedd answers queries for its own ad like a collector.
+    ads = read_ads("condor_status", ["-pool", address, "-schedd"], ("JobQueueBirthdate",))
+    return number(ads[0], "JobQueueBirthdate") if len(ads) == 1 else None
 
 
 def ads_from(text: str) -> list[dict[str, str | int]]:

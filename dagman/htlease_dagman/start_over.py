@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from htlease.end_proof import ATTRIBUTES, Finding, job_from, of_log, of_startd
+from htlease.end_proof import ATTRIBUTES, Finding, job_from, of_log, of_queue, of_startd
 from htlease.event_log import read_events
-from htlease_dagman.queue_ad import read_ads
+from htlease_dagman.queue_ad import queue_birthdate, read_ads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def finding(job: str, ad: Mapping[str, str | int], may_run_again: bool = False) 
         except OSError as error:
             by_log = Finding(False, f"{log}: {error.strerror or error}")
         if by_log.is_proof:
-            return by_log
+            of_its_queue = of_queue(str(ad.get("GlobalJobId")), queue_birthdate())
+            if of_its_queue.is_proof:
+                return by_log
+            by_log = of_its_queue
         reasons.append(by_log.why)
     slots = None
     if facts.startd is not None:

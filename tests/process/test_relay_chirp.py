@@ -32,6 +32,9 @@ class MadeQueue(QueueReader):
         super().__init__(None)
         self.ad = ad
 
+    def birthdate(self) -> int | None:
+        return 1796100000
+
     def read_jobs(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Plain]]:
         return [] if self.ad is None else [self.ad]
 

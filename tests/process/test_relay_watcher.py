@@ -37,6 +37,10 @@ class MadeQueue(QueueReader):
         self.queued: list[dict[str, Plain]] = []
         self.history: list[dict[str, Plain]] = []
         self.asked_until: list[str | None] = []
+        self.born_at: int | None = 1796100000
+
+    def birthdate(self) -> int | None:
+        return self.born_at
 
     def read_jobs(self, constraint: str, attributes: Sequence[str]) -> list[dict[str, Plain]]:
         return self.queued
@@ -251,6 +255,26 @@ def test_an_end_that_an_earlier_version_wrote_down_is_read(relay: Relay) -> None
     (relay.directory / "watcher.json").write_text(json.dumps({"since": None, "waiting": waiting}))
     relay.start()
     relay.watcher.look()
+
+
+def test_a_lost_job_queue_is_said_once_and_remembered(
+    relay: Relay, job: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    relay.acquire(*job)
+    relay.watcher.look()
+    assert warnings() == []
+    relay.start()  # and what it saw before it crashed it knows
+    relay.queue.born_at = None
+    relay.watcher.look()
+    relay.queue.born_at = 1796200000
+    relay.watcher.look()
+    relay.watcher.look()
+    [said] = warnings()
+    assert "JobQueueBirthdate 1796200000, was 1796100000" in said
+    assert relay.server.subjob(job[1])["status"] == "active"
 
 
 def test_an_ended_job_that_stays_in_the_queue_is_reported_once(

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from htlease.attempt import SubjobKey
+from htlease.end_proof import of_queue
 from htlease.errors import BadConfig, Refused
 from htlease.flags import GROUP_SEPARATOR
-from htlease_admin import schedd
-from htlease_admin.bindings_process import read_history, read_jobs
+from htlease_admin.bindings_process import locate, queue_birthdate, read_history, read_jobs
 from htlease_admin.dag.nodes import HELD, IDLE, JOB_ATTRIBUTES, Node, node_of, not_begun
 from htlease_admin.dag.progress import Standing, counted, counts_text, state_of
 from htlease_admin.lease_server import LeaseServer
@@ -173,7 +173,8 @@ class Looking:
             past = read_history(
                 f"ClusterId == {cluster}", _DAGMAN_ATTRIBUTES, None, 1, self.schedd_name
             )
-            name = "" if past else schedd.locate(self.schedd_name).name
+            name = "" if past else locate(self.schedd_name).name
+            born_at = None if past else queue_birthdate(self.schedd_name)
         except (ScheddUnavailable, BadConfig) as error:
             self.schedd_gap = str(error)
             return None, {}
@@ -181,7 +182,10 @@ class Looking:
         if ended:
             return _ended(ended[0]), {}
         if str(dagman).partition("#")[0] != name:
-            return None, {}  # of another schedd, or of this one's queue before it was lost
+            return None, {}  # of another schedd
+        if not of_queue(str(dagman), born_at).is_proof:
+            text = "was in a job queue that its schedd has lost; its nodes' jobs may still run"
+            return Dagman(f"{cluster}.0", False, text), {}
         return Dagman(f"{cluster}.0", False, "is neither in the queue nor in the history"), {}
 
 

@@ -1,7 +1,8 @@
 """`htlease dag reconcile`: write down what the queue and the history say and nobody reported.
 
 DAGMan calls no script when it is removed, and none of ours runs when a job is held past it. Only
-records count: a job that is in neither queue nor history says nothing.
+records count: a job that is in neither queue nor history says nothing, least of all where the
+schedd has lost its job queue.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import click
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
+from htlease.end_proof import of_queue
 from htlease.holds import held_by, removed_by
-from htlease_admin.bindings_process import read_history, read_jobs
+from htlease_admin.bindings_process import queue_birthdate, read_history, read_jobs
 from htlease_admin.dag.status import workflow_named
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.relay.endings import ATTRIBUTES, End, end_of
@@ -43,7 +45,7 @@ def reconcile(server: LeaseServer, dag: str, schedd_name: str | None) -> None:
     of it runs; no node is closed.
     """
     workflow = workflow_named(dag)
-    evidence = AskedEvidence()
+    evidence = AskedEvidence(schedd_name)
     rows = []
     for summary in server.workflow(workflow)["subjobs"]:
         if summary["outcome"] is not None:
@@ -52,6 +54,10 @@ def reconcile(server: LeaseServer, dag: str, schedd_name: str | None) -> None:
         document = server.subjob(key)
         for job in _newest(document):
             ad = _ad(job, schedd_name)
+            if not ad and document["status"] in _MAY_HOLD:
+                found = of_queue(job, queue_birthdate(schedd_name))
+                if not found.is_proof:
+                    rows.append((key.subjob, "unknown", "", f"{found.why}; its lease runs out"))
             observed = observation(job, document, ad)
             if observed is not None:
                 server.command(key, observed)

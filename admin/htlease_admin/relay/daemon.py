@@ -70,7 +70,7 @@ async def run(
         options.token_ttl_seconds,
         chirp,
     )
-    watched, evidence = QueueReader(options.schedd_name), AskedEvidence()
+    watched, evidence = QueueReader(options.schedd_name), AskedEvidence(options.schedd_name)
     watcher = Watcher(
         Reports(server, evidence), watched, options.state_directory, options.poll_seconds, chirp
     )

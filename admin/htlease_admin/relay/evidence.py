@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from htlease.end_proof import Finding, LogEvent, of_log, of_startd
-from htlease_admin.bindings_process import BindingsProcess
+from htlease.end_proof import Finding, LogEvent, of_log, of_queue, of_startd
+from htlease.errors import BadConfig
+from htlease_admin.bindings_process import LOCATE_SECONDS, LOG_SECONDS, BindingsProcess
 from htlease_admin.relay.endings import HELD, End
 from htlease_admin.schedd import Plain, ScheddUnavailable
 
-LOG_SECONDS = 20.0
 STARTD_SECONDS = 10.0
 #: How long a startd that did not answer is not asked again: many jobs may have run there.
 _QUIET_SECONDS = 60.0
@@ -32,7 +32,8 @@ class Evidence(Protocol):
 class AskedEvidence:
     """Looks into the event logs of an access point and asks the startds of its jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, schedd_name: str | None) -> None:
+        self._schedd_name = schedd_name
         self._process = BindingsProcess()
         #: Address of a startd that was silent -> when it may be asked again, monotonic.
         self._silent_until: dict[str, float] = {}
@@ -49,7 +50,10 @@ class AskedEvidence:
             for events in self._logs(end):
                 by_log = of_log(events, end.job)
                 if by_log.is_proof:
-                    return by_log
+                    of_its_queue = of_queue(end.global_job_id, self._queue_born_at())
+                    if of_its_queue.is_proof:
+                        return by_log
+                    by_log = of_its_queue
                 reasons.append(by_log.why)
         by_startd = of_startd(end.global_job_id, end.job, self._slots(end.job.startd))
         if by_startd.is_proof:
@@ -64,6 +68,15 @@ class AskedEvidence:
         except ScheddUnavailable:
             return []
         return [[LogEvent(*event) for event in log] for log in read]
+
+    def _queue_born_at(self) -> int | None:
+        try:
+            born_at: int | None = self._process.call(
+                "queue_birthdate", [self._schedd_name], LOCATE_SECONDS, "the schedd"
+            )
+        except (BadConfig, ScheddUnavailable):
+            return None
+        return born_at
 
     def _slots(self, startd: str | None) -> list[dict[str, Plain]] | None:
         if startd is None or self._silent_until.get(startd, 0.0) > time.monotonic():

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from htlease_admin.bindings_process import HISTORY_SECONDS, JOBS_SECONDS, Ads, BindingsProcess
+from htlease_admin.bindings_process import (
+    HISTORY_SECONDS,
+    JOBS_SECONDS,
+    LOCATE_SECONDS,
+    Ads,
+    BindingsProcess,
+)
 
 
 class QueueReader:
@@ -28,6 +34,14 @@ class QueueReader:
         arguments = [constraint, list(attributes), until, most, self._schedd_name]
         ads: Ads = self._process.call("read_history", arguments, HISTORY_SECONDS, "the schedd")
         return ads
+
+    def birthdate(self) -> int | None:
+        """Do as `schedd.queue_birthdate`; raises ScheddUnavailable."""
+        arguments = [self._schedd_name]
+        born_at: int | None = self._process.call(
+            "queue_birthdate", arguments, LOCATE_SECONDS, "the schedd"
+        )
+        return born_at
 
     def close(self) -> None:
         """End the process."""

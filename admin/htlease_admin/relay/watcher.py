@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Progress:
     since: str | None = None
     #: GlobalJobId -> an end that could not be settled yet, and when it was seen first (1970).
     waiting: dict[str, tuple[End, float]] = field(default_factory=dict)
+    #: JobQueueBirthdate of the schedd at the last look.
+    queue_born_at: int | None = None
 
     @classmethod
     def read(cls, directory: Path) -> Progress:
@@ -51,7 +53,7 @@ class Progress:
                 name: (_end_from(entry["end"]), float(entry["since"]))
                 for name, entry in document["waiting"].items()
             }
-            return cls(document["since"], waiting)
+            return cls(document["since"], waiting, document.get("queue_born_at"))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -67,6 +69,7 @@ class Progress:
                 name: {"end": asdict(end), "since": since}
                 for name, (end, since) in self.waiting.items()
             },
+            "queue_born_at": self.queue_born_at,
         }
         temporary = directory / f"{_STATE_FILE}.new"
         with temporary.open("w") as file:
@@ -133,16 +136,32 @@ class Watcher:
 
     def look(self) -> None:
         """Look once; raises ServerUnavailable or ScheddUnavailable, and goes on from there."""
-        before = self._progress.since, dict(self._progress.waiting)
+        before = replace(self._progress, waiting=dict(self._progress.waiting))
         try:
+            self._look_at_birthdate()
             for end, _ in list(self._progress.waiting.values()):
                 self._report(end)
             self._chirp.look(self._queue)
             self._look_at_history()
             self._look_at_queue()
         finally:
-            if (self._progress.since, self._progress.waiting) != before:
+            if self._progress != before:
                 self._progress.write(self._directory)
+
+    def _look_at_birthdate(self) -> None:
+        """Say that the schedd has lost its job queue: it answers "no such job" without an error."""
+        born_at, known = self._queue.birthdate(), self._progress.queue_born_at
+        if born_at is None or born_at == known:
+            return
+        if known is not None:
+            log.warning(
+                "the schedd has another job queue than before (JobQueueBirthdate %d, was %d): "
+                "nothing more is heard of the jobs in the old one, so their leases run out by "
+                "themselves, and `htlease settle` closes their subjobs",
+                born_at,
+                known,
+            )
+        self._progress.queue_born_at = born_at
 
     def _look_at_history(self) -> None:
         newest = self._queue.read_history("true", ("GlobalJobId",), None, 1)

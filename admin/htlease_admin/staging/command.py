@@ -88,7 +88,9 @@ def init(
 @click.option("--node", type=click.Choice(STAGES), default=STAGE_IN, show_default=True)
 @click.option("--own", is_flag=True, help="It may be cancelled with the workflow.")
 @click.option("--no-check", is_flag=True, help="Do not ask the transfer service about the task.")
-@click.option("--unused-key", metavar="KEY", help="Instead: nothing was submitted under this key.")
+@click.option(
+    "--unused-key", metavar="KEY", help="Instead: nothing submitted under this key is at work."
+)
 def adopt(
     path: Path, task: str | None, node: str, own: bool, no_check: bool, unused_key: str | None
 ) -> None:

@@ -125,7 +125,7 @@ class CommandBackend:
             if ended.exit_code != 0:
                 raise Away(f"cancel ended with {ended.exit_code}: {ended.last_line}")
 
-    def find_by_key(self, key: str) -> str | None:
+    def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         """Run the find command: exit 0 and no output means that there is no such task."""
         if not self._rules.find:
             raise CannotFind("there is no find command")

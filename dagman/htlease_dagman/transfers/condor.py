@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from htlease.end_proof import of_queue
+from htlease_dagman.queue_ad import queue_birthdate
 from htlease_dagman.transfers.task import (
     Away,
+    CannotFind,
     NeedsPerson,
     Place,
     Refused,
@@ -63,8 +66,8 @@ class CondorBackend:
         self._commands = commands
 
     def reserve(self, key: str) -> str | None:
-        """Nothing: the job carries the key."""
-        return None
+        """Return the JobQueueBirthdate: in a later queue no look-up finds what is submitted now."""
+        return str(_queue_born_at())
 
     def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
         """Queue the job and return its GlobalJobId."""
@@ -74,15 +77,20 @@ class CondorBackend:
         if done.returncode != 0:
             # It may have been queued before the connection broke; a look-up by the key tells.
             raise Away(f"condor_submit ended with {done.returncode}: {_last_line(done.stderr)}")
-        found = self.find_by_key(key)
+        found = self._find_by_key(key)
         if found is None:
             raise Away("the schedd does not show the job that was just queued")
         return found
 
     def poll(self, external_id: str) -> Sight:
         """Look at the job in queue and history."""
-        found = self._find(f'GlobalJobId == "{external_id}"', external_id)
-        return Sight(State.UNKNOWN) if found is None else sight_of(found)
+        found = self._find(f'GlobalJobId == "{external_id}"')
+        if found is not None:
+            return sight_of(found)
+        of_its_queue = of_queue(external_id, _queue_born_at())
+        if not of_its_queue.is_proof:
+            raise CannotFind(of_its_queue.why)
+        return Sight(State.UNKNOWN)
 
     def cancel(self, external_id: str) -> None:
         """Remove the job."""
@@ -90,9 +98,15 @@ class CondorBackend:
         if done.returncode != 0 and self.poll(external_id).state is State.RUNNING:
             raise Away(f"condor_rm ended with {done.returncode}: {_last_line(done.stderr)}")
 
-    def find_by_key(self, key: str) -> str | None:
+    def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         """Look for the job by its attribute, in the queue and then in the history."""
-        found = self._find(f'HTLeaseTransferKey == "{key}"', None)
+        found = self._find_by_key(key)
+        if found is None and str(_queue_born_at()) != reservation:
+            raise CannotFind("the schedd has lost the job queue that it would be in")
+        return found
+
+    def _find_by_key(self, key: str) -> str | None:
+        found = self._find(f'HTLeaseTransferKey == "{key}"')
         return None if found is None else str(found["GlobalJobId"])
 
     def check(self, place: Place, has_to_exist: bool) -> str | None:
@@ -104,7 +118,7 @@ class CondorBackend:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _find(self, constraint: str, external_id: str | None) -> dict[str, Any] | None:
+    def _find(self, constraint: str) -> dict[str, Any] | None:
         asked = ["-constraint", constraint, "-json", "-attributes", ",".join(_ATTRIBUTES)]
         # A job that leaves the queue between the two looks is found at the next one.
         for tool in (["condor_q", "-allusers"], ["condor_history", "-limit", "1"]):
@@ -128,6 +142,14 @@ class CondorBackend:
             raise Away(f"{argv[0]} did not end in {CALL_SECONDS:g} s") from None
         except OSError as error:
             raise NeedsPerson(f"make {argv[0]} runnable here: {error.strerror}") from None
+
+
+def _queue_born_at() -> int:
+    """Return since when the schedd has had its job queue; raises Away."""
+    born_at = queue_birthdate()
+    if born_at is None:
+        raise Away("the schedd does not tell how old its job queue is (JobQueueBirthdate)")
+    return born_at
 
 
 def submit_text(key: str, transfer: Transfer, commands: Mapping[str, str]) -> str:

@@ -78,8 +78,9 @@ def take_up(record: Record, adopted: Adopted | None, *, is_alone: bool = False) 
     """
     if adopted and adopted.external_id is None:
         # With the next generation comes another key, so that this is not said of it too.
-        if record.external_id is None and record.key == adopted.unused_key:
-            return record.next_generation("a person has seen that it was not submitted")
+        is_open = record.external_id is None or record.state == "needs-action"
+        if is_open and record.key == adopted.unused_key:
+            return record.next_generation("a person has seen that nothing of it is at work")
     elif adopted and adopted.external_id != record.external_id:
         is_fresh = record.external_id is None and not record.is_asked
         base = record if is_fresh else record.next_generation("replaced by an adopted task")
@@ -208,7 +209,7 @@ class Engine:
     def _find(self, record: Record) -> tuple[Record, Verdict]:
         assert record.key is not None
         try:
-            found = self.backend.find_by_key(record.key)
+            found = self.backend.find_by_key(record.key, record.reservation)
         except CannotFind:
             if self.backend.submits_once:
                 return record.with_(is_asked=False), Verdict.WAIT
@@ -226,4 +227,13 @@ class Engine:
 
     def _poll(self, record: Record) -> tuple[Record, Verdict]:
         assert record.external_id is not None
-        return after_sight(record, self.backend.poll(record.external_id), self.generations_max)
+        try:
+            sight = self.backend.poll(record.external_id)
+        except CannotFind as cannot:
+            if record.key is None:
+                raise NeedsPerson(f"adopt the right task: {cannot}") from None
+            raise NeedsPerson(
+                f"make sure that nothing of task {record.external_id} is at work ({cannot}), then"
+                f" run `htlease stage adopt FILE --unused-key {record.key}`"
+            ) from None
+        return after_sight(record, sight, self.generations_max)

@@ -97,7 +97,7 @@ class GlobusBackend:
         """Cancel the task."""
         self._call(lambda client: client.cancel_task(external_id))
 
-    def find_by_key(self, key: str) -> str | None:
+    def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         """Return the newest task with this label."""
 
         def find(client: Any) -> str | None:

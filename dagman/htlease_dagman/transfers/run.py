@@ -70,7 +70,7 @@ class RunBackend:
         """End the command."""
         self.close()
 
-    def find_by_key(self, key: str) -> str | None:
+    def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         """None: what another watcher has started has ended with it."""
         return None
 

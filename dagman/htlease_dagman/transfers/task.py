@@ -101,15 +101,16 @@ class Backend(Protocol):
         """
 
     def poll(self, external_id: str) -> Sight:
-        """Look at a task."""
+        """Look at a task; raises CannotFind when the service has forgotten all it had."""
 
     def cancel(self, external_id: str) -> None:
         """Ask the service to end a task; one that has ended is no error."""
 
-    def find_by_key(self, key: str) -> str | None:
+    def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         """Return the task that was submitted under a key, or None when there certainly is none.
 
-        Raises CannotFind when the service cannot be asked that.
+        `reservation` is what was on record before. Raises CannotFind when the service cannot be
+        asked that.
         """
 
     def check(self, place: Place, has_to_exist: bool) -> str | None:

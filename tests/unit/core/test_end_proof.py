@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from htlease import event_log
-from htlease.end_proof import Job, LogEvent, job_from, of_log, of_startd
+from htlease.end_proof import Job, LogEvent, job_from, of_log, of_queue, of_startd
 from htlease.event_log import read_events, read_rotated
 
 JOB = "ap.example.org#12.0#1796117722"
@@ -56,6 +56,7 @@ LOGS = [
     ("an earlier start ended, this one is at work", "0 1 5 1", False),
     ("an earlier job of the same number ended, after the queue was lost", "0 1 5 0", False),
     ("an earlier job of the same number ended, this one runs", "0 1 5 0 1", False),
+    ("a later job of the same number ended, or is it this one", "0 1 0 1 5", False),
     ("a log that is not there", "", False),
 ]
 
@@ -67,6 +68,24 @@ def events(text: str) -> list[LogEvent]:
 @pytest.mark.parametrize(("log", "is_proof"), [row[1:] for row in LOGS], ids=[r[0] for r in LOGS])
 def test_an_event_log_proves(log: str, is_proof: bool) -> None:
     found = of_log(events(log), VANILLA)
+    assert found.is_proof == is_proof
+    assert found.why
+
+
+@pytest.mark.parametrize(
+    ("job", "born_at", "is_proof"),
+    [
+        (JOB, 1796117721, True),
+        (JOB, 1796117722, True),  # the first job of a queue
+        (JOB, 1796117723, False),
+        (JOB, None, False),
+        ("ap.example.org#12.0", 1796117721, False),  # GLOBAL_JOB_ID_WITH_TIME = False
+    ],
+)
+def test_a_schedd_that_lost_its_queue_knows_no_earlier_job(
+    job: str, born_at: int | None, is_proof: bool
+) -> None:
+    found = of_queue(job, born_at)
     assert found.is_proof == is_proof
     assert found.why
 
@@ -180,13 +199,19 @@ def test_an_entry_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_rotated_logs_are_one(tmp_path: Path) -> None:
     log = tmp_path / "EventLog"
-    (tmp_path / "EventLog.3").write_text(entry(24))
     (tmp_path / "EventLog.2").write_text(entry(0))
     (tmp_path / "EventLog.1").write_text(entry(1))
     log.write_text(entry(5))
     assert read_rotated(str(log), "12.0") == events("0 1 5")
     (tmp_path / "EventLog.old").write_text(entry(0) + entry(1))
     assert read_rotated(str(log), "12.0") == events("0 1 5")
+
+
+def test_rotated_logs_are_read_to_the_last_for_an_earlier_job_of_the_number(tmp_path: Path) -> None:
+    log = tmp_path / "EventLog"
+    (tmp_path / "EventLog.1").write_text(entry(0) + entry(1))
+    log.write_text(entry(0) + entry(1) + entry(5))
+    assert read_rotated(str(log), "12.0") == events("0 1 0 1 5")
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

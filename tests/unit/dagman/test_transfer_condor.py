@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from htlease_dagman.transfers.condor import sight_of, submit_text
-from htlease_dagman.transfers.task import Item, Place, Refused, State, Transfer
+from htlease_dagman.transfers import condor
+from htlease_dagman.transfers.condor import CondorBackend, sight_of, submit_text
+from htlease_dagman.transfers.task import Away, CannotFind, Item, Place, Refused, State, Transfer
 
 HERE, THERE = Place("here", "/data"), Place("there", "osdf:///ours/run7")
 
@@ -63,3 +64,37 @@ def test_what_a_job_shows_is_what_its_transfer_is(ad: dict[str, Any], state: Sta
 def test_who_has_to_release_a_held_transfer_is_told_how() -> None:
     held = {"ClusterId": 7, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 1, "HoldReason": "why"}
     assert sight_of(held).text == "run: condor_release 7.0   (held: why)"
+
+
+@pytest.fixture
+def schedd(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
+    """Return since when a schedd without jobs says that it has its queue."""
+    said: dict[str, int | None] = {"born_at": 100}
+    monkeypatch.setattr(condor, "queue_birthdate", lambda: said["born_at"])
+    monkeypatch.setattr(CondorBackend, "_find", lambda self, constraint: None)
+    return said
+
+
+def test_no_such_job_counts_only_in_the_queue_that_it_was_put_into(
+    schedd: dict[str, int | None],
+) -> None:
+    backend = CondorBackend({})
+    noted = backend.reserve("k")
+    assert backend.find_by_key("k", noted) is None
+    assert backend.poll("ap#7.0#150").state is State.UNKNOWN
+    schedd["born_at"] = 200
+    with pytest.raises(CannotFind):
+        backend.find_by_key("k", noted)
+    with pytest.raises(CannotFind):
+        backend.poll("ap#7.0#150")
+
+
+def test_a_schedd_that_does_not_tell_is_asked_again(schedd: dict[str, int | None]) -> None:
+    schedd["born_at"] = None
+    backend = CondorBackend({})
+    with pytest.raises(Away):
+        backend.reserve("k")
+    with pytest.raises(Away):
+        backend.find_by_key("k", "100")
+    with pytest.raises(Away):
+        backend.poll("ap#7.0#150")

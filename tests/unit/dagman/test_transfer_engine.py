@@ -55,6 +55,8 @@ class Service:
     tasks: dict[str, str] = field(default_factory=dict)
     submissions: int = 0
     sight: Sight = field(default_factory=lambda: Sight(State.RUNNING))
+    #: It has lost all that it knew.
+    is_empty: bool = False
 
     def reserve(self, key: str) -> str | None:
         return f"reserved for {key}" if self.submits_once else None
@@ -75,12 +77,14 @@ class Service:
         return self.tasks[key]
 
     def poll(self, external_id: str) -> Sight:
+        if self.is_empty:
+            raise CannotFind("it has lost its queue")
         return self.sight
 
     def cancel(self, external_id: str) -> None:
         raise AssertionError("nobody asked for that")
 
-    def find_by_key(self, key: str) -> str | None:
+    def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         if not self.can_find:
             raise CannotFind("no way to ask")
         return self.tasks.get(key)
@@ -174,6 +178,20 @@ def test_a_service_that_can_neither_find_nor_recognise_asks_a_person() -> None:
     assert next_step(take_up(record, Adopted(None, unused_key="another"))) is Step.FIND
     found = take_up(record, Adopted("t1"))
     assert (found.external_id, found.is_adopted) == ("t1", True)
+
+
+def test_a_service_that_lost_its_tasks_asks_a_person_before_another_is_made() -> None:
+    service = Service()
+    life = Life(service)
+    assert life.live(steps=5).state == "submitted"
+    service.is_empty = True
+    record = life.live(steps=UNKNOWN_LOOKS_MAX + 5)
+    assert (service.submissions, record.state, record.external_id) == (1, "needs-action", "t1")
+    assert "t1" in (record.action or "") and str(record.key) in (record.action or "")
+
+    told = take_up(record, Adopted(None, unused_key=record.key))
+    assert (told.generation, next_step(told)) == (2, Step.SUBMIT)
+    assert next_step(take_up(record, Adopted(None, unused_key="another"))) is Step.POLL
 
 
 def test_the_key_survives_a_resubmission_and_nothing_else() -> None:
