@@ -50,6 +50,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_a_young_server_signs_of_life_more_often_than_an_old_one(site: Site) -> None:
+    assert site.keeper.name == site.store.name, "whoever is told of it knows which one"
     assert not site.due_after(0.0) and not site.due_after(FLUSH_SECONDS - 0.01)
     assert site.due_after(FLUSH_SECONDS)
     assert not site.due_after(0.4) and site.write() is None, "nothing is due, nothing is written"

@@ -237,18 +237,22 @@ def test_a_writer_that_ends_with_nothing_to_do_is_a_failure(site: Site) -> None:
     assert ledger.failure == "the process has ended" and ledger.commits.failed == 1
 
 
-def test_an_idle_server_signs_of_life_and_writes_renewals(site: Site) -> None:
+def test_an_idle_server_signs_of_life_again_and_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
     site.writer.is_holding = False
-    site.drill.now += 1
     deadline = site.drill._loop.time() + 20
 
     async def until_signed() -> None:
-        while not any(batch.alive for batch in site.writer.batches):
+        while site.writer.batches == []:
             assert site.drill._loop.time() < deadline, "nobody signs"
             await asyncio.sleep(0.01)
 
-    site.drill.read(until_signed())
-    assert site.writer.batches[-1].alive == (site.keeper.started_at, site.drill.now)
+    for _ in range(3):
+        site.drill.now += 10
+        site.drill.read(until_signed())
+        assert site.writer.batches.pop().alive == (site.keeper.started_at, site.drill.now)
 
 
 def test_many_that_come_at_once_wake_the_server_once(
@@ -266,3 +270,33 @@ def test_many_that_come_at_once_wake_the_server_once(
     waitings = site.submit(*(details(number) for number in range(5)), acquire(2))
     assert all(answer_of(one) for one in waitings)
     assert len(site.writer.batches) == 1 and len(turns) == 1
+
+
+def test_a_server_that_was_never_started_writes_nothing(tmp_path: Path) -> None:
+    kind = HeldKind()
+    store = kind.open(tmp_path)
+    ledger = kind.ledger(store, lambda: 1.0, Lanes())
+    ledger.stop()
+    assert kind.writer.batches == [] and not kind.writer.is_alive
+
+
+def test_who_stands_aside_is_read_for_by_a_connection_of_its_own(site: Site) -> None:
+    ledger = site.drill.ledger
+    made: list[Any] = []
+    assert isinstance(ledger, Pipeline)
+    make = site.drill.store.reader
+
+    def counted() -> Any:
+        made.append(make())
+        return made[-1]
+
+    site.drill.store.reader = counted
+    back: list[list[Waiting]] = []
+    ledger._ahead.stand_aside(site.drill.waiting(enter()), site.drill._loop, back.append)
+
+    async def until_back() -> None:
+        while not back:
+            await asyncio.sleep(0.01)
+
+    site.drill.read(asyncio.wait_for(until_back(), 20))
+    assert len(made) == 1

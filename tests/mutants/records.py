@@ -26,9 +26,6 @@ class Learned(NamedTuple):
     lines: dict[str, list[int]]
 
 
-NOTHING = Learned(-1.0, {})
-
-
 class Records:
     """Two files of JSON lines: of tests, and of mutants."""
 

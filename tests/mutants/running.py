@@ -32,12 +32,12 @@ from _pytest.runner import runtestprotocol
 from mutmut.mutation.trampoline import set_mutant_under_test
 
 from tests.mutants.making import Made, Mutant
-from tests.mutants.records import HANG, NOTHING, Learned, Records
+from tests.mutants.records import HANG, Learned, Records
 
 #: A mutant that tests worth so many seconds do not notice has survived.
 BUDGET_SECONDS = 12.0
 #: By then a test hangs: so many seconds, and so many times what it takes.
-HANGS_SECONDS, HANGS_TIMES = 20.0, 10.0
+HANGS_SECONDS, HANGS_TIMES = 8.0, 20.0
 #: Tests that take longer are not asked, nor is one that hangs.
 _LONG_SECONDS, _ALONE_SECONDS = 8.0, 600.0
 _MEMORY_MAX_BYTES = 4 << 30
@@ -158,20 +158,21 @@ class Plugin:
         print(f"learning what {len(unknown)} of {len(items)} tests run", flush=True)
         by_file = [list(group) for _, group in itertools.groupby(unknown, lambda item: item.path)]
         found = self._traced_in(by_file, forks)
+        # A test that hangs takes the others of its file along.
         missed = [[item] for item in unknown if item.nodeid not in found]
-        found |= self._traced_in(missed, forks)
-        for item in unknown:
-            # A test that fails or hangs by itself tells nothing of mutants.
-            one = learned[item.nodeid] = found.get(item.nodeid, NOTHING)
-            self._records.add_learned(item.nodeid, one)
-        self.left_out = [name for name, one in learned.items() if one.seconds < 0]
-        return {name: one for name, one in learned.items() if one.seconds >= 0}
+        learned |= found | self._traced_in(missed, forks)
+        # A test that fails by itself tells nothing of mutants.
+        usable = {name: one for name, one in learned.items() if one.seconds >= 0}
+        self.left_out = [name for name in items if name not in usable]
+        return usable
 
     def _traced_in(self, groups: list[list[pytest.Item]], forks: Forks) -> dict[str, Learned]:
         found: dict[str, Learned] = {}
         for _, result in forks.run((None, functools.partial(self._traced, one)) for one in groups):
             if isinstance(result, dict):
                 found |= {name: Learned(*one) for name, one in result.items()}
+                for name in result:
+                    self._records.add_learned(name, found[name])
         return found
 
     def _traced(self, items: list[pytest.Item]) -> dict[str, Learned]:
