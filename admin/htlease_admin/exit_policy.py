@@ -36,6 +36,17 @@ _OUT_OF_TIME_REASON = '"walltime: the job has had its time; release it for the n
 _HELD_BY_LIMIT = "JobStatus == 5 && (HoldReasonCode == 46 || HoldReasonCode == 47)"
 
 
+#: With one of these HTCondor makes an expression of its own and adds the user's by `||`. The
+#: attribute alone (`+JobMaxRetries`) makes none. Source: SubmitHash::SetJobRetries.
+_RETRIES = (
+    (
+        "htlease_retries = $(max_retries:$(JobMaxRetries:))"
+        "$(success_exit_code:$(JobSuccessExitCode:))$(retry_until:)"
+    ),
+    'htlease_no_retries = "$SUBSTR(htlease_retries,0,1)" == ""',
+)
+
+
 def exit_policy_lines(on_wall_time: str | None) -> tuple[str, ...]:
     """Return the lines; `on_wall_time` is what the plan says, one of ON_WALL_TIME, or None."""
     again = _TRY_LATER
@@ -60,8 +71,8 @@ def exit_policy_lines(on_wall_time: str | None) -> tuple[str, ...]:
         f"MY.{_TRY_LATER} = ExitCode =?= 75 && {PAYLOAD_START} =!= NumJobStarts",
         f"MY.{_REFUSED} = ExitCode =?= 78 && {PAYLOAD_START} =!= NumJobStarts",
         f"MY.{_NOT_STARTED} = {NOT_STARTED} =?= NumJobStarts",
-        # With max_retries and its kin HTCondor adds this to its own expression by `||`.
-        f"htlease_on_exit_remove = JobMaxRetries =?= undefined && (!{again} || {enough})",
+        *_RETRIES,
+        f"htlease_on_exit_remove = $(htlease_no_retries) && (!{again} || {enough})",
         *or_default("on_exit_remove", "OnExitRemove", "$(htlease_on_exit_remove)"),
         # HTCondor looks at this first, so that what would leave the queue is held.
         f"on_exit_hold = ({_own('on_exit_hold', 'OnExitHold', 'false')}) || {hold}",

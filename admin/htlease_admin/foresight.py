@@ -8,7 +8,7 @@ anything is queued.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
@@ -26,6 +26,26 @@ _OWN_WORKFLOW = re.compile(
 #: With any of these the schedd makes the jobs one after another (late materialization).
 _FACTORY = ("max_materialize", "JobMaterializeLimit", "max_idle", "materialize_max_idle")
 _FACTORY_ATTRIBUTE = "JobMaterializeMaxIdle"
+
+
+#: A file's own lines, by a name without macros: neither what a command prints nor a copy of it.
+_INCLUDE = re.compile(
+    r"^[ \t]*include[ \t]*:[ \t]*([^\s$|](?:[^\n$|]*[^\s$|])?)[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def with_includes(text: str, read: Callable[[str], str | None]) -> str:
+    """Return a submit file with the lines of the files that it includes in their place.
+
+    `read` gives a file's lines, or None where it cannot be read. What such files include in turn
+    stays as it is.
+    """
+
+    def lines_of(include: re.Match[str]) -> str:
+        return read(include[1]) or include[0]
+
+    return _INCLUDE.sub(lines_of, text)
 
 
 def own_workflow(text: str) -> str | None:

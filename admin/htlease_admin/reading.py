@@ -17,6 +17,7 @@ from htlease_admin.lease_server import Document, LeaseServer, as_json
 from htlease_admin.parameters import KEY, WORKFLOW, json_option
 from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import pass_server
+from htlease_admin.submission import is_of_refused_submissions
 from htlease_admin.tables import Table, duration_text, moment_text, print_table
 from htlease_admin.timeline import print_timeline
 from htlease_admin.unheard import seen_of, with_what_is_seen
@@ -32,12 +33,18 @@ _SUBJOB_COLUMNS = ("SUBJOB", "STATUS", "PHASE", "ATTEMPT", "FENCE", "HOST", "LEA
 
 @click.command("list")
 @click.argument("workflow", required=False, type=WORKFLOW)
+@click.option(
+    "--all", "wants_all", is_flag=True, help="Also workflows of which nothing was submitted."
+)
 @json_option
 @pass_server
-def list_command(server: LeaseServer, workflow: str | None, wants_json: bool) -> None:
+def list_command(
+    server: LeaseServer, workflow: str | None, wants_all: bool, wants_json: bool
+) -> None:
     """List the workflows, or the subjobs of one WORKFLOW."""
     if workflow is None:
-        _print(server.workflows(), wants_json, _print_workflows)
+        found = server.workflows()
+        _print(found, wants_json, lambda _: _print_workflows(found["workflows"], wants_all))
     else:
         found = server.workflow(workflow)
         _print(found, wants_json, lambda _: _print_subjobs(found["subjobs"]))
@@ -156,18 +163,25 @@ def _print(
         print_for_people(document)
 
 
-def _print_workflows(document: Document) -> None:
+def _print_workflows(workflows: list[Document], wants_all: bool) -> None:
+    refused = [one for one in workflows if is_of_refused_submissions(one)]
     rows = [
         (
             workflow["workflow"],
-            workflow["state"],
+            "refused" if workflow in refused else workflow["state"],
             _counts_text(workflow),
             _labels_text(workflow["labels"]) + (" template" if workflow["template"] else ""),
             moment_text(workflow["created_at"]),
         )
-        for workflow in document["workflows"]
+        for workflow in workflows
+        if wants_all or workflow not in refused
     ]
     print_table(Table(("WORKFLOW", "STATE", "SUBJOBS", "LABELS", "CREATED (UTC)"), rows))
+    if refused and not wants_all:
+        click.echo(
+            f"\n{len(refused)} not shown, of which nothing was submitted; `htlease list --all` "
+            "shows why."
+        )
 
 
 def _print_workflow(document: Document) -> None:

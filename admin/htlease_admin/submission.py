@@ -7,9 +7,10 @@ is lost, the jobs are looked up by their mark.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError, InvalidField, Refused
@@ -26,6 +27,7 @@ from htlease_admin.token_files import TokenFiles
 Say = Callable[[str], None]
 #: Of a workflow: what became of a submission, by its ID.
 _LABEL = "submission-"
+_NOT_SUBMITTED = "not submitted: "
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,19 @@ def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitte
     condor_submit.find()
     schedd.locate(submission.schedd_name)
     enrolment = Enrolment(server, submission.plan, submission.force)
+    _label_reserved(submission, server)
     try:
         _reserve(submission, enrolment)
     except BaseException as error:  # an interrupt, too, comes before anything is queued
         _take_back(submission, enrolment, error, say)
+        why = str(error) or type(error).__name__
+        _label(submission, server, f"{_NOT_SUBMITTED}{why}", say)
         raise
     try:
         answer = _submit(submission)
     except SubmitRefused as refusal:
         _take_back(submission, enrolment, refusal, say)
-        _label(submission, server, f"not submitted: {refusal}", say)
+        _label(submission, server, f"{_NOT_SUBMITTED}{refusal}", say)
         raise
     for warning in answer.warnings:
         say(warning)
@@ -83,7 +88,7 @@ def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitte
             _compare(submission, enrolment, answer, jobs, say)
         except (InvalidField, Refused) as error:
             _undo(submission, enrolment, error, say)
-            _label(submission, server, f"not submitted: {error}", say)
+            _label(submission, server, f"{_NOT_SUBMITTED}{error}", say)
             raise
     for job in jobs:
         _bind(enrolment, job, say)
@@ -97,11 +102,22 @@ def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitte
     return Submitted(answer.job_counts, jobs)
 
 
-def _reserve(submission: Submission, enrolment: Enrolment) -> None:
-    server = enrolment.server
+def is_of_refused_submissions(workflow: Mapping[str, Any]) -> bool:
+    """Tell by the server's document if a workflow has nothing but submissions that were refused."""
+    said = [text for name, text in workflow["labels"].items() if name.startswith(_LABEL)]
+    counts = workflow["counts"]
+    is_bare = not any(number for status, number in counts.items() if status != "cancelled")
+    return is_bare and bool(said) and all(text.startswith(_NOT_SUBMITTED) for text in said)
+
+
+def _label_reserved(submission: Submission, server: LeaseServer) -> None:
     labels = server.workflow_labels(submission.workflow)
     labels[_LABEL + submission.id] = "reserved"
     server.put_workflow(submission.workflow, {"labels": labels})
+
+
+def _reserve(submission: Submission, enrolment: Enrolment) -> None:
+    server = enrolment.server
     if submission.keys is None:
         ttl_seconds = submission.token_ttl_seconds
         minted = server.mint_token(submission.workflow, None, ttl_seconds, role="job")

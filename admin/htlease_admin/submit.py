@@ -20,7 +20,7 @@ from htlease_admin import bindings_process as schedd
 from htlease_admin import condor_submit
 from htlease_admin.checks import is_loopback
 from htlease_admin.enrolment import check_distinct
-from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow
+from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow, with_includes
 from htlease_admin.lease_server import as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
 from htlease_admin.pyz import find_pyz, kept_pyz
@@ -102,7 +102,7 @@ def submit(
     submission_id = secrets.token_hex(8)
     now = time.time()
     state = (token_dir or state_directory(os.environ)).absolute()
-    text = _read(file)
+    text = with_includes(_read(file), _included)
     overrides, options = _split(more)
     plan_file = None if plan_path is None else read_plan_file(plan_path)
     lines = "\n".join((text, *overrides))
@@ -207,6 +207,14 @@ def _read(file: Path) -> str:
         return file.read_bytes().decode("latin-1")
     except OSError as error:
         raise BadConfig(f"submit file {file}: {error.strerror}") from None
+
+
+def _included(name: str) -> str | None:
+    """Return the lines of an included file; condor_submit says what is wrong with it."""
+    try:
+        return Path(name).read_bytes().decode("latin-1")
+    except OSError:
+        return None
 
 
 def _split(more: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -16,13 +16,17 @@ _PHASE_KEYS = ("name", "run", "restart", "exclusive", "needs", "wall_time_second
 _PLAN_MAX_BYTES = 1 << 20
 
 
-def read_plan_file(path: Path) -> PlanFile:
-    """Read a plan; raises BadConfig naming file, phase and key."""
+def read_plan_file(path: Path, *, is_sent: bool = False) -> PlanFile:
+    """Read a plan; raises BadConfig naming file, phase and key.
+
+    `is_sent`: it should have come to the job with its input files.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_PLAN_MAX_BYTES + 1)
     except OSError as error:
-        raise BadConfig(f"plan {path}: {error.strerror}; is it in transfer_input_files?") from None
+        advice = "is it in transfer_input_files?" if is_sent else "name a file that can be read"
+        raise BadConfig(f"plan {path}: {error.strerror}; {advice}") from None
     if len(data) > _PLAN_MAX_BYTES:
         raise BadConfig(f"plan {path}: has more than {_PLAN_MAX_BYTES} bytes, the limit")
     try:

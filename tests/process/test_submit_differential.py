@@ -109,13 +109,22 @@ def test_files_of_debians_package_come_to_the_same_jobs(both: Both) -> None:
         assert both.differ(file.name) == []
 
 
-@pytest.mark.xfail(
-    reason="a number of retries that is forced is no policy, and is taken for one", strict=True
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "+JobMaxRetries = 2",
+        "MY.JobSuccessExitCode = 3",
+        "+JobMaxRetries = 2\nsuccess_exit_code = 3",
+        "+JobMaxRetries = 2\nmax_retries =",
+        "+JobMaxRetries = 2\non_exit_remove = ExitCode == 4",
+        "retry_until = ExitCode == 5",
+        "retry_until = 5",
+        "count = 0\nmax_retries = $(count)",
+    ],
 )
-def test_a_job_with_nothing_but_a_forced_number_of_retries_leaves_the_queue(both: Both) -> None:
+def test_attributes_that_are_forced_are_no_policy_of_retries(both: Both, lines: str) -> None:
     shutil.copytree(DATA, both.place)
-    text = "executable = count.sh\n+JobMaxRetries = 2\nqueue\n"
-    (both.place / "forced.sub").write_text(text)
+    (both.place / "forced.sub").write_text(f"executable = count.sh\n{lines}\nqueue\n")
     assert both.differ("forced.sub") == []
 
 

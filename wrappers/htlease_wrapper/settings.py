@@ -168,7 +168,7 @@ def _plan(options: RunOptions) -> PlanFile:
     if options.plan is not None:
         from htlease.plan_file import read_plan_file
 
-        file = read_plan_file(Path(options.plan))
+        file = read_plan_file(Path(options.plan), is_sent=True)
         if file.commands and options.command:
             raise BadConfig(
                 f"plan {options.plan} says what each phase runs, so {options.command[0]!r} would "

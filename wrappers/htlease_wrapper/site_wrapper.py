@@ -97,7 +97,7 @@ def _options(
     if plan is not None:
         from htlease.plan_file import read_plan_file
 
-        if read_plan_file(Path(plan)).commands:
+        if read_plan_file(Path(plan), is_sent=True).commands:
             command = ()
     ttl = environ.get("HTLEASE_TTL") or (ad.attributes.get("htleasettl") if ad else None)
     wait_server = environ.get("HTLEASE_WAIT_SERVER") or WAIT_SERVER_SECONDS

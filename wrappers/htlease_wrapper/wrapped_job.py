@@ -56,7 +56,7 @@ def options_of(job: Job, arguments: Sequence[str]) -> RunOptions:
     if plan is not None:
         from htlease.plan_file import read_plan_file
 
-        if read_plan_file(Path(plan)).commands:
+        if read_plan_file(Path(plan), is_sent=True).commands:
             command = ()
     return RunOptions(
         server=job.ad.text("HTLeaseURL"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from htlease.attempt import SubjobKey
-from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow
+from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow, with_includes
 
 EXECUTABLE = "executable = run.sh\n"
 
@@ -54,6 +54,28 @@ def test_plain_queue_statements_are_foreseen(text: str, expected: list[str]) -> 
 )
 def test_whatever_is_doubtful_is_not_foreseen(text: str) -> None:
     assert keys(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "included", "expected"),
+    [
+        ("include : more.inc\nqueue 2\n", "request_memory = 1\n", ["w/0", "w/1"]),
+        ("  Include:more.inc  \nqueue 2\n", "HTLeaseKey = s-$(Process)", ["w/s-0", "w/s-1"]),
+        ("include : more.inc\nqueue 2\n", "max_idle = 2\n", None),
+        ("include : more.inc\nqueue 2\n", "include : further.inc\n", None),
+        ("include : more.inc\nqueue 2\n", "include : gen.sh |\n", None),
+        ("include : more.inc\n", "queue 2\n", ["w/0", "w/1"]),
+        ("include : more.inc\nqueue\n", "queue 2\n", None),
+        ("include : none.inc\nqueue\n", "", None),
+        ("include : $(n).inc\nqueue\n", "", None),
+        ("include into more.inc : gen.sh\nqueue\n", "", None),
+    ],
+)
+def test_an_included_file_counts_as_lines_of_its_own(
+    text: str, included: str, expected: list[str] | None
+) -> None:
+    files = {"more.inc": included}
+    assert keys(with_includes(text, files.get)) == expected
 
 
 def test_nothing_is_run_to_look_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

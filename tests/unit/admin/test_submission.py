@@ -17,7 +17,7 @@ from htlease_admin import condor_submit
 from htlease_admin.condor_submit import Answer, SubmitRefused
 from htlease_admin.enrolment import check_distinct
 from htlease_admin.schedd import QueuedJob, ScheddUnavailable
-from htlease_admin.submission import Submission, carry_out
+from htlease_admin.submission import Submission, carry_out, is_of_refused_submissions
 from htlease_admin.submit import default_workflow
 from htlease_admin.token_files import TokenFiles, remove_expired
 
@@ -155,6 +155,7 @@ def test_an_interrupt_while_enrolling_takes_back(submission: Submission, queue: 
     with pytest.raises(KeyboardInterrupt):
         carried_out(submission, server)
     assert queue.submitted == 0 and server.cancelled() == ["w/0"]
+    assert server.labels == {"submission-abc": "not submitted: KeyboardInterrupt"}
 
 
 def test_an_interrupt_while_queueing_leaves_what_the_jobs_would_need(
@@ -188,6 +189,23 @@ def test_a_refused_queue_cancels_only_what_nobody_else_has(
     assert server.cancelled() == ["w/1", "w/2"]
     assert said[0] == "w/0 stays active: an earlier submission has it"
     assert token_files(submission) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "counts", "is_refused"),
+    [
+        ({"submission-a": "not submitted: no"}, {}, True),
+        ({"submission-a": "not submitted: no", "who": "me"}, {"cancelled": 3}, True),
+        ({"submission-a": "not submitted: no"}, {"complete": 1, "cancelled": 3}, False),
+        ({"submission-a": "not submitted: no", "submission-b": "reserved"}, {}, False),
+        ({"submission-a": "3 job(s) in cluster 7"}, {"cancelled": 3}, False),
+        ({}, {}, False),
+    ],
+)
+def test_a_workflow_of_which_nothing_was_submitted_is_known(
+    labels: dict[str, str], counts: dict[str, int], is_refused: bool
+) -> None:
+    assert is_of_refused_submissions({"labels": labels, "counts": counts}) is is_refused
 
 
 def test_a_lost_answer_is_looked_up_and_the_jobs_are_kept(

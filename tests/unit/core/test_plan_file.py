@@ -63,6 +63,14 @@ def test_what_is_no_text_or_too_long_is_refused(tmp_path: Path, data: bytes) -> 
         read_plan_file(path)
 
 
+@pytest.mark.parametrize(("is_sent", "advice"), [(False, "can be read"), (True, "transfer_input")])
+def test_a_file_that_is_not_there_is_looked_for_where_it_should_be(
+    tmp_path: Path, is_sent: bool, advice: str
+) -> None:
+    with pytest.raises(BadConfig, match=advice):
+        read_plan_file(tmp_path / "none.toml", is_sent=is_sent)
+
+
 def test_wall_times_stay_with_who_keeps_them_and_the_policy_travels() -> None:
     file = plan_from_text(
         'wall_time_seconds = 3600\non_wall_time = "hold"\n'
