@@ -32,8 +32,8 @@ REFUSAL = "htlease-refuses"
 _NOT_TAKEN = (
     (("grid", "9"), "give the job to the Job Router, or have the hooks at the remote site"),
     (("java", "10"), "use vanilla with executable = /usr/bin/java and transfer_executable = false"),
-    (("parallel", "11"), ("each node needs a subjob of its own: put htlease-ep.pyz run -- in front"
-     " of what one node runs")),
+    (("parallel", "11"), ("submit it by condor_submit with the wrapper as its executable (README,"
+     " step 4); its first node then keeps the job's lease")),
     (("vm", "13"), "start the wrapper within the virtual machine"),
 )  # fmt: skip
 
@@ -140,7 +140,8 @@ htlease_program = $EVAL(htlease_name)
 htlease_program_path = $EVAL(htlease_path)
 """
 #: What condor_submit did before: it did not know `shell`, and took an absolute executable of a
-#: container job for a path in the image. Source: HTCondor's history.
+#: container job for a path in the image. What kind of job it is, it settled at the first queue
+#: statement for all of them. Source: HTCondor's history; measured on 23.9.6.
 _OLDER = """\
 if version >= 24.7.0
 else
@@ -150,7 +151,22 @@ if version >= 23.10.0
 else
   htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))
   htlease_is_image_named = member($(htlease_universe), {"container", "docker"})
-  htlease_has_image = "$(htlease_image)" != "" || $(htlease_is_image_named)
+  if defined htlease_later
+    htlease_has_image = $(htlease_had_image:false)
+  else
+    htlease_has_image = "$(htlease_image)" != "" || $(htlease_is_image_named)
+    if defined container_image
+      htlease_had_image = true
+    elif defined ContainerImage
+      htlease_had_image = true
+    elif defined docker_image
+      htlease_had_image = true
+    elif defined DockerImage
+      htlease_had_image = true
+    elif $EVAL(htlease_is_image_named)
+      htlease_had_image = true
+    endif
+  endif
   htlease_is_free = ($(htlease_has_image)) && "$(htlease_transfer)" == ""
   htlease_is_in_image = $(htlease_is_free) && $(htlease_is_absolute)
 endif

@@ -293,7 +293,7 @@ def test_a_job_on_shared_files_runs_where_it_would_without_us(lab: Lab) -> None:
     ("lines", "said"),
     [
         ("universe = java\narguments = Main", "java universe; use vanilla with"),
-        ("universe = 11\nmachine_count = 2", "parallel universe; each node needs"),
+        ("universe = 11\nmachine_count = 2", "parallel universe; submit it by condor_submit"),
         ("copy_to_spool = $(Y)\nY = True", "copy_to_spool; leave it out"),
         ("universe = $(U)\nU = grid\ngrid_resource = batch slurm", "grid universe; give the job"),
         ('+Cmd = "run.sh"', "+Cmd; write it as `executable`"),

@@ -128,6 +128,30 @@ def test_attributes_that_are_forced_are_no_policy_of_retries(both: Both, lines: 
     assert both.differ("forced.sub") == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("container_image = a.sif", ""),
+        ("universe = docker\ndocker_image = debian", "executable = /bin/cat"),
+        ("", "universe = docker\ndocker_image = debian"),
+        ("universe = vanilla", "universe = docker\ndocker_image = debian"),
+        ("", "container_image = a.sif"),
+        ("universe = container\ncontainer_image = a.sif", "universe = vanilla"),
+        ("container_image = $(Item)\nqueue in (a.sif b.sif)", ""),
+    ],
+    ids="image another late late-over-vanilla late-image early items".split(),
+)
+def test_the_first_queue_statement_says_whether_jobs_run_in_an_image(
+    both: Both, before: str, after: str
+) -> None:
+    shutil.copytree(DATA, both.place)
+    (both.place / "images.sub").write_text(
+        f"executable = /bin/echo\n{before}\nqueue\n{after}\nqueue\n"
+    )
+    # That a later line comes to nothing is not said: ours have looked at it.
+    assert kinds(both.differ("images.sub")) <= {"warnings"}
+
+
 def test_files_of_the_whole_language_come_to_the_same_jobs(both: Both) -> None:
     submit_language.lay_out(both.place)
     file = both.place / "drawn.sub"
