@@ -32,6 +32,7 @@ from htlease_admin.checks import (
 )
 from htlease_admin.hooks.condor_config import ConfigRejected, find_config
 from htlease_admin.hooks.facts import hook_facts
+from htlease_admin.hooks.macros import CHECKED, macro_checks
 from htlease_admin.hooks.relay_state import relay_state
 from htlease_admin.hooks.verdicts import hook_checks
 from htlease_admin.lease_server import LeaseServer, as_json
@@ -164,4 +165,7 @@ def _hook_checks() -> Iterator[Check]:
         return
     except BadConfig:
         return
-    yield from hook_checks(values, version, faults, relay_state(config, values))
+    checks = hook_checks(values, version, faults, relay_state(config, values))
+    if checks:
+        checks += macro_checks(config.values(tuple(CHECKED)), config.names("HTLEASE_"))
+    yield from checks

@@ -220,7 +220,8 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     workflow: str | None = None
     #: Absent: every subjob of the workflow.
     subjob: str | None = None
-    #: The one submission that a job token is for, and the one start of it, counted from 1.
+    #: The one submission that a job token is for, `SCHEDD#CLUSTER.*` for all jobs of a cluster, and
+    #: the one start of it, counted from 1.
     global_job_id: Annotated[str, msgspec.Meta(min_length=1, max_length=400)] | None = None
     job_starts: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
     #: `operator`, `submitter` or `reader`, of these workflows; `*` at the end takes in all that
@@ -257,10 +258,12 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         )
 
     def _of_any_job(self, workflow: str) -> Wanted:
-        for field in ("subjob", "global_job_id", "job_starts", "workflows", "name"):
+        for field in ("subjob", "job_starts", "workflows", "name"):
             if getattr(self, field) is not None:
                 raise InvalidField(field, "narrows a token for any job; leave it or the role out")
-        return Wanted(Role.JOB, (check_name("workflow", workflow),), self.ttl_seconds)
+        binding = None if self.global_job_id is None else Binding(self.global_job_id)
+        workflows = (check_name("workflow", workflow),)
+        return Wanted(Role.JOB, workflows, self.ttl_seconds, binding=binding)
 
     def _of_role(self, role: Role) -> Wanted:
         for field in ("workflow", "subjob", "global_job_id", "job_starts"):

@@ -37,13 +37,14 @@ def is_within(patterns: tuple[str, ...], workflow: str) -> bool:
 class Binding:
     """The submission that a job token is for, and the start of it if it is for one only."""
 
+    #: `SCHEDD#CLUSTER.*`: whatever job of that cluster.
     global_job_id: str
     #: As `Evidence.job_starts` counts.
     job_starts: int | None = None
 
     def why_not(self, command: m.Acquire) -> str | None:
         """Say why this command is another's, or None."""
-        if command.global_job_id != self.global_job_id:
+        if not self._takes_in(command.global_job_id or ""):
             return f"this token is for job {self.global_job_id}, not {command.global_job_id}"
         if self.job_starts not in (None, command.evidence.job_starts):
             return (
@@ -51,6 +52,11 @@ class Binding:
                 f" {command.evidence.job_starts}"
             )
         return None
+
+    def _takes_in(self, global_job_id: str) -> bool:
+        if self.global_job_id.endswith(".*"):
+            return global_job_id.startswith(self.global_job_id[:-1])
+        return global_job_id == self.global_job_id
 
 
 @dataclass(frozen=True)

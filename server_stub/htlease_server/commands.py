@@ -137,7 +137,8 @@ class Commands:
         reply = reply_document(outcome)
         if isinstance(outcome, m.Renewal) and outcome.order == "continue":
             # A holder gets a token in place of one that will not last much longer.
-            fresh = self._tokens.renewed(exchange.caller, outcome.expires_in_seconds)
+            seconds = outcome.expires_in_seconds
+            fresh = self._tokens.renewed(exchange.caller, waiting.key, seconds)
             if fresh is not None:
                 reply["token"] = fresh.text
                 note_minted(fresh, exchange.caller, exchange.caller.scope)

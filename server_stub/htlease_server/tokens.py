@@ -16,6 +16,7 @@ from typing import Any
 
 import jwt
 
+from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField
 from htlease_server.caller import EVERYWHERE, Binding, Caller, Slip, is_within
 from htlease_server.keys import KeyRing
@@ -107,11 +108,11 @@ class OwnTokens:
             }
         return self._signed(claims, now, wanted.ttl_seconds)
 
-    def renewed(self, caller: Caller, lease_seconds: float) -> Minted | None:
+    def renewed(self, caller: Caller, key: SubjobKey, lease_seconds: float) -> Minted | None:
         """Return a fresh token in place of a job's that has used up half of its time.
 
         Sooner if it would not outlast the lease; None where it is not time yet, or the token is
-        none that renews itself. The fresh one lets its holder do the same, and no more.
+        none that renews itself. The fresh one is for the subjob `key`, and for no more than before.
         """
         slip = caller.slip
         if slip is None or caller.role is not Role.JOB:
@@ -127,7 +128,7 @@ class OwnTokens:
             "end": int(slip.ends_at),
             "root": slip.root_id,
             "from": list(slip.parents),
-            **_reach(caller.role, caller.workflows, caller.subjob),
+            **_reach(caller.role, (key.workflow,), key.subjob),
         }
         if caller.binding is not None:
             claims["job"] = {"id": caller.binding.global_job_id, "start": caller.binding.job_starts}

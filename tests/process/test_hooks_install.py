@@ -230,11 +230,51 @@ def test_a_file_of_the_site_in_our_place_comes_back_byte_by_byte(machine: Machin
     assert machine.snapshot() == before
 
 
+@pytest.mark.parametrize(
+    ("role", "setting", "said"),
+    [
+        ("ep", "HTLEASE_TLL=600", "did you mean HTLEASE_TTL?"),
+        ("ep", "HTLEASE_RELAY=/usr/bin/htlease", "nothing here reads HTLEASE_RELAY"),
+        ("ep", "HTLEASE_TTL=5m", "HTLEASE_TTL = 5m: is not a number of seconds"),
+        ("ep", "HTLEASE_TTL=0", "HTLEASE_TTL = 0: 0 is outside 1 to"),
+        ("ep", "HTLEASE_UPDATE_INTERVAL=-60", "is not a number of seconds"),
+        ("ep", "HTLEASE_WAIT_LEASE=nan", "is not a number of seconds"),
+        ("ep", "HTLEASE_ON_NO_SERVER=Idle", "is not one of run, idle, hold"),
+        ("ep", "HTLEASE_WRAP_JOBS=ture", "is neither True nor False"),
+        ("ep", "HTLEASE_CHAIN=two words", "is not one word"),
+        ("ap", "HTLEASE_RELAY=htlease", "is not an absolute path"),
+        ("ap", "HTLEASE_RELAY_LISTEN=8621", "is not ADDRESS:PORT"),
+        ("ap", "HTLEASE_JOB_URL=lease.example.org", "is not"),
+        ("ap", "HTLEASE_WRAP_JOBS=True", "nothing here reads HTLEASE_WRAP_JOBS"),
+        ("router", "HTLEASE_TTL=600", "nothing here reads HTLEASE_TTL"),
+    ],
+)
+def test_a_setting_that_nothing_would_take_is_refused(
+    machine: Machine, role: str, setting: str, said: str
+) -> None:
+    before = machine.snapshot()
+    assert said in machine.refused(machine.install(role, "--set", setting))
+    assert machine.snapshot() == before
+
+
+def test_what_a_macro_comes_to_in_the_end_is_judged_by_status(machine: Machine) -> None:
+    machine.write("50-site.conf", "SITE_TTL = 10m\nHTLEASE_TLL = 600\nHTLEASE_SITE = x\n")
+    machine.ok(machine.install("ep", "--url", _URL, "--set", "HTLEASE_TTL=$(SITE_TTL)"))
+    done = machine.run("status")
+    assert done.returncode == 1
+    assert "HTLEASE_TTL = 10m: is not a number of seconds" in done.stdout
+    assert "nothing reads HTLEASE_TLL" in done.stdout and "HTLEASE_SITE" not in done.stdout
+    machine.ok(machine.install("ep", "--set", "HTLEASE_TTL="))
+    machine.write("50-site.conf", "")
+    shown = machine.ok(machine.run("status"))
+    assert "each has a value that it takes" in shown
+
+
 def test_what_htcondor_does_not_parse_is_taken_back(machine: Machine) -> None:
     machine.ok(machine.install("ep", "--url", _URL))
-    machine.write("70-site.conf", "if defined HTLEASE_BROKEN\n  this is no line\nendif\n")
+    machine.write("70-site.conf", "if $(HTLEASE_WRAP_JOBS:False)\n  this is no line\nendif\n")
     before = machine.snapshot()
-    refusal = machine.refused(machine.install("ep", "--set", "HTLEASE_BROKEN=1"))
+    refusal = machine.refused(machine.install("ep", "--set", "HTLEASE_WRAP_JOBS=True"))
     assert "cannot read its configuration" in refusal and "nothing was changed" in refusal
     assert machine.snapshot() == before
 

@@ -169,9 +169,10 @@ def test_a_token_of_any_job_does_what_a_job_does_in_its_workflow_and_no_more(
         assert held.status == 200
         renewed = job.post(f"{path}/renew", fence=held.document["fence"], nonce=NONCE)
         assert renewed.status == 200
-        # It would not outlast the lease, so that its holder gets a fresh one that does the same.
+        # It would not outlast the lease, so that its holder gets a fresh one, for that subjob alone.
         fresh = Caller(server.url, renewed.document["token"])
         assert fresh.get(path).status == 200
+        assert fresh.get(f"{path}-other").code == "forbidden"
         assert fresh.post(f"{path}/enroll").code == "forbidden"
     for path, body in (
         ("/v1/workflows/many/subjobs/s1/enroll", {}),
@@ -182,6 +183,21 @@ def test_a_token_of_any_job_does_what_a_job_does_in_its_workflow_and_no_more(
         assert job.post(path, **body).code == "forbidden", path
     minted = json.dumps({"workflow": "many", "subjob": "s1"}).encode()
     assert job.raw("POST", "/v1/tokens", minted).code == "forbidden"
+
+
+def test_a_token_of_any_job_can_be_for_one_cluster(server: ServerProcess) -> None:
+    body = {"workflow": "shared", "role": "job", "global_job_id": "ap#7.*", "ttl_seconds": 40}
+    job = Caller(server.url, _mint(server, **body))
+    path = "/v1/workflows/shared/subjobs/s1"
+    for other in ("ap#70.1#9", "ap2#7.1#9", "ap#7", None):
+        asked = {"nonce": NONCE} | ({"global_job_id": other} if other else {})
+        assert job.post(f"{path}/acquire", **asked).code == "forbidden", other
+    held = job.post(f"{path}/acquire", nonce=NONCE, global_job_id="ap#7.1#9", ttl_seconds=60)
+    assert held.status == 200
+    renewed = job.post(f"{path}/renew", fence=held.document["fence"], nonce=NONCE)
+    fresh = Caller(server.url, renewed.document["token"])
+    again = fresh.post(f"{path}/acquire", nonce=NONCE + "2", global_job_id="ap#8.0#9")
+    assert again.code == "forbidden"
 
 
 @pytest.mark.parametrize(

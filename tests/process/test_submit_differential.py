@@ -139,7 +139,7 @@ def test_attributes_that_are_forced_are_no_policy_of_retries(both: Both, lines: 
         ("universe = container\ncontainer_image = a.sif", "universe = vanilla"),
         ("container_image = $(Item)\nqueue in (a.sif b.sif)", ""),
     ],
-    ids="image another late late-over-vanilla late-image early items".split(),
+    ids=["image", "another", "late", "late-over-vanilla", "late-image", "early", "items"],
 )
 def test_the_first_queue_statement_says_whether_jobs_run_in_an_image(
     both: Both, before: str, after: str

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from htlease.errors import BadConfig
-from htlease.transport import CHIRP_URL, HttpTransport
 from htlease_admin import installed_version
 from htlease_admin.checks import OK, PROBLEM, WARNING, Check
 from htlease_admin.hooks.condor_config import CondorConfig, find_config
@@ -30,6 +29,7 @@ from htlease_admin.hooks.installation import (
     uninstall,
     usual_hook_directory,
 )
+from htlease_admin.hooks.macros import CHECKED, check_setting, macro_checks
 from htlease_admin.hooks.placing import PYZ_LINK, placed_links
 from htlease_admin.hooks.relay_state import relay_state
 from htlease_admin.hooks.roles import FILES, read_role
@@ -55,10 +55,6 @@ def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise click.BadParameter(f"{text!r} is not an absolute path")
     return text
-
-
-#: Macros that name the server, for hooks and for jobs.
-_URLS = ("HTLEASE_URL", "HTLEASE_JOB_URL")
 
 
 @click.group()
@@ -120,8 +116,13 @@ def install_command(
         **dict(map(_setting, more)),
     }
     settings = chosen_settings(previous, given)
-    for name in _URLS:
-        _check_url(settings.get(name))
+    for name, value in settings.items():
+        try:
+            check_setting(name, value, part.macros)
+        except BadConfig as error:
+            if given.get(name) is not None:
+                raise
+            raise BadConfig(f"{error} (chosen before; `--set {name}=` takes it out)") from None
     text = new_text(part, installed_version() or "unknown", settings)
     content = find_pyz(pyz).read_bytes()
     _say_which(config)
@@ -139,12 +140,6 @@ def install_command(
         if check.verdict != OK:
             click.echo(f"{check.verdict + ':':14} {check.finding}; {check.remedy}")
     _reconfigure(config, reconfig)
-
-
-def _check_url(url: str | None) -> None:
-    """Raise BadConfig for a URL to which no job would give its token."""
-    if url and url != CHIRP_URL and "$(" not in url:
-        HttpTransport(url, "any-token")
 
 
 @hooks.command("uninstall")
@@ -192,6 +187,7 @@ def status_command(prefix: Path, pyz: Path | None) -> None:
     rows += _program_checks(config.below(hook_dir), find_pyz(pyz).read_bytes())
     values, version, faults = hook_facts(config)
     rows += hook_checks(values, version, faults, relay_state(config, values))
+    rows += _macro_checks(config)
     print_table(
         Table(("", "WHAT", "FOUND"), [(row.verdict, row.name, row.finding) for row in rows])
     )
@@ -235,11 +231,15 @@ def _program_checks(directory: Path, pyz: bytes) -> list[Check]:
 
 
 def _checks(config: CondorConfig) -> list[Check]:
-    return hook_checks(*hook_facts(config))
+    return [*hook_checks(*hook_facts(config)), *_macro_checks(config)]
+
+
+def _macro_checks(config: CondorConfig) -> list[Check]:
+    return macro_checks(config.values(tuple(CHECKED)), config.names("HTLEASE_"))
 
 
 def _setting(text: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(HTLEASE_[A-Z_]+)=([^\n]*)", text)
+    match = re.fullmatch(r"(HTLEASE_\w+)\s*=\s*([^\n]*?)\s*", text)
     if match is None:
         raise click.UsageError(f"--set {text!r} is not HTLEASE_NAME=VALUE")
     return match[1], match[2]

@@ -52,6 +52,11 @@ class CondorConfig:
             )
         return {name: value for name, value in zip(defined, found, strict=True) if value}
 
+    def names(self, beginning: str) -> set[str]:
+        """Return the names of all defined macros that begin so, in capitals."""
+        found = re.findall(r"^(\w+) =", self._ask(("-dump", beginning)).stdout, re.MULTILINE)
+        return {name.upper() for name in found if name.upper().startswith(beginning)}
+
     def version(self) -> tuple[int, ...]:
         """Return HTCondor's version, e.g. (25, 14, 1)."""
         return parse_version(self.value("CONDOR_VERSION") or "")

@@ -14,6 +14,9 @@ _HOOK = re.compile(
     r"^[ \t]*(?P<knob>\w+_HOOK_[A-Z_]+)[ \t]*=[ \t]*\$\(HTLEASE_HOOK_DIR.*\)/(?P<link>\w+)[ \t]*$",
     re.MULTILINE,
 )
+#: How the head of a file says that it has a macro, and those that it has for another of the files.
+_MACRO = re.compile(r"^#   (HTLEASE_[A-Z_]+) ", re.MULTILINE)
+_UNSAID = {"ap": {"HTLEASE_PROTECTED_ATTRS"}}
 FILES = {
     "ep": "execution-point.conf",
     "ap": "access-point.conf",
@@ -38,6 +41,11 @@ class Role:
     def hooks(self) -> dict[str, str]:
         """Configuration macro of each hook -> name of the link it points to."""
         return {match["knob"]: match["link"] for match in _HOOK.finditer(self.text)}
+
+    @property
+    def macros(self) -> set[str]:
+        """Names of the macros by which a site sets the role up."""
+        return {"HTLEASE_URL", *_MACRO.findall(self.text), *_UNSAID.get(self.name, ())}
 
 
 def read_role(name: str) -> Role:

@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterator, Mapping
 
+from htlease.plan import seconds_from
 from htlease_admin.checks import OK, PROBLEM, WARNING, Check
 from htlease_admin.hooks.relay_state import RelayState
 
@@ -134,6 +135,14 @@ def _job_exit_check(values: Mapping[str, str], keyword: str, version: tuple[int,
 
 
 def _renewal_check(values: Mapping[str, str]) -> Check:
+    for name in ("HTLEASE_TTL", "STARTER_UPDATE_INTERVAL", "STARTER_INITIAL_UPDATE_INTERVAL"):
+        if seconds_from(values.get(name, "0")) is None:
+            return Check(
+                "renewal",
+                PROBLEM if name == "HTLEASE_TTL" else WARNING,
+                f"{name} is {values[name]}, not a number of seconds",
+                "write it as a number, so that it can be held against the others",
+            )
     ttl = _seconds(values, "HTLEASE_TTL", TTL_DEFAULT_SECONDS)
     interval = _seconds(values, "STARTER_UPDATE_INTERVAL", 300.0)
     first = _seconds(values, "STARTER_INITIAL_UPDATE_INTERVAL", 8.0)
@@ -266,10 +275,7 @@ def _is_true(text: str | None) -> bool:
 
 
 def _seconds(values: Mapping[str, str], name: str, default: float) -> float:
-    try:
-        return float(values.get(name, default))
-    except ValueError:
-        return default  # an expression; HTCondor knows what it comes to
+    return float(values.get(name, default))
 
 
 def _text(version: tuple[int, ...]) -> str:

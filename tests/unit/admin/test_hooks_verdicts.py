@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from htlease_admin.checks import OK, PROBLEM, WARNING, Check
+from htlease_admin.hooks.macros import CHECKED
 from htlease_admin.hooks.relay_state import RelayState
+from htlease_admin.hooks.roles import FILES, read_role
 from htlease_admin.hooks.verdicts import KNOBS, hook_checks
 
 EP = {
@@ -52,6 +56,8 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
         ("renewal", {**EP, "HTLEASE_TTL": "60"}, PROBLEM),
         ("renewal", {**EP, "HTLEASE_TTL": "100"}, WARNING),
         ("renewal", {**EP, "HTLEASE_TTL": "180"}, OK),
+        ("renewal", {**EP, "HTLEASE_TTL": "5m"}, PROBLEM),
+        ("renewal", {**EP, "STARTER_UPDATE_INTERVAL": "30 * 2"}, WARNING),
         ("renewal", {**EP, "STARTER_UPDATE_INTERVAL": "300"}, PROBLEM),
         ("renewal", {**EP, "STARTER_INITIAL_UPDATE_INTERVAL": "600"}, PROBLEM),
         ("chirp", {**EP, "ENABLE_CHIRP": "False"}, WARNING),
@@ -137,3 +143,11 @@ def test_one_fault_of_many_hooks_is_said_once() -> None:
 def test_every_macro_that_is_judged_is_asked_for() -> None:
     asked = set(KNOBS)
     assert set(EP) | set(AP) <= asked
+
+
+@pytest.mark.parametrize("role", sorted(FILES))
+def test_every_macro_of_a_file_has_values_that_it_takes(role: str) -> None:
+    part = read_role(role)
+    assert part.macros <= set(CHECKED)
+    read = set(re.findall(r"\$\((HTLEASE_[A-Z_]+)", part.text)) - {"HTLEASE_RELAY_ARGS"}
+    assert read <= part.macros
