@@ -20,6 +20,7 @@ from htlease_admin.hooks.command import hooks
 from htlease_admin.logs.command import logs
 from htlease_admin.maintenance import maintenance
 from htlease_admin.operating import cancel, commit, settle
+from htlease_admin.plans import plan
 from htlease_admin.pools import pool
 from htlease_admin.reading import explain_command, find, history, list_command, show
 from htlease_admin.relay.command import relay
@@ -29,6 +30,7 @@ from htlease_admin.session import Session, connection_options
 from htlease_admin.staging.command import stage
 from htlease_admin.stores import store
 from htlease_admin.submit import submit
+from htlease_admin.token_renewal import renew
 from htlease_admin.tokens import audit, token
 from htlease_admin.workflows import workflow
 
@@ -81,10 +83,11 @@ def htlease(ctx: click.Context, url: str | None, admin_token_file: Path | None) 
 
 
 assert isinstance(htlease, SectionedGroup)
+token.add_command(renew)
 htlease.add_section(
     "Look", [list_command, show, history, explain_command, logs, find, graph, audit]
 )
-htlease.add_section("Act", [submit, dag, stage, cancel, commit, settle, flag, maintenance])
+htlease.add_section("Act", [submit, plan, dag, stage, cancel, commit, settle, flag, maintenance])
 htlease.add_section("Set up", [serve, store, relay, hooks, doctor, token, workflow, pool, scenario])
 
 

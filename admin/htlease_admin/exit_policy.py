@@ -25,7 +25,7 @@ _TRY_LATER_REASON = (
 )
 _REFUSED_REASON = (
     '"htlease: no lease can be had; standard error says what has to be mended, such as a token '
-    'that has expired; then condor_release"'
+    'that has expired (htlease token renew writes new ones); then condor_release"'
 )
 _NOT_STARTED_REASON = '"htlease: the program cannot be run; standard error says why"'
 #: 79 is the wrapper's for: had its wall time.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import click
 
 from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.attempt import SubjobKey, check_name
 from htlease.errors import Refused
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.parameters import KEY
@@ -48,13 +48,47 @@ def cancel(server: LeaseServer, key: SubjobKey, reason: str | None) -> None:
 
 
 @click.command()
-@click.argument("key", type=KEY)
+@click.argument("name", metavar="WORKFLOW[/SUBJOB]")
 @_reason_option
 @pass_server
-def commit(server: LeaseServer, key: SubjobKey, reason: str | None) -> None:
-    """Close a subjob as complete: its phases are done and its outputs came back."""
+def commit(server: LeaseServer, name: str, reason: str | None) -> None:
+    """Close a subjob as complete: its phases are done and its outputs came back.
+
+    Of a WORKFLOW: each subjob whose job has ended with 0, all its phases done.
+    """
+    if "/" in name:
+        _commit(server, SubjobKey.parse(name), reason)
+        return
+    workflow = check_name("workflow", name)
+    exited = [
+        SubjobKey(workflow, one["subjob"])
+        for one in server.workflow(workflow)["subjobs"]
+        if one["status"] == "exited"
+    ]
+    left = []
+    for key in exited:
+        before = server.subjob(key)
+        if before.get("exit_code") == 0 and not _missing(before):
+            _commit(server, key, reason)
+        else:
+            left.append(str(key))
+    if left:
+        raise Refused(
+            "phase-order",
+            f"{', '.join(left)} did not end with 0 and all phases done; `htlease explain "
+            f"{left[0]}` says what to do",
+        )
+    if not exited:
+        click.echo(f"nothing of {workflow} waits to be committed; `htlease show {workflow}`.")
+
+
+def _missing(subjob: Document) -> list[str]:
+    return [phase["name"] for phase in subjob["phases"] if not phase.get("completed_fence")]
+
+
+def _commit(server: LeaseServer, key: SubjobKey, reason: str | None) -> None:
     before = server.subjob(key)
-    missing = [phase["name"] for phase in before["phases"] if not phase.get("completed_fence")]
+    missing = _missing(before)
     if missing and before["outcome"] is None:
         # Asked before the lease is taken, so that a refusal leaves the subjob as it was.
         raise Refused(

@@ -10,6 +10,7 @@ import click
 
 from htlease.attempt import SubjobKey, check_name
 from htlease.errors import BadConfig, Refused
+from htlease.rollup import COMMITTING
 from htlease_admin.attempts import ending_text
 from htlease_admin.bindings_process import read_history, read_jobs
 from htlease_admin.explain import explain
@@ -21,7 +22,7 @@ from htlease_admin.submission import is_of_refused_submissions
 from htlease_admin.tables import Table, duration_text, moment_text, print_table
 from htlease_admin.timeline import print_timeline
 from htlease_admin.unheard import seen_of, with_what_is_seen
-from htlease_admin.waiting import waits_for
+from htlease_admin.waiting import waits_for, workflow_waits_for
 
 #: How much of the details is shown.
 _DETAILS_LINES_MAX, _DETAILS_COLUMNS_MAX = 10, 68
@@ -47,7 +48,7 @@ def list_command(
         _print(found, wants_json, lambda _: _print_workflows(found["workflows"], wants_all))
     else:
         found = server.workflow(workflow)
-        _print(found, wants_json, lambda _: _print_subjobs(found["subjobs"]))
+        _print(found, wants_json, _print_subjobs_of)
 
 
 @click.command()
@@ -177,6 +178,11 @@ def _print_workflows(workflows: list[Document], wants_all: bool) -> None:
         if wants_all or workflow not in refused
     ]
     print_table(Table(("WORKFLOW", "STATE", "SUBJOBS", "LABELS", "CREATED (UTC)"), rows))
+    if any(one["state"] == COMMITTING for one in workflows):
+        click.echo(
+            f"\n{COMMITTING}: the jobs have ended, and nobody has reported that their output is "
+            "back; `htlease show WORKFLOW` says what to run."
+        )
     if refused and not wants_all:
         click.echo(
             f"\n{len(refused)} not shown, of which nothing was submitted; `htlease list --all` "
@@ -192,7 +198,14 @@ def _print_workflow(document: Document) -> None:
     if document["template"]:
         click.echo("template  yes: it may only be copied")
     click.echo(f"created   {moment_text(document['created_at'])} UTC\n")
-    _print_subjobs(document["subjobs"])
+    _print_subjobs_of(document)
+
+
+def _print_subjobs_of(workflow: Document) -> None:
+    _print_subjobs(workflow["subjobs"])
+    waiting = workflow_waits_for(workflow["workflow"], workflow["subjobs"])
+    if waiting is not None:
+        click.echo(f"\n{waiting}")
 
 
 def _print_subjobs(subjobs: list[Document], with_workflow: bool = False) -> None:

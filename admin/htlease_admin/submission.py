@@ -7,6 +7,7 @@ is lost, the jobs are looked up by their mark.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,15 @@ from htlease_admin.condor_submit import Answer, SubmitRefused
 from htlease_admin.enrolment import Enrolment, check_distinct
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.schedd import QueuedJob, ScheddUnavailable
-from htlease_admin.token_files import TokenFiles
+from htlease_admin.token_files import TokenFiles, cluster_of
 
 Say = Callable[[str], None]
 #: Of a workflow: what became of a submission, by its ID.
 _LABEL = "submission-"
 _NOT_SUBMITTED = "not submitted: "
+#: How long a shared token lasts that is for any job of the workflow: until condor_submit is done.
+_FIRST_TTL_SECONDS = 3600.0
+_SPOOLS = re.compile("-(?:s|sp|spo|spoo|spool)$")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Submission:
     schedd_name: str | None
     force: bool
     is_interactive: bool = False
+
+    @property
+    def keeps_first_token(self) -> bool:
+        """Tell whether the jobs take a shared token along before its cluster is known."""
+        return self.is_interactive or any(_SPOOLS.match(option) for option in self.options)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,8 @@ def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitte
             _undo(submission, enrolment, error, say)
             _label(submission, server, f"{_NOT_SUBMITTED}{error}", say)
             raise
+    if submission.keys is None and not submission.keeps_first_token:
+        _share_token(submission, server, answer, jobs, say)
     for job in jobs:
         _bind(enrolment, job, say)
     noop = next((job for job in jobs if job.is_noop), None)
@@ -117,14 +128,45 @@ def _label_reserved(submission: Submission, server: LeaseServer) -> None:
 
 
 def _reserve(submission: Submission, enrolment: Enrolment) -> None:
-    server = enrolment.server
+    if submission.schedd_name is not None:
+        submission.tokens.note_schedd(submission.schedd_name)
     if submission.keys is None:
         ttl_seconds = submission.token_ttl_seconds
-        minted = server.mint_token(submission.workflow, None, ttl_seconds, role="job")
+        if not submission.keeps_first_token:
+            ttl_seconds = min(ttl_seconds, _FIRST_TTL_SECONDS)
+        minted = enrolment.server.mint_token(submission.workflow, None, ttl_seconds, role="job")
         submission.tokens.write(None, minted["token"])
         return
     for process, key in enumerate(submission.keys):
         _provide(submission, enrolment, process, key)
+
+
+def _share_token(
+    submission: Submission,
+    server: LeaseServer,
+    answer: Answer,
+    jobs: Sequence[QueuedJob],
+    say: Say,
+) -> None:
+    """Put a token for the jobs of this submission in the place of the first, which is for any job.
+
+    Only the answer tells the cluster. With more than one (23.9 makes another where the executable
+    changes) it is for any job of the workflow.
+    """
+    cluster = cluster_of(job.global_job_id for job in jobs if job.global_job_id)
+    if len(answer.job_counts) > 1:
+        cluster = None
+    ttl_seconds = submission.token_ttl_seconds
+    try:
+        minted = server.mint_token(
+            submission.workflow, None, ttl_seconds, role="job", global_job_id=cluster
+        )
+        submission.tokens.write(None, minted["token"])
+    except HTLeaseError as error:
+        say(
+            f"the jobs' token lasts {_FIRST_TTL_SECONDS / 60:.0f} min only ({error}); then run "
+            f"`htlease token renew {submission.workflow}`"
+        )
 
 
 def _provide(submission: Submission, enrolment: Enrolment, process: int, key: SubjobKey) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import re
 import secrets
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from htlease.attempt import NAME_LENGTH_MAX
-from htlease.errors import BadConfig, InvalidField
+from htlease.errors import BadConfig, HTLeaseError, InvalidField
 from htlease.plan import check_ttl
 from htlease.plan_file import read_plan_file
 from htlease_admin import bindings_process as schedd
@@ -134,7 +135,7 @@ def submit(
         condor_submit.print_dry_run(file, appended(additions), whole_options)
         return
     server = session.server()
-    remove_expired(state, now)
+    remove_expired(state, now, functools.cache(_submissions_at))
     submission = Submission(
         submission_id,
         file,
@@ -184,6 +185,16 @@ def _say(text: str) -> None:
 
 def _at(schedd_name: str | None) -> tuple[str, ...]:
     return () if schedd_name is None else ("-name", schedd_name)
+
+
+def _submissions_at(schedd_name: str | None) -> set[str] | None:
+    """Return the submissions that a schedd has jobs of; None where it does not say."""
+    mark = "HTLeaseSubmission"
+    try:
+        ads = schedd.read_jobs(f"{mark} isnt undefined", (mark,), schedd_name)
+    except HTLeaseError:
+        return None
+    return {str(ad.get(mark)) for ad in ads}
 
 
 def _should_transfer_default() -> str:

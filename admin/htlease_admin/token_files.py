@@ -1,14 +1,16 @@
 """Tokens for jobs in flight: files of mode 0600 that HTCondor carries to the jobs.
 
 `STATE/tokens/EXPIRY-SUBMISSION/PROCESS/htlease.token`, or without `PROCESS` one for all jobs of a
-submission whose number is not known before; a directory whose tokens have expired is
-removed at the next submission.
+submission whose number is not known before. A directory whose tokens have expired is removed at the
+next submission if no job of it is in the queue any more: those need `htlease token renew`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from htlease.errors import BadConfig
 
 #: The wrapper looks for a file of this name in the job's sandbox.
 FILE_NAME = "htlease.token"
+_GLOBAL_JOB_ID = re.compile(r"(.+#\d+)\.\d+#\d+")
+#: Names the schedd that has the jobs, where it is not the one of this machine.
+_SCHEDD = "schedd"
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,46 @@ class TokenFiles:
                 "with --token-dir"
             ) from None
 
+    def note_schedd(self, name: str) -> None:
+        """Write down which schedd has the jobs; raises BadConfig."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.directory / _SCHEDD).write_text(name)
+        except OSError as error:
+            raise BadConfig(f"{self.directory / _SCHEDD}: {error.strerror}") from None
+
     def remove(self) -> None:
         """Remove the files of this submission."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def remove_expired(state: Path, now: float) -> None:
-    """Remove the files of submissions whose tokens nobody can use any more."""
+def cluster_of(global_job_ids: Iterable[str]) -> str | None:
+    """Return `SCHEDD#CLUSTER.*`, to which a token can be limited; None: there are more of them."""
+    found = {_GLOBAL_JOB_ID.fullmatch(one) for one in global_job_ids}
+    clusters = {match[1] if match else None for match in found}
+    cluster = clusters.pop() if len(clusters) == 1 else None
+    return None if cluster is None else f"{cluster}.*"
+
+
+def remove_expired(
+    state: Path, now: float, queued_at: Callable[[str | None], Collection[str] | None]
+) -> None:
+    """Remove the files of submissions whose tokens have expired and whose jobs have gone.
+
+    `queued_at` returns the submissions that a schedd (None: this machine's) has jobs of, or None
+    where that is not known.
+    """
     for directory in (state / "tokens").glob("*-*"):
-        expires_at = directory.name.partition("-")[0]
-        if expires_at.isdigit() and int(expires_at) < now:
+        expires_at, _, submission_id = directory.name.partition("-")
+        if not expires_at.isdigit() or int(expires_at) >= now:
+            continue
+        queued = queued_at(_schedd_of(directory))
+        if queued is not None and submission_id not in queued:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _schedd_of(directory: Path) -> str | None:
+    try:
+        return (directory / _SCHEDD).read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None

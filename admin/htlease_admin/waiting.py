@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from htlease_admin.timeline import hold_text, who_acted
@@ -41,6 +41,19 @@ def waits_for(subjob: Mapping[str, Any]) -> str | None:
             "--outcome failed`"
         )
     return f"the next start of its job; {_look(job)} says whether there is one to come"
+
+
+def workflow_waits_for(workflow: str, subjobs: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say what the subjobs of a workflow that have exited wait for; None where none has."""
+    exited = [one["subjob"] for one in subjobs if one["status"] == "exited"]
+    if not exited:
+        return None
+    return (
+        f"{len(exited)} exited: whether HTCondor has brought the output back, only its access "
+        "point knows. A relay there (`htlease hooks install --role ap`) or DAGMan's POST script "
+        f"reports it; without either, run `htlease commit {workflow}` once the jobs have left "
+        f"the queue. `htlease explain {workflow}/{exited[0]}` says more."
+    )
 
 
 def _after_the_exit(subjob: Mapping[str, Any], key: str) -> str:

@@ -14,6 +14,8 @@ from htlease.toml_text import toml_from
 _PLAN_KEYS = ("ttl_seconds", "takeover", "wall_time_seconds", "on_wall_time", "phase")
 _PHASE_KEYS = ("name", "run", "restart", "exclusive", "needs", "wall_time_seconds")
 _PLAN_MAX_BYTES = 1 << 20
+#: What a phase without `restart` does.
+RESTART_DEFAULT = "redo"
 
 
 def read_plan_file(path: Path, *, is_sent: bool = False) -> PlanFile:
@@ -110,7 +112,7 @@ def _phase(number: int, table: Any) -> tuple[PhaseSpec, tuple[str, ...] | None]:
     if not isinstance(exclusive, bool):
         raise InvalidField(f"{where}: exclusive", f"{exclusive!r} is neither true nor false")
     needs = _texts(f"{where}: needs", table.get("needs", []), '["hpss", "pftp"]')
-    spec = PhaseSpec(name, table.get("restart", "redo"), exclusive, needs)
+    spec = PhaseSpec(name, table.get("restart", RESTART_DEFAULT), exclusive, needs)
     if "run" not in table:
         return spec, None
     command = _texts(f"{where}: run", table["run"], '["./simulate", "--fast"]')

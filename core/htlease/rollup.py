@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+#: What is over is not yet closed.
+COMMITTING = "committing"
 #: The first status present names the workflow's state: unfinished before finished, and among the
 #: finished the worst first.
 ROLLUP_ORDER: tuple[tuple[str, str], ...] = (
@@ -15,7 +17,7 @@ ROLLUP_ORDER: tuple[tuple[str, str], ...] = (
     ("recalled", "running"),
     ("lapsed", "interrupted"),
     ("abandoned", "interrupted"),
-    ("exited", "committing"),
+    ("exited", COMMITTING),
     ("waiting", "waiting"),
     ("failed", "failed"),
     ("cancelled", "cancelled"),

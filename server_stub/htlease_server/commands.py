@@ -138,6 +138,7 @@ class Commands:
         if isinstance(outcome, m.Renewal) and outcome.order == "continue":
             # A holder gets a token in place of one that will not last much longer.
             seconds = outcome.expires_in_seconds
+            assert waiting.key is not None  # what is renewed is a subjob's lease
             fresh = self._tokens.renewed(exchange.caller, waiting.key, seconds)
             if fresh is not None:
                 reply["token"] = fresh.text

@@ -5,6 +5,7 @@ The command runs on the access point as the job's user, with the bindings of tha
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -225,6 +226,29 @@ def test_a_job_that_gets_no_lease_is_held_and_runs_once_it_is_released(desk: Des
     desk.lab.pool.run(["condor_release", "-constraint", f'Iwd == "{desk.directory}"'])
     desk.wait_ended(["late-server/0"])
     assert len(desk.subjob("late-server/0")["attempts"]) == 1
+
+
+def test_a_job_whose_token_has_expired_in_the_queue_gets_a_new_one(desk: Desk) -> None:
+    desk.write("a.sub", f"executable = run.sh\ntransfer_input_files = input.txt\n{SMALL}queue\n")
+    desk.submit("a.sub", "--workflow", "renewed", "--token-ttl", "1s")
+    desk.lab.wait_for(lambda: desk.queue() == "0 5", "the job to be held", 120)
+    cluster = desk.lab.pool.run(["condor_q", "-af", "ClusterId", "HoldReason"]).stdout
+    assert "htlease token renew" in cluster
+    # Late materialization: its jobs share a token.
+    factory = f"{SMALL}hold = true\nmax_materialize = 1\nqueue\n"
+    desk.write("b.sub", f"executable = run.sh\ntransfer_input_files = input.txt\n{factory}")
+    desk.submit("b.sub", "--workflow", "sharing")
+    (token,) = desk.directory.glob(".local/state/htlease/tokens/*/htlease.token")
+    claims = json.loads(base64.urlsafe_b64decode(token.read_text().split(".")[1] + "=="))
+    assert re.fullmatch(r".+#\d+[.][*]", claims["job"]["id"])
+    assert len(desk.token_files()) == 1  # the expired one is kept
+    done = desk.htlease("token", "renew")
+    assert done.returncode == 0, done.stderr
+    jobs = desk.lab.pool.run(["condor_q", "-af:j", "HTLeaseKey"]).stdout.split()
+    assert f"condor_release {jobs[0]}" in done.stdout
+    desk.lab.pool.run(["condor_release", *jobs[::2]])
+    desk.wait_ended(["renewed/0", "sharing/0"])
+    assert "in the queue has a token file" in desk.htlease("token", "renew", "renewed").stderr
 
 
 def test_jobs_of_a_command_are_made_once(desk: Desk) -> None:

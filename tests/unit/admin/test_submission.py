@@ -19,7 +19,8 @@ from htlease_admin.enrolment import check_distinct
 from htlease_admin.schedd import QueuedJob, ScheddUnavailable
 from htlease_admin.submission import Submission, carry_out, is_of_refused_submissions
 from htlease_admin.submit import default_workflow
-from htlease_admin.token_files import TokenFiles, remove_expired
+from htlease_admin.token_files import TokenFiles, cluster_of, remove_expired
+from htlease_admin.token_renewal import queued_tokens
 
 KEYS = tuple(SubjobKey("w", str(process)) for process in range(3))
 JOBS = [QueuedJob(7, process, f"ap#7.{process}#1", f"w/{process}") for process in range(3)]
@@ -52,10 +53,16 @@ class Server:
         return self.documents[key]
 
     def mint_token(
-        self, workflow: str, subjob: str | None, ttl_seconds: float, role: str | None = None
+        self,
+        workflow: str,
+        subjob: str | None,
+        ttl_seconds: float,
+        role: str | None = None,
+        global_job_id: str | None = None,
     ) -> dict[str, Any]:
         assert (subjob is None) == (role == "job")
-        return {"token": f"token of {workflow}/{subjob}"}
+        who = subjob or global_job_id
+        return {"token": f"token of {workflow}/{who} for {ttl_seconds:g}"}
 
     def cancelled(self) -> list[str]:
         return [key for key, command in self.sent if isinstance(command, m.Cancel)]
@@ -127,7 +134,7 @@ def test_every_job_is_enrolled_gets_its_token_and_is_bound(
     bound = [command.global_job_id for _, command in server.sent if isinstance(command, m.Enroll)]
     assert bound == [None, None, None, "ap#7.0#1", "ap#7.1#1", "ap#7.2#1"]
     assert [path.read_text() for path in token_files(submission)] == [
-        f"token of w/{process}\n" for process in range(3)
+        f"token of w/{process} for 60\n" for process in range(3)
     ]
 
 
@@ -310,7 +317,7 @@ def test_jobs_that_were_not_foreseen_get_their_tokens_at_once(
     jobs, said = carried_out(submission, server)
     assert jobs == queue.jobs
     assert [path.read_text() for path in token_files(submission)] == [
-        f"token of w/{name}\n" for name in "01c3"
+        f"token of w/{name} for 60\n" for name in "01c3"
     ]
     assert said == [
         "job 7.2 was not foreseen to be w/c; it has its token now",
@@ -337,9 +344,44 @@ def test_without_foresight_all_jobs_share_a_token_and_are_enrolled_afterwards(
     jobs, said = carried_out(replace(submission, keys=None), server)
     assert jobs == JOBS and said == []
     token = submission.tokens.directory / "htlease.token"
-    assert token.read_text() == "token of w/None\n"
+    assert token.read_text() == "token of w/ap#7.* for 60\n"
     enrolled = {key for key, command in server.sent if isinstance(command, m.Enroll)}
     assert enrolled == {"w/0", "w/1", "w/2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "last"),
+    [
+        ((), "token of w/None for 3600\n", "token of w/ap#7.* for 86400\n"),
+        # A copy of it goes into the spool at once.
+        (("-spool",), "token of w/None for 86400\n", "token of w/None for 86400\n"),
+    ],
+)
+def test_a_shared_token_is_for_any_job_only_until_the_cluster_is_known(
+    submission: Submission,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    first: str,
+    last: str,
+) -> None:
+    token = submission.tokens.directory / "htlease.token"
+    seen = []
+
+    def submit(*_: object) -> Answer:
+        seen.append(token.read_text())
+        return Answer({7: 3}, ())
+
+    monkeypatch.setattr(condor_submit, "submit", submit)
+    shared = replace(submission, keys=None, options=options, token_ttl_seconds=86400.0)
+    carried_out(shared, Server())
+    assert (seen, token.read_text()) == ([first], last)
+
+
+def test_the_mark_of_a_cluster_is_that_of_all_its_jobs() -> None:
+    assert cluster_of(["a#b@c.org#7.0#1", "a#b@c.org#7.12#1"]) == "a#b@c.org#7.*"
+    assert cluster_of(["ap#7.0#1", "ap#8.0#1"]) is None
+    assert cluster_of(["other"]) is None and cluster_of([]) is None
 
 
 def test_two_jobs_that_turn_out_to_have_one_key_are_removed_again(
@@ -365,8 +407,55 @@ def test_token_files_are_the_owners_alone_and_go_when_they_have_expired(tmp_path
     file = new.directory / "0" / "htlease.token"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
-    remove_expired(tmp_path, 200.0)
+    remove_expired(tmp_path, 200.0, lambda name: set())
     assert not old.directory.exists() and file.exists()
+
+
+def test_token_files_of_jobs_in_the_queue_stay_for_their_renewal(tmp_path: Path) -> None:
+    made = {name: TokenFiles.of(tmp_path, name, 100.0) for name in ("gone", "here", "away")}
+    for files in made.values():
+        files.write(None, "t")
+    made["away"].note_schedd("ap2")
+    asked = []
+
+    def queued_at(schedd_name: str | None) -> set[str] | None:
+        asked.append(schedd_name)
+        return None if schedd_name else {"here"}
+
+    remove_expired(tmp_path, 200.0, queued_at)
+    assert {name for name, files in made.items() if files.directory.exists()} == {"here", "away"}
+    assert set(asked) == {None, "ap2"}
+
+
+def test_queued_jobs_are_grouped_by_the_token_that_they_take_along() -> None:
+    def ad(process: int, path: str, **more: object) -> dict[str, Any]:
+        return {
+            "ClusterId": 7,
+            "ProcId": process,
+            "GlobalJobId": f"ap#7.{process}#1",
+            "HTLeaseKey": f"w/s{process}",
+            "HTLeaseTokenFile": path,
+            **more,
+        }
+
+    ads = [
+        ad(0, "/t/1-a/0/htlease.token"),
+        ad(1, "/t/1-b/htlease.token"),
+        ad(2, "/t/1-b/htlease.token"),
+        ad(3, "/t/1-c/htlease.token"),
+        ad(4, "/etc/shadow"),
+        ad(5, "htlease.token"),
+        ad(6, "/t/1-d/htlease.token", StageInFinish=1),
+        ad(7, "/t/1-e/7/htlease.token", HTLeaseKey="none"),
+    ]
+    found = [
+        (one.subjob, one.cluster, one.jobs, str(one.files.directory)) for one in queued_tokens(ads)
+    ]
+    assert found == [
+        ("s0", None, ("7.0",), "/t/1-a"),
+        (None, "ap#7.*", ("7.1", "7.2"), "/t/1-b"),
+        (None, "ap#7.*", ("7.3",), "/t/1-c"),
+    ]
 
 
 def test_a_workflow_is_named_after_file_and_time() -> None:

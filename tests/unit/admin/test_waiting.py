@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from htlease_admin.waiting import waits_for
+from htlease_admin.waiting import waits_for, workflow_waits_for
 
 JOB = "ap1#42.0#1795225431"
 HOLD = {"global_job_id": JOB, "by": "user", "reason": "quota", "code": 1, "subcode": 0}
@@ -52,3 +52,11 @@ def test_what_is_waited_for_is_said_with_a_command(
     said = waits_for(document)
     assert (said is None) == (words is None)
     assert words is None or words in str(said)
+
+
+def test_a_workflow_says_once_what_all_that_have_exited_wait_for() -> None:
+    subjobs = [subjob("exited"), subjob("complete"), subjob("exited", subjob="s2")]
+    said = workflow_waits_for("run7", subjobs)
+    assert said is not None and said.startswith("2 exited:")
+    assert "`htlease commit run7`" in said and "`htlease explain run7/s1`" in said
+    assert workflow_waits_for("run7", [subjob("active"), subjob("complete")]) is None

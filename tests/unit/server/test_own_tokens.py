@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from htlease import messages as m
-from htlease.attempt import Evidence
+from htlease.attempt import Evidence, SubjobKey
 from htlease_server import auth as auth_module
 from htlease_server.auth import Gate, OpenGate
 from htlease_server.caller import ADMIN, ANONYMOUS, EVERYWHERE, Binding, Caller, Slip
@@ -258,6 +258,8 @@ def test_what_is_no_number_or_too_large_a_one_is_no_instant(value: object) -> No
 
 # ------------------------------------------------------------ renewal
 
+SUBJOB = SubjobKey("run7", "42.0")
+
 
 def renewable(tokens: OwnTokens, **changes: Any) -> tuple[Minted, Caller]:
     minted = tokens.mint(job(**changes), ADMIN)
@@ -269,9 +271,9 @@ def test_a_fresh_token_comes_at_half_time_and_says_the_same(
 ) -> None:
     minted, caller = renewable(tokens, binding=Binding("g#1.0#1", 3))
     clock.now = START + 1799
-    assert tokens.renewed(caller, 60) is None
+    assert tokens.renewed(caller, SUBJOB, 60) is None
     clock.now = START + 1801
-    fresh = tokens.renewed(caller, 60)
+    fresh = tokens.renewed(caller, SUBJOB, 60)
     assert fresh is not None
     claims, before = claims_of(fresh.text), claims_of(minted.text)
     assert claims["root"] == minted.id and claims["from"] == [] and fresh.id != minted.id
@@ -282,7 +284,7 @@ def test_a_fresh_token_comes_at_half_time_and_says_the_same(
     again = verified(tokens, fresh)
     assert again.binding == Binding("g#1.0#1", 3) and again.subjob == "42.0"
     clock.now += 3000
-    second = tokens.renewed(again, 60)
+    second = tokens.renewed(again, SUBJOB, 60)
     assert second is not None and claims_of(second.text)["root"] == minted.id
 
 
@@ -292,16 +294,16 @@ def test_a_fresh_token_comes_sooner_where_the_lease_outlasts_the_old_one(
     minted, caller = renewable(tokens)
     clock.now = START + 100
     left_seconds = minted.expires_at - clock.now
-    assert tokens.renewed(caller, left_seconds - 1) is None
-    assert tokens.renewed(caller, left_seconds) is not None
-    assert tokens.renewed(caller, left_seconds + 1) is not None
+    assert tokens.renewed(caller, SUBJOB, left_seconds - 1) is None
+    assert tokens.renewed(caller, SUBJOB, left_seconds) is not None
+    assert tokens.renewed(caller, SUBJOB, left_seconds + 1) is not None
 
 
 def test_a_fresh_token_names_those_it_comes_from(tokens: OwnTokens, clock: Clock) -> None:
     above = tokens.mint(workflow("run7"), ADMIN)
     made = tokens.mint(job(ttl_seconds=600.0), verified(tokens, above))
     clock.now += 400
-    fresh = tokens.renewed(verified(tokens, made), 60)
+    fresh = tokens.renewed(verified(tokens, made), SUBJOB, 60)
     assert fresh is not None
     assert claims_of(fresh.text)["from"] == [above.id]
     assert claims_of(fresh.text)["end"] == above.expires_at
@@ -311,7 +313,7 @@ def test_a_token_that_cannot_last_longer_is_not_renewed(tokens: OwnTokens, clock
     by = verified(tokens, tokens.mint(workflow("run7"), ADMIN))
     made = tokens.mint(job(ttl_seconds=1e6), by)
     clock.now = made.expires_at - 1
-    assert tokens.renewed(verified(tokens, made), 60) is None
+    assert tokens.renewed(verified(tokens, made), SUBJOB, 60) is None
 
 
 def test_only_a_jobs_token_of_our_own_renews_itself(tokens: OwnTokens, clock: Clock) -> None:
@@ -319,7 +321,7 @@ def test_only_a_jobs_token_of_our_own_renews_itself(tokens: OwnTokens, clock: Cl
     foreign = Caller("issuer", Role.JOB, ("run7",), "42.0", START + 10)
     clock.now += 7000
     for caller in (by, foreign, ADMIN, ANONYMOUS):
-        assert tokens.renewed(caller, 60) is None
+        assert tokens.renewed(caller, SUBJOB, 60) is None
 
 
 # ------------------------------------------------------------ who may make which
