@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,15 @@ _NEXT_STEP = {
     " (--admin-token-file) makes one: `htlease token mint --role submitter --name YOU`",
     "forbidden": "use one that is, see `htlease token mint --help`, or the admin token",
     "unknown-subjob": "`htlease list` shows the workflows, `htlease list WORKFLOW` their subjobs",
+}
+#: How a person gives what a body on the wire has under this name.
+_OPTION_OF = {
+    "global_job_id": "--job",
+    "job_starts": "--start",
+    "name": "--name",
+    "role": "--role",
+    "ttl_seconds": "--ttl",
+    "workflows": "--workflows",
 }
 #: Set, it shows where a mistake of our own is.
 _TRACEBACK = "HTLEASE_TRACEBACK"
@@ -138,6 +148,9 @@ def usage_text(error: click.ClickException) -> str:
 def error_text(error: HTLeaseError) -> str:
     """Return an error as a sentence that ends with what to do next."""
     text = error.detail if isinstance(error, Refused) else str(error)
+    field = error.field if isinstance(error, (Refused, InvalidField)) else None
+    if field in _OPTION_OF:
+        text = re.sub(rf"^{field}\b", _OPTION_OF[field], text)
     if isinstance(error, Refused) and error.code in _NEXT_STEP:
         text += f"; {_NEXT_STEP[error.code]}"
     return text if text.endswith((".", "?")) else f"{text}."

@@ -144,6 +144,9 @@ def _schedd_checks(name: str | None, ttl_seconds: float) -> Iterator[Check]:
         access_point = schedd.locate(name)
         knobs = schedd.read_knobs(KNOBS)
     except HTLeaseError as error:
+        if name is not None:
+            yield Check("schedd", PROBLEM, str(error), "`condor_status -schedd` lists them")
+            return
         yield Check(
             "schedd",
             WARNING,

@@ -27,7 +27,9 @@ _REFUSED_REASON = (
     '"htlease: no lease can be had; standard error says what has to be mended, such as a token '
     'that has expired (htlease token renew writes new ones); then condor_release"'
 )
-_NOT_STARTED_REASON = '"htlease: the program cannot be run; standard error says why"'
+_NOT_STARTED_REASON = (
+    f'strcat("htlease: the program cannot be run: ", {NOT_STARTED}Why ?: HTLeaseProgram)'
+)
 #: 79 is the wrapper's for: had its wall time.
 _OUT_OF_TIME = "ExitCode =?= 79"
 _OUT_OF_TIME_REASON = '"walltime: the job has had its time; release it for the next"'

@@ -70,6 +70,10 @@ def mint(
             raise click.UsageError("--workflows and --name are for a token of a role")
         if subjob is not None:
             check_name("subjob", subjob)
+        if job is not None and subjob is None:
+            raise click.UsageError("--job is a submission of one subjob; give --subjob too")
+        if start is not None and job is None:
+            raise click.UsageError("--start is a start of one job; give --job too")
         minted = server.mint_token(
             workflow, subjob, ttl_seconds, global_job_id=job, job_starts=start
         )

@@ -308,7 +308,10 @@ def _address(base_url: str, authority: str, default_port: int) -> tuple[str, int
 
 
 def _bad_url(base_url: str) -> BadConfig:
-    return BadConfig(f"server URL {base_url!r} is not http://HOST:PORT or https://HOST[:PORT]")
+    return BadConfig(
+        f"server URL {base_url!r} is not http://HOST:PORT or https://HOST[:PORT], or, where the "
+        f"network is trusted with tokens, {INSECURE}://HOST:PORT"
+    )
 
 
 def _left(until: float) -> float:

@@ -237,7 +237,7 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """Return the token that the body names; raises InvalidField."""
         if not 1 <= self.ttl_seconds <= TTL_MAX_SECONDS:
             raise InvalidField(
-                "ttl_seconds", f"{self.ttl_seconds:.12g} is not 1 to {TTL_MAX_SECONDS:.12g}"
+                "ttl_seconds", f"{self.ttl_seconds:.12g} is not 1 to {TTL_MAX_SECONDS:.12g} seconds"
             )
         if self.role is not None:
             role = role_named(self.role)

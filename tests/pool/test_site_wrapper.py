@@ -270,7 +270,7 @@ def test_an_evicted_job_reclaims_under_the_next_fence(site: Lab, how: str) -> No
     assert (document["attempt_number"], document["status"]) == (2, "exited")
     ended = [event["event"] for event in job.history() if event["event"] == "lease-abandoned"]
     assert ended == ([] if how == "fast" else ["lease-abandoned"])
-    assert "goes on where an earlier attempt ended" in _read(job, "err")
+    assert "continues after an earlier attempt" in _read(job, "err")
 
 
 def _doubled(text: str) -> str:

@@ -71,6 +71,60 @@ def test_every_reading_command_prints_json(lab: Lab, arguments: tuple[str, ...],
     assert "0123456789abcdef" not in done.stdout
 
 
+def test_ended_jobs_say_what_they_wait_for_and_are_committed_together(
+    lab: Lab, pyz: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    for subjob in ("a", "b"):
+        done = lab.wrapped(pyz, f"ended/{subjob}", "--", "true", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    lab.wrapped(pyz, "ended/bad", "--plan", "plan.toml", cwd=tmp_path)
+    assert "`htlease show WORKFLOW` says what to run" in lab.ok("list")
+    for command in ("list", "show"):
+        assert "3 exited: " in lab.ok(command, "ended")
+        assert "`htlease commit ended`" in lab.ok(command, "ended")
+    assert "htlease commit ended/a" in lab.ok("explain", "ended/a")
+    refusal = lab.refused(1, "commit", "ended")
+    assert "ended/bad did not end with 0" in refusal and "explain ended/bad" in refusal
+    states = {
+        one["subjob"]: one["status"]
+        for one in json.loads(lab.ok("show", "ended", "--json"))["subjobs"]
+    }
+    assert states == {"a": "complete", "b": "complete", "bad": "exited"}
+    lab.ok("settle", "ended/bad", "--outcome", "failed")
+    assert "nothing of ended waits" in lab.ok("commit", "ended")
+    lab.refused(1, "commit", "no-such-workflow")
+
+
+def test_a_plan_file_is_shown_with_its_defaults(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(PLAN)
+    shown = lab.ok("plan", "check", str(file))
+    assert re.search(r"^stage-in +redo +no +- +true$", shown, re.MULTILINE)
+    assert "redo: every attempt runs it again; what a phase without `restart` does." in shown
+    assert "once:" not in shown and "A lease lasts 120 s" in shown
+    file.write_text('[[phase]]\nname = "a"\nrestart = "often"\n')
+    assert "restart: 'often' is not one of" in lab.refused(78, "plan", "check", str(file))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--workflow", "w", "--ttl", "400d"), "--ttl: 34560000 is not 1 to 31622400 seconds"),
+        (("--workflow", "w", "--job", "ap#1.0#1"), "--job is a submission of one subjob"),
+        (("--workflow", "w", "--subjob", "s", "--start", "2"), "give --job too"),
+        (("--role", "reader", "--workflows", "a*b"), "--workflows: "),
+        (("--role", "submitter"), "--name: is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_token_is_said_by_its_option(
+    lab: Lab, arguments: tuple[str, ...], said: str
+) -> None:
+    done = lab.run("token", "mint", *arguments)
+    assert done.returncode in (1, 2) and said in done.stderr
+    assert "_id" not in done.stderr and "ttl_seconds" not in done.stderr
+
+
 def test_a_listing_goes_past_the_servers_page(lab: Lab) -> None:
     client = lab.client("many/0")
     for index in range(501):

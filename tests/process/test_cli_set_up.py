@@ -82,6 +82,9 @@ def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_pa
     assert found["schedd"]["verdict"] == "warning"
     assert all(check["remedy"] for check in found.values() if check["verdict"] != "ok")
 
+    named = checks(1, "--schedd", "nosuch")["schedd"]
+    assert named["verdict"] == "problem" and named["remedy"]
+
     assert checks(1, "--server", "http://127.0.0.1:9")["server"]["verdict"] == "problem"
     wrong = tmp_path / "admin.token"
     wrong.write_text("not-the-token-at-all\n")

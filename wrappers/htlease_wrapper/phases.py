@@ -61,7 +61,8 @@ class Walk:
     #: How the payload that ran last ended.
     ended: Ended | None = None
     #: The payload could not even be started.
-    is_unstartable: bool = False
+    #: What kept the payload from starting at all.
+    why_unstartable: str | None = None
     #: The lease is to be kept for the next process in this sandbox.
     is_kept: bool = False
     #: That of the payload that ran last.
@@ -117,7 +118,8 @@ class Walk:
         is_first = grant.attempt_number == 1  # after a PRE script, whose lease this reclaims
         if grant.reclaimed and not (is_first or self.is_continued or self.is_nested):
             left = ", ".join(phase.name for phase in grant.phases if phase.run)
-            self.console.say(f"goes on where an earlier attempt ended; to run: {left or 'the job'}")
+            phases = f"; phases to run: {left}" if left and len(grant.phases) > 1 else ""
+            self.console.say(f"continues after an earlier attempt of this job{phases}")
 
     # ------------------------------------------------------------ one phase
 
@@ -226,7 +228,7 @@ class Walk:
             self.ended = supervise(argv, environ, self.signals, watch, self.monotonic, on_end)
         except CannotStart as error:
             self.console.say(f"cannot start: {error}")
-            self.is_unstartable = True
+            self.why_unstartable = str(error)
             self.ended = Ended(code=error.exit_code)
         self.keeper.notice_details()  # a process that was left may have saved some
         if self.keeper.loss is not None:

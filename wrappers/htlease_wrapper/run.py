@@ -82,13 +82,14 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
     if attempt.outer is not None and not options.names_phases:
         attempt.signals.give_back()
         return become(options.command)
-    is_kept = is_unstartable = False
+    is_kept = False
+    why_unstartable = None
     try:
         lease = attempt.acquire()
         walk = attempt.prepare(lease)
         ended = attempt.do(walk)
         is_kept = walk.is_kept
-        is_unstartable = walk.is_unstartable and bool(options.command)
+        why_unstartable = walk.why_unstartable if options.command else None
     except NoLease:
         is_kept = True
         attempt.step_back()
@@ -108,9 +109,9 @@ def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> in
     finally:
         if not is_kept:
             remove_state(attempt.home, attempt.nonce)
-    if is_unstartable:
-        # HTCondor holds a job whose executable cannot be run.
-        attempt.tell_policy("ChirpHTLeaseNotStarted")
+    if why_unstartable is not None:
+        # HTCondor holds a job whose executable cannot be run, and says why.
+        attempt.tell_policy("ChirpHTLeaseNotStarted", ChirpHTLeaseNotStartedWhy=why_unstartable)
     elif ended.code in (TRY_LATER, BAD_CONFIG):
         attempt.tell_policy("ChirpHTLeasePayloadStart")
     return end_as(ended)
@@ -187,7 +188,7 @@ class _Attempt:
         except Exception as error:
             self._console.say(f"the lease ends by itself, since it cannot be given back: {error}")
 
-    def tell_policy(self, attribute: str) -> None:
+    def tell_policy(self, attribute: str, **more: str) -> None:
         """Let the job's `on_exit_remove` and `on_exit_hold` know what the exit code means.
 
         The attribute is set to this start, so that it says nothing of a later one.
@@ -195,7 +196,7 @@ class _Attempt:
         config = chirp.config_path(self._environ, self.job.sandbox)
         start = evidence_of(self.job.ad, 0)[0].job_starts
         if config is not None and start is not None:
-            chirp.set_delayed(config, {attribute: start})
+            chirp.set_delayed(config, {attribute: start, **more})
 
     def acquire(self) -> Lease:
         """Get the lease, before any work; raises Leave."""

@@ -92,6 +92,11 @@ def test_a_missing_counter_is_named_and_its_consequence_said() -> None:
     ] * 2
 
 
+def test_where_no_shadow_starts_nothing_is_said_of_its_starts() -> None:
+    evidence, missing = evidence_of(_ad("JobUniverse = 7\nNumJobStarts = 0"), sandbox_seq=1)
+    assert (evidence.shadow_starts, missing) == (None, ())
+
+
 def test_without_an_ad_only_the_sandbox_counts() -> None:
     evidence, missing = evidence_of(None, sandbox_seq=3)
     assert evidence == Evidence(sandbox_seq=3)
