@@ -19,6 +19,7 @@ from htlease.plan import check_ttl
 from htlease.plan_file import read_plan_file
 from htlease_admin import bindings_process as schedd
 from htlease_admin import condor_submit
+from htlease_admin.bindings_process import read_jobs
 from htlease_admin.checks import is_loopback
 from htlease_admin.enrolment import check_distinct
 from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow, with_includes
@@ -191,7 +192,7 @@ def _submissions_at(schedd_name: str | None) -> set[str] | None:
     """Return the submissions that a schedd has jobs of; None where it does not say."""
     mark = "HTLeaseSubmission"
     try:
-        ads = schedd.read_jobs(f"{mark} isnt undefined", (mark,), schedd_name)
+        ads = read_jobs(f"{mark} isnt undefined", (mark,), schedd_name)
     except HTLeaseError:
         return None
     return {str(ad.get(mark)) for ad in ads}

@@ -12,7 +12,7 @@ import click
 
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
-from htlease_admin import schedd
+from htlease_admin.bindings_process import read_jobs
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.parameters import DURATION, WORKFLOW
 from htlease_admin.schedd import Plain
@@ -99,7 +99,7 @@ def renew(
     """
     owner = pwd.getpwuid(os.geteuid()).pw_name
     constraint = f'HTLeaseTokenFile isnt undefined && Owner == "{owner}"'
-    ads = schedd.read_jobs(constraint, _ATTRIBUTES, schedd_name)
+    ads = read_jobs(constraint, _ATTRIBUTES, schedd_name)
     if workflow is not None:
         ads = [ad for ad in ads if str(ad.get("HTLeaseKey")).startswith(f"{workflow}/")]
     rows = []

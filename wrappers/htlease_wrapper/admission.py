@@ -92,3 +92,12 @@ def _leave(refused: Refused, token_found_at: str | None) -> Leave:
     else:
         why = f"the server refuses the request: {refused}"
     return NoLease(BAD_CONFIG, why, why)
+
+
+def say_what_is_left(grant: m.Grant, console: Console) -> None:
+    """Tell a person which phases an attempt runs that continues after another."""
+    if not grant.reclaimed or grant.attempt_number == 1:  # after a PRE script
+        return
+    left = ", ".join(phase.name for phase in grant.phases if phase.run)
+    phases = f"; phases to run: {left}" if left and len(grant.phases) > 1 else ""
+    console.say(f"continues after an earlier attempt of this job{phases}")

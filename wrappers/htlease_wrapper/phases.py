@@ -16,6 +16,7 @@ from htlease import messages as m
 from htlease.client import Lease
 from htlease.errors import Refused
 from htlease_wrapper import chirp
+from htlease_wrapper.admission import say_what_is_left
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import OUT_OF_TIME, TRY_LATER, Ended, Leave, signal_name
@@ -80,7 +81,8 @@ class Walk:
         Raises Leave when the wrapper ends for a reason of its own, and Interrupted when a signal
         asks it to end between two payloads.
         """
-        self._announce()
+        if not (self.is_continued or self.is_nested):
+            say_what_is_left(self.lease.grant, self.console)
         if not self.settings.commands:
             return self._run_self_managed()
         left = [phase for phase in self.lease.grant.phases if phase.run]
@@ -112,14 +114,6 @@ class Walk:
         self._post(m.Exited, exit_code=0, is_all_back=self.is_all_back or None)
         self._finish()
         return Ended(code=0)
-
-    def _announce(self) -> None:
-        grant = self.lease.grant
-        is_first = grant.attempt_number == 1  # after a PRE script, whose lease this reclaims
-        if grant.reclaimed and not (is_first or self.is_continued or self.is_nested):
-            left = ", ".join(phase.name for phase in grant.phases if phase.run)
-            phases = f"; phases to run: {left}" if left and len(grant.phases) > 1 else ""
-            self.console.say(f"continues after an earlier attempt of this job{phases}")
 
     # ------------------------------------------------------------ one phase
 
