@@ -52,6 +52,8 @@ def translate_job(given: bytes, relay: Relay) -> bytes:
     stamped: dict[str, Literal] = {ads.SOURCE: source.text("GlobalJobId") or ""}
     if source.text(ads.KEY) is None and ads.KEY.lower() not in source.attributes:
         stamped[ads.KEY] = key
+    if (stamp := ads.stamp_of(source, key)) is not None:
+        stamped[ads.STAMP] = stamp
     try:
         named = {"job": job, "key": key, "source": source.text("GlobalJobId")}
         generation = relay.ask("enroll", named).get("epoch")
@@ -68,7 +70,8 @@ def update_job_info(given: bytes, relay: Relay) -> bytes:
     links = ads.links_of(routed)
     if links is None or ads.is_opted_out(routed) or routed.text(ads.RECORDED) == links.mark:
         return b""
-    relay.ask("record", _named(routed, links))
+    if relay.ask("record", _named(routed, links)).get("is_to_come"):
+        return b""  # which subjob it is to be, only the token tells that it brings along
     return ads.attribute_lines({ads.RECORDED: links.mark})
 
 

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from htlease_hooks.answer import quoted
+from htlease_wrapper.job import STAMP_ATTRIBUTE, is_stamped
 from htlease_wrapper.job_ad import Ad, Literal, key_of_submission, parse_ad
 
 SEPARATOR = b"------"
 
 KEY = "HTLeaseKey"
+#: The key, where the source has it from the access point and not from its owner, whose token may
+#: name another workflow. Copies of copies keep it.
+STAMP = STAMP_ATTRIBUTE
 #: `GlobalJobId` of the source, which the copy can see nowhere else.
 SOURCE = "HTLeaseSource"
 #: The epoch that the server gave the copy; a later copy has a higher one.
@@ -74,6 +78,12 @@ def key_of(ad: Ad) -> str | None:
         return own
     derived = key_of_submission(ad.text("GlobalJobId") or "")
     return None if derived is None else str(derived)
+
+
+def stamp_of(source: Ad, key: str) -> str | None:
+    """Return the key if nobody but the access point, or we, named it."""
+    is_ours = source.text(KEY) is None and KEY.lower() not in source.attributes
+    return key if is_ours or is_stamped(key, source) else None
 
 
 def with_attributes(ad: bytes, attributes: Mapping[str, Literal]) -> bytes:

@@ -39,6 +39,7 @@ class InstalledSite:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.roles: tuple[str, ...] = ("ap", "ep")
         self.directory = lab.pool.directory / "installed-site"
         self.directory.mkdir(mode=0o755)
         self.log = self.directory / "relay.log"
@@ -76,7 +77,7 @@ class InstalledSite:
         command = ["python3", "-B", "-m", "htlease_admin.cli", "hooks", verb, *map(str, options)]
         return self.lab.pool.run(["env", *given, *command], as_root=True).stdout
 
-    def install(self, *, wraps_jobs: bool = False) -> None:
+    def install(self, *, wraps_jobs: bool = False, has_router: bool = False) -> None:
         """Set up execution points, then the access point, as the manual says."""
         where = ["--hook-dir", f"{self.directory}/hooks", "--pyz", str(self.pyz)]
         macros = {
@@ -93,12 +94,15 @@ class InstalledSite:
         installed = self.lab.pool.directory / "ap" / "config.d" / "60-htlease-ep.conf"
         for ep in EXECUTION_POINTS:
             self.lab.pool.configure(ep, "60-htlease-ep", installed.read_text())
+        if has_router:
+            self.roles = ("router", *self.roles)
+            self.hooks("install", "--role", "router", *where)
         self.hooks("install", "--role", "ap", *url, *where, *more[4:], "--reconfig")
         socket = self.lab.pool.directory / "ap" / "lock" / "htlease.relay"
         self.lab.wait_for(socket.exists, f"the relay, see {self.log}", 60)
 
     def uninstall(self) -> None:
-        for role in ("ap", "ep"):
+        for role in self.roles:
             self.hooks("uninstall", "--role", role, "--reconfig")
         for ep in EXECUTION_POINTS:
             self.lab.pool.configure(ep, "60-htlease-ep", None)

@@ -1,7 +1,8 @@
 """Every documented way beside every other on one site: each job ends well under one subjob.
 
-The site has all that a site can have: hooks and relay on the access point, hooks on the execution
-points, and in the second half its wrapper in front of every job. All jobs are submitted at once.
+The site has all that a site can have: hooks, relay and Job Router on the access point, hooks on the
+execution points, and in the second half its wrapper in front of every job. All jobs are submitted
+at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -17,8 +19,13 @@ import pytest
 import tenacity
 from tests.pool.dag_instrumented import Instrumented
 from tests.pool.lab import Lab, write_for_job
+from tests.pool.routing import router_pids
 from tests.pool.test_installed_site import InstalledSite
 from tests.pool.test_submit import Desk
+
+from htlease_admin.scenarios.processes import TransferService
+from htlease_admin.scenarios.stage import SECRET, Stage
+from htlease_admin.scenarios.workflow import Workflow
 
 PLAN = """\
 [[phase]]
@@ -84,8 +91,29 @@ WAYS: dict[str, tuple[str, list[str], list[str]]] = {
     "plain-token": ("run.sh", [], ["htlease.token"]),
     "plan-for-the-sites-wrapper": ("run.sh", ['+HTLeasePlan = "plan.toml"'], ["plan.toml"]),
 }
+#: What makes the Job Router take a job, and nobody else.
+_ROUTED = ['+RouteTo = "here"', "requirements = false"]
+#: Each also as a job that the Job Router runs; its copy is the same subjob.
+WAYS |= {
+    f"{way}-routed": (executable, [*lines, *_ROUTED], files)
+    for way, (executable, lines, files) in WAYS.items()
+}
 #: Ways whose subjob is not of the workflow that the user chose, but of the access point's stamp.
 _STAMPED = ("two-lines-without-token", "plain", "plan-for-the-sites-wrapper")
+_ROUTER = """
+DAEMON_LIST = $(DAEMON_LIST) JOB_ROUTER
+JOB_ROUTER_POLLING_PERIOD = 2
+JOB_ROUTER_MAX_JOB_MIRROR_UPDATE_LAG = 20
+JOB_ROUTER_SOURCE_JOB_CONSTRAINT = target.JobUniverse =?= 5
+JOB_ROUTER_ROUTE_NAMES = Here
+JOB_ROUTER_ROUTE_Here @=end
+  REQUIREMENTS RouteTo =?= "here"
+  UNIVERSE vanilla
+  SET Requirements true
+@end
+"""
+#: A script of a DAG's user.
+_NOTE = '#!/bin/sh\necho "$@" >> ran\n'
 
 
 @dataclass
@@ -99,10 +127,43 @@ class Way:
 @pytest.fixture(scope="module", params=[False, True], ids=["hooks", "hooks-and-wrapper"])
 def site(lab: Lab, request: pytest.FixtureRequest) -> Iterator[InstalledSite]:
     site = InstalledSite(lab)
-    site.install(wraps_jobs=request.param)
+    lab.pool.configure("ap", "router", _ROUTER)
+    site.install(wraps_jobs=request.param, has_router=True)
+    lab.wait_for(lambda: router_pids(lab), "the Job Router to run", 60)
     yield site
+    lab.pool.configure("ap", "router", None)
     site.uninstall()
     shutil.rmtree(site.directory)
+
+
+class StageOnSite(Stage):
+    """The stage of the scenarios, on the tests' pool and with their lease server."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        super().__init__("none", None, lambda text, colour: None)
+        self.pool, self.site = lab.pool, directory
+        known = SimpleNamespace(url_for_tokens=lab.server.url)
+        self.lease_server = known  # type: ignore[assignment]
+        for folder in (directory, directory / "lease-server"):
+            folder.mkdir(mode=0o755)
+        (directory / "lease-server/admin.token").write_text(lab.server.admin_token)
+        (directory / "htlease-ep.pyz").write_bytes(lab.pyz.read_bytes())
+        self.wrapper().chmod(0o755)
+        self.credential = directory / "transfer.token"
+        self.replace_credential(SECRET)
+        self.service = TransferService(
+            lab.pool.ap_address, directory, self.credential, lab.pool.work_dir.resolve()
+        )
+        self.service.start()
+        self._write_program()
+
+
+@pytest.fixture(scope="module")
+def stage(lab: Lab) -> Iterator[Stage]:
+    stage = StageOnSite(lab, lab.pool.directory / "stage")
+    yield stage
+    stage.service.stop()
+    shutil.rmtree(stage.site)
 
 
 def submit(lab: Lab, way: str, run: str) -> Way:
@@ -122,7 +183,7 @@ def submit(lab: Lab, way: str, run: str) -> Way:
     transfer = [f"transfer_input_files = {', '.join(inputs)}"] if inputs else []
     text = "\n".join([f"executable = {executable}", *own, *transfer, _COMMON, "queue", ""])
     job = f"{lab.pool.submit(text, cwd=directory)}.0"
-    if way in _STAMPED:
+    if way.removesuffix("-routed") in _STAMPED:
         return Way(job, str(lab.pool.job_ad(job)["HTLeaseKey"]))
     is_named = any("WF/own" in line for line in lines)
     return Way(job, f"{workflow}/{'own' if is_named else job}")
@@ -135,6 +196,13 @@ def desk_of(lab: Lab, run: str) -> Desk:
     desk.write("run.sh", RUN, 0o755)
     desk.write("plan.toml", PLAN)
     desk.write("a.sub", f"executable = run.sh\n{_COMMON}queue\n")
+    lines = "\n".join(_ROUTED)
+    desk.write("routed.sub", f"executable = run.sh\n{_COMMON}{lines}\nqueue\n")
+    key = f'+HTLeaseKey = "{run}-submit-key/own"'
+    desk.write("key.sub", f"executable = run.sh\n{_COMMON}{key}\nqueue\n")
+    # Two jobs must not share files.
+    each = _COMMON.replace("= out", "= out.$(Process)").replace("= err", "= err.$(Process)")
+    desk.write("two.sub", f"executable = run.sh\n{each}max_retries = 1\nqueue 2\n")
     library = desk.directory / "lib"
     library.mkdir()
     for package in (click, tenacity):
@@ -144,10 +212,31 @@ def desk_of(lab: Lab, run: str) -> Desk:
 
 
 def submitted(desk: Desk, run: str) -> Iterator[tuple[str, Way]]:
-    """Yield what `htlease submit` queued, without and with a plan."""
-    for name, options in (("submit", ()), ("submit-plan", ("--plan", "plan.toml"))):
-        for job in desk.submit("a.sub", "--workflow", f"{run}-{name}", *options):
-            yield name, Way(str(job["global_job_id"]).split("#")[-2], str(job["subjob"]))
+    """Yield what `htlease submit` queued, in each of its ways."""
+    for name, file, options in (
+        ("submit", "a.sub", ()),
+        ("submit-plan", "a.sub", ("--plan", "plan.toml")),
+        ("submit-two", "two.sub", ()),
+        ("submit-key", "key.sub", ()),
+        ("submit-routed", "routed.sub", ()),
+    ):
+        for job in desk.submit(file, "--workflow", f"{run}-{name}", *options):
+            number = str(job["global_job_id"]).split("#")[-2]
+            yield f"{name} {number}", Way(number, str(job["subjob"]))
+
+
+def dag_of(lab: Lab, run: str) -> Instrumented:
+    """Submit a DAG of the wrapper's jobs and of plain ones, without and with scripts of its own."""
+    nodes = [
+        f"JOB {node} {file}.sub" for node, file in zip("ABCD", ["job", "plain"] * 2, strict=True)
+    ]
+    for node in "CD":
+        nodes += [f"SCRIPT PRE {node} note.sh pre $JOB"]
+        nodes += [f"SCRIPT POST {node} note.sh post $JOB $RETURN"]
+    dag = Instrumented(lab, run, nodes, files={"plain.sub": _PLAIN, "note.sh": _NOTE})
+    dag.write("run.sh", RUN, 0o755)
+    dag.submit()
+    return dag
 
 
 def workflows(lab: Lab) -> set[str]:
@@ -158,22 +247,30 @@ def workflows(lab: Lab) -> set[str]:
 
 
 def test_each_way_ends_well_under_the_subjob_that_its_user_chose(
-    lab: Lab, site: InstalledSite, request: pytest.FixtureRequest
+    lab: Lab, site: InstalledSite, stage: Stage, request: pytest.FixtureRequest
 ) -> None:
     run = "ways-wrapped" if "wrapper" in request.node.name.partition("[")[2] else "ways-hooks"
     before = workflows(lab)
     ways = {way: submit(lab, way, run) for way in WAYS}
     ways.update(submitted(desk_of(lab, run), run))
-    dag = Instrumented(lab, run, ["JOB A job.sub", "JOB B plain.sub"], files={"plain.sub": _PLAIN})
-    dag.write("run.sh", RUN, 0o755)
-    dag.submit()
-    ways |= {f"dag-{node}": Way(None, dag.key(node)) for node in "AB"}
+    dag = dag_of(lab, run)
+    ways |= {f"dag-{node}": Way(None, dag.key(node)) for node in "ABCD"}
+    staging = Workflow(stage, f"{run}-staging")
+    staging.write_all("job", "command")
+    transfers = staging.tally()
+    staging.init()
+    staging.submit()
+    ways["staging"] = Way(None, str(staging.key("compute")))
 
     def ended(way: Way) -> bool:
         return way.job is None or lab.pool.job_ad(way.job)["JobStatus"] in (3, 4, 5)
 
     lab.wait_for(lambda: all(map(ended, ways.values())), "all jobs to end", 240)
     assert dag.wait(240) == 0, dag.explain()
+    assert staging.wait_end() == 0, staging.job_events()
+    assert staging.result() == "SOME INPUT\n"
+    assert staging.tally(transfers)["accepted"] == 2  # one task in, one out
+    assert sorted(dag.ran) == ["post C 0", "post D 0", "pre C", "pre D"]
     outcomes = wait_outcomes(lab, ways)
     wrong: dict[str, Any] = {}
     for name, way in ways.items():
@@ -186,8 +283,9 @@ def test_each_way_ends_well_under_the_subjob_that_its_user_chose(
     assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
     wanted = {way.key.split("/")[0] for way in ways.values()}
     # Nobody can know of this token before the input is there; the stamped subjob was given up.
-    stamped = str(lab.pool.job_ad(str(ways["token-in-a-folder"].job))["HTLeaseKey"])
-    wanted.add(stamped.split("/")[0])
+    for late in ("token-in-a-folder", "token-in-a-folder-routed"):
+        stamped = str(lab.pool.job_ad(str(ways[late].job))["HTLeaseKey"])
+        wanted.add(stamped.split("/")[0])
     assert workflows(lab) - before == wanted
 
 

@@ -186,12 +186,34 @@ def test_a_source_gets_key_and_generation(site: Path) -> None:
         done = run(site, "translate_job", INPUTS["translate_job"])
     named = {"job": "19.0", "source": "ap#19.0#1795225431", "key": "ap-19-1795225431/0"}
     assert relay.asked == [("/v1/routes/enroll", named)]
-    assert done.stdout.decode("latin-1").splitlines()[-3:] == [
+    assert done.stdout.decode("latin-1").splitlines()[-4:] == [
         'HTLeaseSource = "ap#19.0#1795225431"',
         'HTLeaseKey = "ap-19-1795225431/0"',
+        'HTLeaseStamp = "ap-19-1795225431/0"',
         "HTLeaseRouteGeneration = 7",
     ]
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("more", "is_marked"),
+    [
+        (b'HTLeaseKey = "ap-19-17/0"\nQDate = 17\n', True),
+        (b'HTLeaseKey = "ce-8-16/0"\nHTLeaseStamp = "ce-8-16/0"\n', True),  # a copy of a copy
+        (b'HTLeaseKey = "mine/0"\nQDate = 17\n', False),
+    ],
+)
+def test_a_key_that_is_a_stamp_is_marked(site: Path, more: bytes, is_marked: bool) -> None:
+    with relay_at(site, answer(200, {"is_to_come": True})):
+        done = run(site, "translate_job", INPUTS["translate_job"] + more)
+    key = more.partition(b"\n")[0].partition(b"= ")[2]
+    assert (b"HTLeaseStamp = " + key in done.stdout) == is_marked
+    assert b"HTLeaseRouteGeneration" not in done.stdout
+
+
+def test_a_copy_whose_token_says_what_it_is_to_be_is_asked_for_again(site: Path) -> None:
+    with relay_at(site, answer(200, {"is_to_come": True})):
+        assert run(site, "update_job_info", COPY).stdout == b""
 
 
 def test_a_copy_is_recorded_once(site: Path) -> None:

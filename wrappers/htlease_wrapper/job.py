@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from htlease_wrapper.credentials import Token
 from htlease_wrapper.job_ad import Ad, key_of_submission, node_of, read_ad
 from htlease_wrapper.sandbox import StartId, boot_id
 
+#: In a copy that the Job Router made: the key that its source was stamped with, if it was.
+STAMP_ATTRIBUTE = "HTLeaseStamp"
+_STAMP = re.compile(r"-(\d+)-\d+/(\d+)$")
 #: What a payload is given for its own start alone.
 _OF_A_WRAPPER = (
     "HTLEASE_SANDBOX",
@@ -131,10 +135,7 @@ def _key_of_job(given: str | None, ad: Ad | None, token: Token | None) -> Subjob
     if ad and in_ad and not _gives_way(in_ad, scope, ad):
         return _parsed(in_ad, f"HTLeaseKey in {ad.path}")
     if token and scope:
-        cluster, proc = (ad.count("ClusterId"), ad.count("ProcId")) if ad else (None, None)
-        subjob = scope[1]
-        if subjob is None and cluster is not None and proc is not None:
-            subjob = f"{cluster}.{proc}"
+        subjob = scope[1] or (_job_of(ad) if ad else None)
         if subjob is not None:
             return _parsed(f"{scope[0]}/{subjob}", f"the token in {token.found_at}")
     global_job_id = ad.text("GlobalJobId") if ad else None
@@ -153,6 +154,15 @@ def _key_of_job(given: str | None, ad: Ad | None, token: Token | None) -> Subjob
     )
 
 
+def _job_of(ad: Ad) -> str | None:
+    """Return `CLUSTER.PROC` of a job, or of the source of one that the Job Router made."""
+    stamped = _STAMP.search(ad.text(STAMP_ATTRIBUTE) or "")
+    if stamped:
+        return f"{stamped[1]}.{stamped[2]}"
+    cluster, proc = ad.count("ClusterId"), ad.count("ProcId")
+    return None if cluster is None or proc is None else f"{cluster}.{proc}"
+
+
 def _gives_way(key: str, scope: tuple[str, str | None] | None, ad: Ad | None) -> bool:
     """Tell whether a token of the job's own, for another workflow, outweighs a stamped key."""
     if ad is None or scope is None:
@@ -162,6 +172,8 @@ def _gives_way(key: str, scope: tuple[str, str | None] | None, ad: Ad | None) ->
 
 def is_stamped(key: str, ad: Ad) -> bool:
     """Tell whether a key is the one that the access point gives to a job that names none."""
+    if key == ad.text(STAMP_ATTRIBUTE):
+        return True
     cluster, submitted, proc = (ad.count(name) for name in ("ClusterId", "QDate", "ProcId"))
     return key.endswith(f"-{cluster}-{submitted}/{proc}")
 

@@ -22,7 +22,7 @@ REMOVED, COMPLETED, HELD = 3, 4, 5
 ATTRIBUTES = (
     *("GlobalJobId", "HTLeaseKey", "JobStatus", "NumJobStarts", "NumShadowStarts"),
     *("ExitBySignal", "ExitCode", "ExitSignal", "RemoveReason", "RoutedFromJobId"),
-    *("HoldReason", "UserLog", "Iwd", "ClusterId", "ProcId", "QDate"),
+    *("HoldReason", "UserLog", "Iwd", "ClusterId", "ProcId", "QDate", "HTLeaseStamp"),
     *end_proof.ATTRIBUTES,
 )
 
@@ -181,5 +181,7 @@ def is_stamped(ad: Mapping[str, Plain]) -> bool:
 
 
 def is_stamp(key: str, ad: Mapping[str, Plain]) -> bool:
-    """Tell the same of any key for a job."""
-    return key.endswith(f"-{ad.get('ClusterId')}-{ad.get('QDate')}/{ad.get('ProcId')}")
+    """Tell the same of any key for a job; a routed copy has that of its source as HTLeaseStamp."""
+    return key == ad.get("HTLeaseStamp") or key.endswith(
+        f"-{ad.get('ClusterId')}-{ad.get('QDate')}/{ad.get('ProcId')}"
+    )

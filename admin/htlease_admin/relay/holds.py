@@ -18,6 +18,7 @@ from htlease_admin.schedd import Plain
 #: What is read of a held job.
 ATTRIBUTES = (
     *("GlobalJobId", "HTLeaseKey", "Environment", "Env", "ClusterId", "ProcId", "QDate"),
+    "HTLeaseStamp",
     *("HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
 )
 _HELD, _REMOVED = 5, 3

@@ -23,6 +23,6 @@ def own_key(server: LeaseServer, stamp: SubjobKey, global_job_id: str) -> Subjob
     others = [key for key in known if key != stamp]
     if len(others) != 1:
         return stamp
-    if stamp in known and known[stamp]["status"] == "abandoned":
+    if stamp in known and known[stamp]["status"] in ("waiting", "abandoned"):
         server.command(stamp, m.Cancel(f"its job went on under {others[0]}"))
     return others[0]

@@ -18,14 +18,19 @@ from htlease.errors import InvalidField, Refused
 from htlease_admin.lease_server import Document, LeaseServer
 from htlease_admin.relay import endings
 from htlease_admin.relay.copies import links_of
+from htlease_admin.relay.own_keys import own_key
 from htlease_admin.relay.owners import WorkflowOwners
 from htlease_admin.relay.peers import Peer
 from htlease_admin.relay.queue_reader import QueueReader
 from htlease_admin.relay.reports import Reports
+from htlease_admin.relay.starts import brings_token, key_named
 from htlease_admin.schedd import Plain
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
-_ATTRIBUTES = (*endings.ATTRIBUTES, "Owner", "User", "HTLease", "SubmitterGlobalJobId")
+_ATTRIBUTES = (
+    *endings.ATTRIBUTES,
+    *("Owner", "User", "HTLease", "SubmitterGlobalJobId", "Environment", "Env", "TransferInput"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,27 @@ class Routes:
         source = self._source(peer, body)
         if source.get("HTLease") is False or "HTLeaseKey" not in source:
             return {}
-        key = SubjobKey.parse(str(source["HTLeaseKey"]))
+        key = SubjobKey.parse(key_named(source))
+        if endings.is_stamp(str(key), source):
+            own = self._own_key(key, source, body)
+            if own == key and brings_token(source):
+                return {"is_to_come": True}  # the stamp shall leave no trace
+            if own != key:
+                if step in ("finalize", "cleanup"):
+                    self._record(own, source, body)  # found by the source's ID from then on
+                return take(own, source, body)  # the job's own token opened it
         self.owners.claim(key.workflow, str(source.get("User") or source["Owner"]))
         return take(key, source, body)
+
+    def _own_key(
+        self, stamp: SubjobKey, source: Mapping[str, Plain], body: Mapping[str, Any]
+    ) -> SubjobKey:
+        """Return the key that the copy chose when it began, or else an earlier copy."""
+        for job in (body.get("global_job_id"), source["GlobalJobId"]):
+            own = own_key(self.server, stamp, str(job)) if job else stamp
+            if own != stamp:
+                return own
+        return stamp
 
     def _source(self, peer: Peer, body: Mapping[str, Any]) -> dict[str, Plain]:
         job = str(body.get("job"))

@@ -25,7 +25,7 @@ _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 #: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.
 _ATTRIBUTES = (
     *("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
-    *("Environment", "Env", "TransferInput", "ClusterId", "ProcId", "QDate"),
+    *("Environment", "Env", "TransferInput", "ClusterId", "ProcId", "QDate", "HTLeaseStamp"),
 )
 #: In either form of an environment; a key has neither blanks nor quotes.
 _KEY_IN_ENVIRONMENT = re.compile(r"(?:^|[\s';|])HTLEASE_KEY=([^\s';|]+)")

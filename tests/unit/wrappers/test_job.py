@@ -40,6 +40,17 @@ def test_a_key_that_the_access_point_stamped_gives_way_to_the_owners_token() -> 
     assert str(choose_key(None, stamped, None)) == "ap1-42-17/7"
 
 
+def test_a_routed_copy_is_the_subjob_that_its_source_would_be() -> None:
+    copy = 'GlobalJobId = "site#9.0#99"\nClusterId = 9\nProcId = 0\nQDate = 99\n'
+    stamp = 'HTLeaseKey = "ap1-42-17/7"\n'
+    marked = _ad(f'{copy}{stamp}HTLeaseStamp = "ap1-42-17/7"\n')
+    assert str(choose_key(None, marked, _token(workflow="tok"))) == "tok/42.7"
+    assert str(choose_key(None, marked, None)) == "ap1-42-17/7"
+    own = _ad(f'{copy}HTLeaseKey = "own/key"\nHTLeaseStamp = "ap1-42-17/7"\n')
+    assert str(choose_key(None, own, _token(workflow="tok"))) == "own/key"
+    assert str(choose_key(None, _ad(copy + stamp), _token(workflow="tok"))) == "ap1-42-17/7"
+
+
 def test_a_token_for_a_workflow_takes_the_job_id_as_subjob() -> None:
     assert str(choose_key(None, _ad(), _token(workflow="tok"))) == "tok/42.7"
 
