@@ -79,21 +79,33 @@ class RelayProcess:
                 *self._options,
             ],
             as_root=True,
-            env={
-                "PYTHONPATH": ":".join(
-                    [
-                        *(str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")),
-                        str(library),
-                    ]
-                ),
-                **_PURE,
-            },
+            env=self._environment(),
         )
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         self.lab.pool.wait_for(self._is_ready, f"the relay to be ready (see {self.log})", 30)
+
+    def python(self, *arguments: str) -> str:
+        """Run Python as the relay's is run, to the end, and return what it printed."""
+        done = self.lab.pool.run(
+            ["python3", *arguments],
+            as_root=True,
+            env={
+                **self._environment(),
+                "HTLEASE_URL": self.lab.server.url,
+                "BEARER_TOKEN_FILE": str(self.token),
+            },
+            check=False,
+            timeout_seconds=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    def _environment(self) -> dict[str, str]:
+        roots = (str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin"))
+        return {"PYTHONPATH": ":".join([*roots, str(self.directory / "lib")]), **_PURE}
 
     def _is_ready(self) -> bool:
         assert self._process is not None
