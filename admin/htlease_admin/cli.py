@@ -46,6 +46,7 @@ _NEXT_STEP = {
     "unauthorized": "name the file of yours with BEARER_TOKEN_FILE; who runs the server"
     " (--admin-token-file) makes one: `htlease token mint --role submitter --name YOU`",
     "forbidden": "use one that is, see `htlease token mint --help`, or the admin token",
+    "not-found": "`htlease list` shows the workflows",
     "unknown-subjob": "`htlease list` shows the workflows, `htlease list WORKFLOW` their subjobs",
 }
 #: How a person gives what a body on the wire has under this name.
@@ -151,7 +152,9 @@ def error_text(error: HTLeaseError) -> str:
     field = error.field if isinstance(error, (Refused, InvalidField)) else None
     if field in _OPTION_OF:
         text = re.sub(rf"^{field}\b", _OPTION_OF[field], text)
-    if isinstance(error, Refused) and error.code in _NEXT_STEP:
+    # What a command of ours did not find, it words itself.
+    is_the_servers = isinstance(error, Refused) and (error.status or error.code != "not-found")
+    if isinstance(error, Refused) and is_the_servers and error.code in _NEXT_STEP:
         text += f"; {_NEXT_STEP[error.code]}"
     return text if text.endswith((".", "?")) else f"{text}."
 

@@ -15,7 +15,7 @@ from htlease.errors import InvalidField, Refused
 from htlease_admin.bindings_process import read_jobs
 from htlease_admin.lease_server import LeaseServer
 from htlease_admin.parameters import DURATION, WORKFLOW
-from htlease_admin.schedd import Plain
+from htlease_admin.schedd import Plain, ScheddUnavailable
 from htlease_admin.session import pass_server
 from htlease_admin.tables import Table, moment_text, print_table
 from htlease_admin.token_files import FILE_NAME, TokenFiles, cluster_of
@@ -99,7 +99,12 @@ def renew(
     """
     owner = pwd.getpwuid(os.geteuid()).pw_name
     constraint = f'HTLeaseTokenFile isnt undefined && Owner == "{owner}"'
-    ads = read_jobs(constraint, _ATTRIBUTES, schedd_name)
+    try:
+        ads = read_jobs(constraint, _ATTRIBUTES, schedd_name)
+    except ScheddUnavailable as error:
+        raise ScheddUnavailable(
+            f"{error}; run this on the access point that has the jobs, or name it with --schedd"
+        ) from None
     if workflow is not None:
         ads = [ad for ad in ads if str(ad.get("HTLeaseKey")).startswith(f"{workflow}/")]
     rows = []

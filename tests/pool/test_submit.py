@@ -228,6 +228,17 @@ def test_a_job_that_gets_no_lease_is_held_and_runs_once_it_is_released(desk: Des
     assert len(desk.subjob("late-server/0")["attempts"]) == 1
 
 
+def test_a_program_that_cannot_be_run_is_named_where_the_job_is_held(desk: Desk) -> None:
+    program = "executable = /no/such/program\ntransfer_executable = false\n"
+    desk.write("a.sub", f"{program}{SMALL}queue\n")
+    desk.submit("a.sub", "--workflow", "missing")
+    desk.lab.wait_for(lambda: desk.queue() == "0 5", "the job to be held", 120)
+    mine = ("-constraint", f'Iwd == "{desk.directory}"')
+    reason = desk.lab.pool.run(["condor_q", *mine, "-af", "HoldReason"]).stdout
+    assert reason.startswith("htlease: the program cannot be run: /no/such/program")
+    desk.lab.pool.run(["condor_rm", *mine])
+
+
 def test_a_job_whose_token_has_expired_in_the_queue_gets_a_new_one(desk: Desk) -> None:
     desk.write("a.sub", f"executable = run.sh\ntransfer_input_files = input.txt\n{SMALL}queue\n")
     desk.submit("a.sub", "--workflow", "renewed", "--token-ttl", "1s")

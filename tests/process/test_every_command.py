@@ -312,6 +312,36 @@ def test_who_speaks_tls_to_a_plain_server_is_told(server: ServerProcess, tmp_pat
     assert "it speaks no TLS; name it with http://" in line
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("cancel x/s", "commit x/s", "commit x", "explain x/s", "history x/s", "show x/s"),
+        *("show x", "list x", "logs x", "find x", "settle x/s --outcome failed"),
+        *("workflow export x", "dag status x", "dag hold x", "dag reconcile x"),
+    ],
+)
+def test_what_the_server_does_not_know_is_said_with_where_to_look(
+    server: ServerProcess, tmp_path: Path, words: str
+) -> None:
+    env = {"HTLEASE_URL": server.url, "BEARER_TOKEN": server.admin_token}
+    line = one_line(run(words.split(), tmp_path, **env), REFUSED)
+    assert "x" in line and "`htlease list`" in line
+
+
+def test_a_table_is_no_wider_than_the_terminal(server: ServerProcess, tmp_path: Path) -> None:
+    key = SubjobKey("a-workflow-with-a-long-name", "and-a-subjob-with-a-longer-one")
+    client = LeaseClient(HttpTransport(server.url, server.admin_token), key)
+    job = "ap1.a-long-domain.example.org#1234567.0#1795225431"
+    acquire = m.Acquire("0123456789abcdef", global_job_id=job, host="worker.example.org")
+    lease = client.acquire(acquire)
+    client.call(m.Abandon(lease.fence, lease.nonce, "evicted"))
+    env = {"HTLEASE_URL": server.url, "BEARER_TOKEN": server.admin_token, "COLUMNS": "80"}
+    for words in (["list"], ["list", key.workflow], ["show", str(key)], ["history", str(key)]):
+        done = run(words, tmp_path, **env)
+        tables = [line for line in done.out.splitlines() if not line.startswith("waits for")]
+        assert done.status == 0 and max(map(len, tables)) <= 80, done.out
+
+
 def test_what_a_payload_saved_is_shown(server: ServerProcess, tmp_path: Path) -> None:
     saved = 'step = 3\nname = "\u00e9\x1b[2J"\n' + "x" * 500
     client = LeaseClient(HttpTransport(server.url, server.admin_token), SubjobKey("shown", "s"))

@@ -118,7 +118,10 @@ def find_config(environ: Mapping[str, str], root: Path = Path("/")) -> CondorCon
     if named:
         main = root / named.lstrip("/")
         if not main.is_file():
-            raise BadConfig(f"CONDOR_CONFIG names {main}, which is not a file")
+            raise BadConfig(
+                f"CONDOR_CONFIG names {main}, which is not a file; let it name HTCondor's "
+                "configuration file, such as /etc/condor/condor_config"
+            )
         return CondorConfig(main, root)
     usual = [root / place for place in _USUAL if (root / place).is_file()]
     if len(usual) > 1:
