@@ -42,7 +42,7 @@ def raise_(server: LeaseServer, name: str, reason: str | None) -> None:
     was_down = any(one["name"] == name and not one["is_up"] for one in server.flags()["flags"])
     server.put_flag(name, True, reason)
     if was_down:
-        click.echo(f"{name} is up; what waited for it goes on within half a minute.")
+        click.echo(f"{name} is up; what waited for it continues within half a minute.")
     else:
         click.echo(f"{name} was up already; `htlease flag list` shows what is down.")
 

@@ -93,10 +93,10 @@ def revoke(
     subjob: str | None,
     reason: str | None,
 ) -> None:
-    """Let a token count no more, with all that were made with it, or renew it.
+    """Revoke a token, with all that were made with it, or renew it.
 
-    ID is what the history shows after `token:`. It counts at once, and within seconds on every
-    other server of the site. Jobs that have such a token run on, but can report nothing.
+    ID is what the history shows after `token:`. It takes effect at once, and within seconds on
+    every other server of the site. Jobs that have such a token run on, but can report nothing.
     """
     if (token_id is None) == (workflow is None):
         raise click.UsageError("give the ID of a token, or --workflow")
@@ -180,7 +180,7 @@ def audit(server: LeaseServer, wants_json: bool) -> None:
         (moment_text(deed["at"]), deed["deed"], deed["actor"], _about(deed))
         for deed in found["deeds"]
     ]
-    print_table(Table(("AT (UTC)", "DEED", "BY", "WHAT"), rows))
+    print_table(Table(("AT (UTC)", "ACTION", "BY", "WHAT"), rows))
 
 
 def _about(deed: Document) -> str:

@@ -27,7 +27,7 @@ def waits_for(subjob: Mapping[str, Any]) -> str | None:
     job = _newest_job(subjob)
     if job is not None and job in subjob.get("removed_jobs", ()):
         return (
-            f"its job {_number(job)} was removed; a new submission goes on from here, and "
+            f"its job {_number(job)} was removed; a new submission continues from here, and "
             f"`htlease settle {key} --outcome cancelled` closes it"
         )
     if status == "exited":

@@ -42,7 +42,7 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", "/v1/workflows/{workflow}", "put-workflow", "Make or change a workflow."),
     Route("POST", "/v1/tokens", "mint", "Make a token: of a job, a workflow or a role."),
     Route("GET", "/v1/tokens", "tokens", "The tokens that were made for more than one subjob."),
-    Route("POST", "/v1/tokens/revoke", "revoke", "Let tokens count no more, at once."),
+    Route("POST", "/v1/tokens/revoke", "revoke", "Revoke tokens, at once."),
     Route("GET", "/v1/keys", "keys", "The signing keys, by their IDs; the first one signs."),
     Route("POST", "/v1/keys/rotate", "rotate-key", "Make a new signing key; the others verify on."),
     Route("GET", "/v1/audit", "audit", "What was done to tokens, keys, workflows, maintenance."),

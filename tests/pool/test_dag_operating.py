@@ -145,7 +145,7 @@ def test_who_removed_a_dag_is_told_by_its_next_run_or_when_somebody_asks(lab: La
     dag.wait()
     shown = dag.htlease("dag", "status", dag.workflow, status=NEEDS_A_PERSON)
     assert f"DAGMan's job {dag.job} was removed: via condor_rm (by user" in shown, shown
-    assert "Submit the DAG again: it goes on from here." in shown
+    assert "Submit the DAG again: it continues from here." in shown
     assert told(dag, "A", "job-removed") == []
 
     dag.submit()

@@ -147,7 +147,7 @@ def _print_tables(found: Sequence[Overview], wants_all: bool) -> None:
         if one.dagman is not None:
             click.echo(f"DAGMan's job {one.dagman.job} {one.dagman.text}")
             if not one.dagman.is_in_queue and one.counts[Standing.DONE] < one.counts.total():
-                click.echo("Submit the DAG again: it goes on from here.")
+                click.echo("Submit the DAG again: it continues from here.")
         hidden = () if wants_all else (Standing.DONE, Standing.NOT_READY)
         shown = [node for node in one.nodes if node.standing not in hidden]
         rows = [row_of(node) for node in shown]
