@@ -10,8 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from htlease_hooks.answer import quoted
-from htlease_wrapper.job import STAMP_ATTRIBUTE, is_stamped
-from htlease_wrapper.job_ad import Ad, Literal, key_of_submission, parse_ad
+from htlease_wrapper.job_ad import (
+    STAMP_ATTRIBUTE,
+    Ad,
+    Literal,
+    is_stamped,
+    key_of_submission,
+    parse_ad,
+)
 
 SEPARATOR = b"------"
 

@@ -31,8 +31,8 @@ from htlease_wrapper.credentials import (
     renewed_token,
     token_of_job,
 )
-from htlease_wrapper.job import Job, choose_key, find_job, is_stamped
-from htlease_wrapper.job_ad import Ad, evidence_of, parse_ad, place_of
+from htlease_wrapper.job import Job, choose_key, find_job
+from htlease_wrapper.job_ad import Ad, evidence_of, is_stamped, parse_ad, place_of
 from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
 from htlease_wrapper.way import transport_to
 from htlease_wrapper.wrapped_job import is_wrapper_file

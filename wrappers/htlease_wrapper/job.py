@@ -10,11 +10,16 @@ from pathlib import Path
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
 from htlease_wrapper.credentials import Token
-from htlease_wrapper.job_ad import Ad, key_of_submission, node_of, read_ad
+from htlease_wrapper.job_ad import (
+    STAMP_ATTRIBUTE,
+    Ad,
+    is_stamped,
+    key_of_submission,
+    node_of,
+    read_ad,
+)
 from htlease_wrapper.sandbox import StartId, boot_id
 
-#: In a copy that the Job Router made: the key that its source was stamped with, if it was.
-STAMP_ATTRIBUTE = "HTLeaseStamp"
 _STAMP = re.compile(r"-(\d+)-\d+/(\d+)$")
 #: What a payload is given for its own start alone.
 _OF_A_WRAPPER = (
@@ -168,14 +173,6 @@ def _gives_way(key: str, scope: tuple[str, str | None] | None, ad: Ad | None) ->
     if ad is None or scope is None:
         return False
     return key.partition("/")[0] != scope[0] and is_stamped(key, ad)
-
-
-def is_stamped(key: str, ad: Ad) -> bool:
-    """Tell whether a key is the one that the access point gives to a job that names none."""
-    if key == ad.text(STAMP_ATTRIBUTE):
-        return True
-    cluster, submitted, proc = (ad.count(name) for name in ("ClusterId", "QDate", "ProcId"))
-    return key.endswith(f"-{cluster}-{submitted}/{proc}")
 
 
 def _parsed(text: str, source: str) -> SubjobKey:

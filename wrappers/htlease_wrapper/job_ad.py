@@ -14,6 +14,8 @@ from htlease_wrapper.private_files import read_plain
 
 Literal = Union[str, int, float, bool]
 
+#: In a copy that the Job Router made: the key that its source was stamped with, if it was.
+STAMP_ATTRIBUTE = "HTLeaseStamp"
 #: An ad has some hundreds of attributes; a megabyte of environment has been seen.
 _AD_MAX_BYTES = 16 << 20
 _NUMBER_MAX_CHARS = 40
@@ -151,6 +153,14 @@ def is_in_docker(ad: Ad) -> bool:
     is_file = any(ad.attributes.get(name) is True for name in ("wantsif", "wantsandboximage"))
     is_container = ad.attributes.get("wantcontainer") is True
     return ad.attributes.get("wantdocker") is True or (is_container and not is_file)
+
+
+def is_stamped(key: str, ad: Ad) -> bool:
+    """Tell whether a key is the one that the access point gives to a job that names none."""
+    if key == ad.text(STAMP_ATTRIBUTE):
+        return True
+    cluster, submitted, proc = (ad.count(name) for name in ("ClusterId", "QDate", "ProcId"))
+    return key.endswith(f"-{cluster}-{submitted}/{proc}")
 
 
 def key_of_submission(global_job_id: str) -> SubjobKey | None:
