@@ -212,17 +212,31 @@ def test_a_job_that_the_payload_submits_has_nothing_of_its_parents(
     assert attempt["exit_code"] == 4
 
 
-_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+_OF_PIDS = ("unshare", "--pid", "--fork", "--mount-proc")
+#: Where every process seems to have begun a day later.
+_OF_TIME = ("unshare", "--time", "--fork", "--boottime", "86400", "--monotonic", "86400", "--")
 
 
-@pytest.mark.skipif(
-    subprocess.run([*_NAMESPACE, "true"], check=False, capture_output=True).returncode != 0,
-    reason="no PID namespaces here",
+def _can(namespace: tuple[str, ...]) -> bool:
+    done = subprocess.run([*namespace, "true"], check=False, capture_output=True)
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        pytest.param(
+            namespace, id=name, marks=pytest.mark.skipif(not _can(namespace), reason="no such here")
+        )
+        for name, namespace in (("pids", _OF_PIDS), ("time", _OF_TIME))
+    ],
 )
 @pytest.mark.parametrize("plan", ["", "--plan plan.toml"])
-def test_a_wrapper_in_a_container_sees_the_one_outside(job: Sandbox, plan: str) -> None:
+def test_a_wrapper_in_a_container_sees_the_one_outside(
+    job: Sandbox, plan: str, namespace: tuple[str, ...]
+) -> None:
     """As with singularity --pid: the outer wrapper is no ancestor that could be seen."""
     inner = _inner(job, f"--wait-lease 0 {plan or '-- sh -c true'}")
-    assert job.run(SH, "-c", f"{' '.join(_NAMESPACE)} {inner}; echo $?; exit 4") == 4
+    assert job.run(SH, "-c", f"{' '.join(namespace)} {inner}; echo $?; exit 4") == 4
     assert job.output.endswith(b"\n0\n") or job.output == b"0\n", job.messages
     assert _grants(job) == ([1, 2] if plan else [1]), job.messages
