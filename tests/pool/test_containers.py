@@ -9,6 +9,7 @@ import pytest
 from tests.pool.containers import ContainerSite
 from tests.pool.hooked import HookedSite, wait_fence
 from tests.pool.lab import Lab, TestJob
+from tests.pool.test_ways import desk_of
 
 #: Says where it runs and saves details, by the file and by the wrapper's own command.
 RUN = """\
@@ -49,7 +50,7 @@ def hooked(lab: Lab, containers: ContainerSite) -> Iterator[HookedSite]:
 
 def ended(job: TestJob) -> tuple[Any, Any, list[str]]:
     """Return how a job ended, for HTCondor and on record, and what it wrote."""
-    ad = job.wait_gone(90)
+    ad = job.wait_gone(240)  # a schedd may try a startd of before first
     out = (job.directory / "out").read_text().splitlines()
     return ad.get("ExitCode"), job.subjob()["exit_code"] if job.is_known() else None, out
 
@@ -145,3 +146,25 @@ def test_hooks_look_after_what_docker_runs(
     assert fails.wait_gone()["ExitCode"] == 4
     if any(event["event"] == "attempt-exited" for event in fails.history()):
         assert fails.subjob()["exit_code"] == 4, fails.explain()
+
+
+def test_submitted_jobs_run_in_their_images(lab: Lab, containers: ContainerSite) -> None:
+    desk = desk_of(lab, "contained")
+    desk.write("run.sh", RUN, 0o755)
+    desk.write("plan.toml", PLAN)
+    common = "should_transfer_files = YES\nrequest_cpus = 1\nrequest_memory = 64\nrequest_disk = 1"
+    jobs = {}
+    for runtime in RUNTIMES:
+        lines = [*containers.runtime(runtime, "python"), "executable = run.sh", common]
+        lines += [f"output = {runtime}.out", f"error = {runtime}.err", "queue", ""]
+        desk.write(f"{runtime}.sub", "\n".join(lines))
+        for options in ((), ("--plan", "plan.toml")):
+            workflow = f"contained-{runtime}-{len(options)}"
+            (job,) = desk.submit(f"{runtime}.sub", "--workflow", workflow, *options)
+            jobs[runtime, len(options)] = str(job["subjob"])
+    desk.wait_ended(list(jobs.values()))
+    for (runtime, has_plan), key in jobs.items():
+        events = lab.server.events(key, "phase-entered")
+        expected = ["fetch", "compute"] if has_plan else ["run"]
+        assert [event["phase"] for event in events] == expected, (runtime, key)
+        assert desk.subjob(key)["exit_code"] == 5, (runtime, key, lab.server.history(key))
