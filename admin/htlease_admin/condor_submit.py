@@ -82,7 +82,8 @@ def find() -> str:
     found = shutil.which(_PROGRAM)
     if found is None:
         raise BadConfig(
-            f"{_PROGRAM} is not on PATH; `htlease submit` runs where HTCondor's commands are"
+            f"{_PROGRAM} is not on PATH; `htlease submit` runs where HTCondor's commands are, on a "
+            "personal pool as `htlease pool run htlease submit ...`"
         )
     return found
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from . import network
+from . import lease_server, network, sharing, toolbox
 from .errors import PoolError
 from .network import EXECUTION_POINTS
 from .pool import JOB_STATUS, Pool
@@ -36,8 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _act(pool: Pool, options: argparse.Namespace) -> int:
     match options.verb:
         case "up":
-            pool.up()
+            _up(pool, options)
             _print_status(pool)
+        case "share":
+            for directory in options.directories:
+                sharing.share(pool, directory)
         case "down":
             pool.down(options.purge)
             print(f"pool {pool.name} is down")
@@ -53,9 +56,7 @@ def _act(pool: Pool, options: argparse.Namespace) -> int:
             for name, value in pool.client_env().items():
                 print(f"export {name}={value}")
         case "run":
-            here = Path.cwd()
-            cwd = here if pool.shows(here) else pool.work_dir
-            return subprocess.call(pool.command(options.command, cwd, as_root=options.root))
+            return _run(pool, options)
         case "logs":
             _print_logs(pool, options.host, options.lines)
         case "kill":
@@ -79,6 +80,42 @@ def _act(pool: Pool, options: argparse.Namespace) -> int:
             pool.heal_network(options.ep)
             print(f"{options.ep} is connected again")
     return 0
+
+
+def _up(pool: Pool, options: argparse.Namespace) -> None:
+    for directory in options.share:
+        sharing.check(directory)
+    pool.up()
+    for directory in options.share:
+        sharing.share(pool, directory)
+    is_served = options.hooks or options.server is not None
+    try:
+        toolbox.place(pool.directory / "htlease", Path(pool.state()["root"]))
+    except PoolError as missing:
+        if is_served:
+            raise
+        print(f"minipool: {missing}", file=sys.stderr)
+    if is_served:
+        url = lease_server.provide(pool, options.server or None, options.admin_token_file)
+        if options.hooks:
+            lease_server.install_hooks(pool, url)
+
+
+def _run(pool: Pool, options: argparse.Namespace) -> int:
+    if not options.command:
+        raise PoolError("`run` needs a command, such as `run condor_q` or `run bash`.")
+    cwd = Path.cwd()
+    if not pool.shows(cwd):
+        if options.on == "ap":
+            print(
+                f"htlease: the access point does not see {cwd} (`htlease pool share .` shows it); "
+                f"running in {pool.work_dir}",
+                file=sys.stderr,
+                flush=True,
+            )
+        cwd = pool.work_dir
+    command = pool.command(options.command, cwd, as_root=options.root, on=options.on)
+    return subprocess.call(command)
 
 
 def _kill(pool: Pool, daemon: str, target: str | None) -> None:
@@ -109,6 +146,11 @@ def _print_status(pool: Pool) -> None:
     if not net.bridged:
         print("  network           loopback: `cut` is not possible here")
     print(f"  job user          {pool.job_user}, submits from {pool.work_dir}")
+    for directory in state["shared"]:
+        print(f"  shared            {directory}")
+    if "lease_server" in state:
+        hooks = "; every job has its hooks" if lease_server.has_hooks(pool) else ""
+        print(f"  lease server      {state['lease_server']['url']}{hooks}")
     for name, value in pool.client_env().items():
         print(f"  clients outside   {name}={value}")
     jobs = pool.jobs()
@@ -151,16 +193,33 @@ def _parser() -> _Parser:
     up.add_argument("--suite", choices=SUITES, help="use Debian's HTCondor of this suite")
     up.add_argument(
         "--share", type=Path, action="append", default=[], metavar="DIR",
-        help="show this directory to the access point at the same path",
+        help="as `share` does; may be given several times",
     )  # fmt: skip
+    up.add_argument(
+        "--server", nargs="?", const="", metavar="URL",
+        help="start a lease server beside the pool, or use the one at URL",
+    )  # fmt: skip
+    up.add_argument(
+        "--admin-token-file", type=Path, metavar="FILE", help="a token for the server at URL"
+    )
+    up.add_argument(
+        "--hooks", action="store_true",
+        help="install htlease's hooks and relay, so that every job has a lease",
+    )  # fmt: skip
+    share = verb("share", "show directories to the access point, and let the job user write there")
+    share.add_argument("directories", nargs="+", type=Path, metavar="DIR")
     down = verb("down", "end the pool; its logs stay")
     down.add_argument("--purge", action="store_true", help="delete its directory too")
     verb("off", "SIGKILL all daemons and jobs; queue and files stay")
     verb("on", "start the daemons again after `off`")
     verb("status", "show addresses, versions and jobs")
     verb("env", "print the environment for clients outside the pool")
-    run = verb("run", "run a command on the access point as the job user")
+    run = verb("run", "run a command in the pool as the job user")
     run.add_argument("--root", action="store_true", help="run it as root")
+    run.add_argument(
+        "--on", choices=("ap", *EXECUTION_POINTS), default="ap",
+        help="on which machine (default: %(default)s)",
+    )  # fmt: skip
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     logs = verb("logs", "show the ends of the daemons' logs")
     logs.add_argument("host", nargs="?", choices=("ap", *EXECUTION_POINTS))

@@ -111,6 +111,8 @@ def _base(facts: PoolFacts, host: str, address: str, directory: Path) -> str:
         f"ALLOW_NEGOTIATOR = {trusted}",
         f"ALLOW_ADMINISTRATOR = {trusted}",
         "RUNBENCHMARKS = False",
+        # The files of the root are those of other pools, too.
+        f"HTLEASE_HOOK_DIR = {directory.parent}/hooks",
         "DEFAULT_USERLOG_FORMAT_OPTIONS = ISO_DATE, UTC, SUB_SECOND",
         "MAX_DEFAULT_LOG = 20 Mb",
     ]

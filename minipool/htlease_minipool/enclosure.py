@@ -19,13 +19,15 @@ from .errors import PoolError
 # $1 root or empty, $2 host name, $3 directory with files for /etc, then directories to show inside.
 _FIRST_PROCESS = r"""
 set -e
+umask 022
 root=$1 host=$2 etc=$3; shift 3
 echo "$host" > /proc/sys/kernel/hostname
 if [ -n "$root" ]; then
     mount --bind "$root" "$root"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-    mount -t tmpfs -o mode=755 tmpfs "$root/run"
+    # Directories of root's that are shown are entered by the job user through this one.
+    for own in run root; do mount -t tmpfs -o mode=755 tmpfs "$root/$own"; done
     for shown in "$@"; do
         mkdir -p "$root$shown"
         mount --bind "$shown" "$root$shown"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import config
@@ -21,6 +24,15 @@ _DAEMON_DIRECTORIES = (
 def host_name(host: str, pool: str) -> str:
     """Return the name of `ap`, `ep1` or `ep2` of a pool."""
     return f"{host}.{pool}.pool"
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock that a file stands for."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_files(

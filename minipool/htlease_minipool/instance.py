@@ -6,7 +6,6 @@ Everything a pool writes lies in one directory, everything it runs is found by i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pwd
@@ -15,15 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from . import debian, enclosure, network, processes, software
 from .enclosure import Enclosure
 from .errors import PoolError
-from .files import JOB_USER, JOB_USER_ID, host_name, write_client_files, write_files
+from .files import JOB_USER, JOB_USER_ID, host_name, locked, write_client_files, write_files
 from .network import EXECUTION_POINTS, Network
 from .processes import Process
 
@@ -102,7 +100,10 @@ class Instance:
 
     def client_env(self) -> dict[str, str]:
         """Return the environment in which clients outside the pool act as the job user."""
-        return {"CONDOR_CONFIG": str(self.directory / "client/condor_config")}
+        found = {"CONDOR_CONFIG": str(self.directory / "client/condor_config")}
+        if self._state_file.exists() and (server := self.state().get("lease_server")):
+            found.update(HTLEASE_URL=server["url"], HTLEASE_ADMIN_TOKEN_FILE=server["token"])
+        return found
 
     def log_files(self) -> list[Path]:
         """Return the daemons' logs."""
@@ -119,7 +120,7 @@ class Instance:
 
         What a crashed pool of this name left is cleared first, its jobs and files included.
         """
-        with self._lock():
+        with locked(self.directory.with_suffix(".lock")):
             if self.is_up():
                 self._report(f"pool {self.name} is up already")
                 return
@@ -136,7 +137,7 @@ class Instance:
 
     def down(self, purge: bool = False) -> None:
         """End all processes of the pool and remove its network; files stay unless `purge`."""
-        with self._lock():
+        with locked(self.directory.with_suffix(".lock")):
             self._clear(keep_files=True)
         if purge:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -152,12 +153,12 @@ class Instance:
                 process.send(signal.SIGKILL)
             return not left
 
-        with self._lock():
+        with locked(self.directory.with_suffix(".lock")):
             self.wait_for(are_gone, "the end of the pool's processes", 30)
 
     def power_on(self) -> None:
         """Start the daemons of a pool again that `power_off` has ended."""
-        with self._lock():
+        with locked(self.directory.with_suffix(".lock")):
             self._start_daemons()
 
     def is_up(self) -> bool:
@@ -182,24 +183,21 @@ class Instance:
         as_root = os.geteuid() == 0
         self.directory.mkdir(parents=True, exist_ok=True)
         net = self._build_network() if as_root else self._loopback("not started by root")
-        state: dict[str, Any] = {"number": net.number, "bridged": net.bridged}
-        state.update(software=found.label, shared=[str(path) for path in self._shared])
-        self._save(state)
+        self._save({"number": net.number, "bridged": net.bridged, "software": found.label})
+        self.record(root=str(found.root or "/"), shared=[str(path) for path in self._shared])
         facts = write_files(self.directory, self.name, self.job_user, net, found)
         if as_root:
             shown = [self.directory, *self._shared] if found.root else []
             cage = enclosure.start(found.root, self.ap_host, self.directory / "etc", shown)
-            state.update(pid=cage.pid, started=cage.started)
-            self._save(state)
-        state["path"] = f"{facts.program.bin}:{facts.program.sbin}:/usr/bin:/usr/sbin:/bin:/sbin"
-        self._save(state)
+            self.record(pid=cage.pid, started=cage.started)
+        program = facts.program
+        self.record(path=f"{program.bin}:{program.sbin}:/usr/bin:/usr/sbin:/bin:/sbin")
         self._start_daemons()
         identity = f"{self.job_user}@{facts.domain}"
         mint = ["condor_token_create", "-identity", identity]
         token = self.run(mint, as_root=True).stdout
         write_client_files(self.directory, self.schedd_name, facts, token)
-        state["version"] = self.run(["condor_version"]).stdout.split()[1]
-        self._save(state)
+        self.record(version=self.run(["condor_version"]).stdout.split()[1])
 
     def _start_daemons(self) -> None:
         collector = self.directory / "ap/log/.collector_address"
@@ -242,16 +240,20 @@ class Instance:
         if cage and host != "ap":
             name = f"echo {self.ep_host(host)} > /proc/sys/kernel/hostname"
             private = [self.directory / "ap", self.work_dir]
-            cover = enclosure.hiding(self.directory, self._shared, private)
+            shared = map(Path, self.state()["shared"])
+            cover = enclosure.hiding(self.directory, [*shared], private)
             script = f"{name}\n{cover}\nexec condor_master"
             argv = ["unshare", "--mount", "--uts", "--", "sh", "-ec", script]
         joined = net.namespace_file(host) if net.bridged and host != "ap" else None
         command = self._inside(argv, self._environment(host), Path("/"), network_file=joined)
-        _run(command, argv, check=True, input="", timeout_seconds=60)
+        processes.run(command, argv, check=True, input="", timeout_seconds=60)
 
     def _clear(self, keep_files: bool = False) -> None:
         self._end_processes()
         if self._state_file.exists():
+            server = self.state().get("lease_server", {})
+            if "started" in server:
+                Enclosure(server["pid"], server["started"]).end()
             network.dismantle(self.network())
             self._state_file.unlink()
         if not keep_files:
@@ -286,13 +288,15 @@ class Instance:
         env: Mapping[str, str] | None = None,
         input: str | None = None,
         timeout_seconds: float = 120,
+        on: str = "ap",
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the access point as the job user, with HTCondor's tools on PATH.
+        """Run a command as the job user, on the access point or an execution point.
 
-        Raises PoolError with the command's stderr if `check` and it fails, and at the timeout.
+        HTCondor's tools are on PATH. Raises PoolError with the command's stderr if `check` and it
+        fails, and at the timeout.
         """
-        command = self.command(argv, cwd, as_root, env)
-        return _run(command, argv, check, input or "", timeout_seconds)
+        command = self.command(argv, cwd, as_root, env, on)
+        return processes.run(command, argv, check, input or "", timeout_seconds)
 
     def command(
         self,
@@ -300,13 +304,15 @@ class Instance:
         cwd: Path | None = None,
         as_root: bool = False,
         env: Mapping[str, str] | None = None,
+        on: str = "ap",
     ) -> list[str]:
         """Return the host's command that does what `run` does."""
         return self._inside(
             argv,
-            {**self._environment("ap"), **(env or {})},
+            {**self._environment(on), **self._lease_server(), **(env or {})},
             cwd or self.work_dir,
             ids=None if as_root or os.geteuid() else (JOB_USER_ID, JOB_USER_ID),
+            beside=None if on == "ap" else processes.master_on(on, self.processes()),
         )
 
     def shows(self, directory: Path) -> bool:
@@ -316,10 +322,14 @@ class Instance:
             return True
         return any(directory.is_relative_to(shown) for shown in (self.directory, *state["shared"]))
 
+    def _lease_server(self) -> dict[str, str]:
+        server = self.state().get("lease_server")
+        return {"HTLEASE_URL": server["url"]} if server else {}
+
     def _environment(self, host: str) -> dict[str, str]:
         return {
             "CONDOR_CONFIG": str(self.directory / "etc" / f"{host}.config"),
-            "PATH": self.state()["path"],
+            "PATH": f"{self.directory}/htlease/bin:{self.state()['path']}",
             "HOME": str(self.work_dir),
             "USER": self.job_user,
             "LOGNAME": self.job_user,
@@ -333,8 +343,11 @@ class Instance:
         directory: Path,
         ids: tuple[int, int] | None = None,
         network_file: Path | None = None,
+        beside: Process | None = None,
     ) -> list[str]:
         cage = self._enclosure()
+        if cage and beside:
+            cage, network_file = Enclosure(beside.pid, beside.started), beside.network_file
         if cage:
             return cage.command(argv, environment, directory, ids=ids, network=network_file)
         return enclosure.plain_command(argv, environment, directory)
@@ -366,6 +379,10 @@ class Instance:
     def _save(self, state: Mapping[str, Any]) -> None:
         self._state_file.write_text(json.dumps(state, indent=1) + "\n")
 
+    def record(self, **values: Any) -> None:
+        """Add to what is recorded about the running pool."""
+        self._save({**self.state(), **values})
+
     def network(self) -> Network:
         """Return the addresses of the running pool."""
         state = self.state()
@@ -375,26 +392,3 @@ class Instance:
         if not self._state_file.exists() or "pid" not in (state := self.state()):
             return None
         return Enclosure(state["pid"], state["started"])
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        lock_file = self.directory.with_suffix(".lock")
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        with lock_file.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-
-def _run(
-    command: Sequence[str], argv: Sequence[str], check: bool, input: str, timeout_seconds: float
-) -> subprocess.CompletedProcess[str]:
-    try:
-        done = subprocess.run(
-            command, input=input, capture_output=True, text=True, timeout=timeout_seconds
-        )
-    except subprocess.TimeoutExpired:
-        raise PoolError(f"`{' '.join(argv)}` did not end in {timeout_seconds:g} s.") from None
-    if check and done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise PoolError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")
-    return done

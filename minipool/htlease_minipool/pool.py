@@ -135,6 +135,11 @@ class Pool(Instance):
             file.unlink(missing_ok=True)
         else:
             file.write_text(text)
+        self.reconfigure(host)
+
+    def reconfigure(self, host: str) -> None:
+        """Let the daemons of a host read their files again, and return when they have."""
+        folder = config.site_directory(self.directory / host)
         serial = str(time.monotonic_ns())
         (folder / "zz-serial.conf").write_text(f"MINIPOOL_CONFIG_SERIAL = {serial}\n")
         master = self.daemon("condor_master", host)
@@ -147,7 +152,7 @@ class Pool(Instance):
             def has_read(ask: list[str] = ask) -> bool:
                 return self.run(ask, check=False).stdout.strip() == serial
 
-            self.wait_for(has_read, f"{daemon_name}{daemon} to read {file.name}", 60)
+            self.wait_for(has_read, f"{daemon_name}{daemon} to read its configuration", 60)
 
     # Faults that HTCondor is asked for
 

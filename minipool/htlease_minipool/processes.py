@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,11 @@ class Process:
     def host(self) -> str:
         """`ap`, `ep1` or `ep2` for a daemon of the pool: the name of its CONDOR_CONFIG."""
         return Path(self.config).stem
+
+    @property
+    def network_file(self) -> Path:
+        """The file by which to join its network namespace."""
+        return Path(f"/proc/{self.pid}/ns/net")
 
     @property
     def frozen(self) -> bool:
@@ -109,6 +115,14 @@ def shadow_of(job: str, among: Iterable[Process]) -> Process:
     raise PoolError(f"Job {job} has no shadow: it is not running.")
 
 
+def master_on(host: str, among: Iterable[Process]) -> Process:
+    """Return the condor_master of `ap`, `ep1` or `ep2`."""
+    for process in among:
+        if (process.program, process.host) == ("condor_master", host):
+            return process
+    raise PoolError(f"{host} has no condor_master that runs.")
+
+
 def starters_of(job: str, execute: Iterable[Path], among: Iterable[Process]) -> list[Process]:
     """Return the starters of a job, newest start first; an older one may be alive beside it.
 
@@ -156,3 +170,22 @@ def _read(pid: int, namespace: Path | None) -> Process | None:
         argv=tuple(os.fsdecode(part) for part in argv.rstrip(b"\0").split(b"\0") if part),
         started=started,
     )
+
+
+def run(
+    command: Sequence[str], argv: Sequence[str], check: bool, input: str, timeout_seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, called `argv` in messages; raises PoolError.
+
+    `check` says that its failure is one, too.
+    """
+    try:
+        done = subprocess.run(
+            command, input=input, capture_output=True, text=True, timeout=timeout_seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise PoolError(f"`{' '.join(argv)}` did not end in {timeout_seconds:g} s.") from None
+    if check and done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise PoolError(f"`{' '.join(argv)}` ended with {done.returncode}: {said}")
+    return done
