@@ -16,7 +16,7 @@ _PACKAGE = "htlease_minipool"
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def pool(arguments: tuple[str, ...]) -> None:
-    """Start, stop and disturb a personal HTCondor pool (up, status, down, ...)."""
+    """Start, use and disturb a personal HTCondor pool (up, share, run, down, ...)."""
     if importlib.util.find_spec(_PACKAGE) is None:
         raise BadConfig(f"the personal pool ({_PACKAGE}) is not installed here")
     os.execv(sys.executable, [sys.executable, "-m", _PACKAGE, *arguments])
