@@ -267,7 +267,7 @@ def test_each_way_ends_well_under_the_subjob_that_its_user_chose(
 
     lab.wait_for(lambda: all(map(ended, ways.values())), "all jobs to end", 240)
     assert dag.wait(240) == 0, dag.explain()
-    assert staging.wait_end() == 0, staging.job_events()
+    assert staging.wait_end(300) == 0, staging.job_events()
     assert staging.result() == "SOME INPUT\n"
     assert staging.tally(transfers)["accepted"] == 2  # one task in, one out
     assert sorted(dag.ran) == ["post C 0", "post D 0", "pre C", "pre D"]
