@@ -56,7 +56,8 @@ def main() -> int:
         plugin = _run(left, loader, records, asked)
         for name in plugin.left_out:
             print(f"not asked, for it fails or takes long without any change: {name}")
-    print(f"took {(time.monotonic() - start) / 60:.0f} minutes with {asked.workers} at a time")
+    took, spent = time.monotonic() - start, sum(os.times()[:4])
+    print(f"took {took / 60:.0f} minutes with {asked.workers} at a time, {spent:.0f} CPU seconds")
     excused = [one for one in mutants if one.excused is not None]
     return _tell(modules, counted, excused, records)
 

@@ -38,6 +38,8 @@ from tests.mutants.records import HANG, Learned, Records
 BUDGET_SECONDS = 12.0
 #: By then a test hangs: so many seconds, and so many times what it takes.
 HANGS_SECONDS, HANGS_TIMES = 8.0, 20.0
+#: And so many times that when it is asked again.
+PATIENCE = 5.0
 #: Tests that take longer are not asked, nor is one that hangs.
 _LONG_SECONDS, _ALONE_SECONDS = 8.0, 600.0
 _MEMORY_MAX_BYTES = 4 << 30
@@ -130,7 +132,7 @@ class Plugin:
         self._loader = loader
         self._records = records
         self._workers = workers
-        self._noticed: Counter[tuple[str, str]] = Counter()
+        self._noticed: Counter[tuple[str, str | None]] = Counter()
         self.left_out: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -140,17 +142,35 @@ class Plugin:
         gc.freeze()
         forks = Forks(self._workers, self._records.folder)
         learned = self._learn(items, forks)
-        asked = ((one, self._question(one, items, learned)) for one in self._mutants)
+        # On a busy machine a test may only seem to hang, so it gets more time before that counts.
+        hung = self._ask(self._mutants, items, learned, forks, patience=1.0)
+        for mutant in self._ask(hung, items, learned, forks, patience=PATIENCE):
+            self._records.add(mutant, HANG)
+        return True
+
+    def _ask(
+        self,
+        mutants: list[Mutant],
+        items: dict[str, pytest.Item],
+        learned: dict[str, Learned],
+        forks: Forks,
+        patience: float,
+    ) -> list[Mutant]:
+        """Ask who notices each mutant; return those with which a test did not end."""
+        hung = []
+        asked = ((one, self._question(one, items, learned, patience)) for one in mutants)
         start = time.monotonic()
         for number, (mutant, by) in enumerate(forks.run(asked), 1):
-            self._records.add(mutant, by)
-            if by:
+            if by == HANG:
+                hung.append(mutant)
+            else:
+                self._records.add(mutant, by)
                 self._noticed[mutant.function, by] += 1
                 self._noticed[mutant.module, by] += 1
-            if number % 20 == 0 or number == len(self._mutants):
+            if number % 20 == 0 or number == len(mutants):
                 seconds = time.monotonic() - start
-                print(f"{number} of {len(self._mutants)} in {seconds:.0f} s", flush=True)
-        return True
+                print(f"{number} of {len(mutants)} in {seconds:.0f} s", flush=True)
+        return hung
 
     def _learn(self, items: dict[str, pytest.Item], forks: Forks) -> dict[str, Learned]:
         learned = self._records.learned(items)
@@ -201,7 +221,11 @@ class Plugin:
         return {name: Learned(took, lines[name]) for name, took in seconds.items()}
 
     def _question(
-        self, mutant: Mutant, items: dict[str, pytest.Item], learned: dict[str, Learned]
+        self,
+        mutant: Mutant,
+        items: dict[str, pytest.Item],
+        learned: dict[str, Learned],
+        patience: float,
     ) -> Callable[[], object]:
         def rank(name: str) -> tuple[int, int, float]:
             function, module = (
@@ -225,7 +249,7 @@ class Plugin:
                     break
             for item, after in zip(chosen, [*chosen[1:], None], strict=True):
                 seconds = HANGS_SECONDS + HANGS_TIMES * learned[item.nodeid].seconds
-                signal.setitimer(signal.ITIMER_REAL, seconds)
+                signal.setitimer(signal.ITIMER_REAL, seconds * patience)
                 reports = runtestprotocol(item, log=False, nextitem=after)
                 if any(report.failed for report in reports):
                     return item.nodeid

@@ -10,6 +10,7 @@ import pytest
 
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
+from htlease.errors import InvalidField
 from htlease_server import auth as auth_module
 from htlease_server.auth import Gate, OpenGate
 from htlease_server.caller import ADMIN, ANONYMOUS, EVERYWHERE, Binding, Caller, Slip
@@ -373,10 +374,14 @@ def test_who_may_not_is_told_why(name: str, wanted: Wanted, why: str) -> None:
 
 def test_roles_of_tokens_are_named(tokens: OwnTokens) -> None:
     assert role_named("reader") is Role.READER
-    for text in ("emperor", "", "Reader"):
-        with pytest.raises(ValueError, match="role") as refused:
+    for text in ("emperor", "", "Reader", "admin"):
+        with pytest.raises(InvalidField) as refused:
             role_named(text)
-        assert "operator" in str(refused.value)
+        assert refused.value.field == "role" and repr(text) in refused.value.problem
+        offered = refused.value.problem.partition(" is not ")[2]
+        for role in Role:
+            assert (role.value in offered) is (role is not Role.ADMIN)
+        assert "operator, submitter, workflow" in offered
 
 
 # ------------------------------------------------------------ what a job's token reaches
