@@ -152,7 +152,7 @@ def test_a_name_may_have_200_characters_and_begin_with_a_dot() -> None:
     for bad, reason in (("", "empty"), (None, "empty"), (".", "directory"), ("..", "directory")):
         with pytest.raises(InvalidField, match=f"^phase: .*{reason}"):
             check_name("phase", bad)  # type: ignore[arg-type]
-    with pytest.raises(InvalidField, match="has 201 characters"):
+    with pytest.raises(InvalidField, match="^phase: has 201 characters"):
         check_name("phase", "x" * 201)
     with pytest.raises(InvalidField, match="^phase: 'a/b' contains '/'"):
         check_name("phase", "a/b")
