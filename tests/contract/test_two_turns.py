@@ -19,7 +19,7 @@ from htlease_server.lanes import Lanes
 from htlease_server.ledger import Ledger
 from htlease_server.pipeline import Pipeline
 from htlease_server.store import Batch, Displaced, StoreFailed, Uncertain
-from htlease_server.turn import QueueFull, Waiting
+from htlease_server.turn import Crashed, QueueFull, Waiting
 from htlease_server.writer.process import Written
 
 
@@ -150,6 +150,17 @@ def test_what_promises_nothing_new_of_the_disk_does_not_wait_for_it(site: Site) 
     site.turn_round()
     assert refused(answer_of(stranger)) == "unknown-subjob" and answer_of(entering) is None
     assert site.drill.ledger.queued == 0
+
+
+def test_a_mistake_of_ours_is_told_at_once_and_hurts_nobody_else(site: Site) -> None:
+    (entering,) = site.submit(enter())
+    broken = site.drill.waiting(details(1))
+    broken.key = None
+    site.drill.ledger.submit(broken)
+    site.turn_round()
+    assert answer_of(broken) == Crashed() and answer_of(entering) is None
+    site.release()
+    assert answer_of(entering).entries == 1
 
 
 def test_a_turn_takes_so_many_requests_and_leaves_the_others_in_the_queue(
