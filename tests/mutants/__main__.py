@@ -86,7 +86,15 @@ def _run(
     )
     hypothesis.settings.load_profile("mutants")
     plugin = Plugin(mutants, loader, records, asked.workers)
-    options = ["-q", "-s", "-m", "not slow", "-o", "tmp_path_retention_policy=none"]
+    options = [
+        "-q",
+        "-s",
+        "--disable-warnings",
+        "-m",
+        "not slow",
+        "-o",
+        "tmp_path_retention_policy=none",
+    ]
     options += [
         part for name in ("xdist", "cacheprovider", "timeout") for part in ("-p", f"no:{name}")
     ]
