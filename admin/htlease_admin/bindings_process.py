@@ -173,6 +173,15 @@ def read_knobs(names: Sequence[str]) -> dict[str, str]:
     return knobs
 
 
+def should_transfer_default() -> str:
+    """Return what `should_transfer_files` is where a submit file does not say it."""
+    name = "SUBMIT_DEFAULT_SHOULD_TRANSFER_FILES"
+    try:
+        return read_knobs((name,)).get(name, "") or "IF_NEEDED"
+    except (BadConfig, ScheddUnavailable):
+        return "IF_NEEDED"
+
+
 def read_jobs(constraint: str, attributes: Sequence[str], name: str | None = None) -> Ads:
     """Do as `schedd.read_jobs`, within JOBS_SECONDS; raises ScheddUnavailable."""
     arguments = [constraint, list(attributes), name]

@@ -18,7 +18,8 @@ from htlease_admin.submit_lines import REFUSAL
 
 _PROGRAM = "condor_submit"
 _ANSWER = re.compile(r"^(\d+) job\(s\) submitted to cluster (\d+)\.", re.MULTILINE)
-_REFUSAL = re.compile(rf"{REFUSAL}: (.+)")
+#: What condor_submit says of a refusal of ours.
+REFUSAL_SAID = re.compile(rf"{REFUSAL}: (.+)")
 #: Its advice, and what it says of our lines: it cannot know what their macros are for, and
 #: `TransferInputFiles` is one that we make empty.
 _NOT_FOR_THE_USER = re.compile(
@@ -105,7 +106,7 @@ def _arguments(file: Path, appended: str, options: Sequence[str]) -> list[str]:
 
 
 def _refusal(file: Path, said: str) -> str:
-    found = _REFUSAL.search(said)
+    found = REFUSAL_SAID.search(said)
     if found is not None:
         return f"{file}: {found[1].strip()}"
     lines = [line for line in said.splitlines() if not _NOT_FOR_THE_USER.match(line)]

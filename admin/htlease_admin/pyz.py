@@ -38,6 +38,11 @@ def find_pyz(named: Path | None) -> Path:
     return built
 
 
+def kept_place(content: bytes, state: Path) -> Path:
+    """Return where the copy of a wrapper is kept."""
+    return state / "wrapper" / hashlib.sha256(content).hexdigest()[:16] / NAME
+
+
 def kept_pyz(pyz: Path, state: Path) -> Path:
     """Return a copy that stays as it is while jobs wait for their start; raises BadConfig.
 
@@ -45,7 +50,7 @@ def kept_pyz(pyz: Path, state: Path) -> Path:
     those.
     """
     content = pyz.read_bytes()
-    copy = state / "wrapper" / hashlib.sha256(content).hexdigest()[:16] / NAME
+    copy = kept_place(content, state)
     if not copy.is_file():
         temporary = copy.with_name(f"{NAME}.{os.getpid()}")
         try:
@@ -54,9 +59,7 @@ def kept_pyz(pyz: Path, state: Path) -> Path:
             temporary.chmod(0o755)
             temporary.replace(copy)
         except OSError as error:
-            raise BadConfig(
-                f"{copy}: {error.strerror}; name a directory with --token-dir"
-            ) from None
+            raise BadConfig(f"{copy}: {error.strerror}") from None
     return copy
 
 

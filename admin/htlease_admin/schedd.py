@@ -95,6 +95,14 @@ def read_description(text: str, overrides: Mapping[str, str]) -> Description:
     )
 
 
+def commands_of(text: str) -> dict[str, str]:
+    """Return what a submit description sets, macros not expanded; raises InvalidField."""
+    try:
+        return {str(name): str(value) for name, value in bindings().Submit(text).items()}
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InvalidField("submit description", _one_line(error)) from None
+
+
 def expanded(text: str, names: Iterable[str]) -> dict[str, str]:
     """Return what commands of a submit file come to, empty for absent ones; raises ValueError."""
     try:
@@ -320,6 +328,11 @@ def read_knobs(names: Sequence[str]) -> dict[str, str]:
     """Return the configuration values that are set, as this machine's configuration has them."""
     param = bindings().param
     return {name: str(param[name]) for name in names if name in param}
+
+
+def bindings_version() -> tuple[int, ...]:
+    """Return the version of the bindings, e.g. (23, 9, 6); raises BadConfig."""
+    return tuple(map(int, re.findall(r"\d+", bindings().version())[:3]))
 
 
 def _one_line(error: object) -> str:

@@ -26,7 +26,6 @@ from htlease_admin.foresight import as_commands, foreseen_keys, own_workflow, wi
 from htlease_admin.lease_server import as_json
 from htlease_admin.parameters import DURATION, WORKFLOW, json_option
 from htlease_admin.pyz import find_pyz, kept_pyz
-from htlease_admin.schedd import ScheddUnavailable
 from htlease_admin.session import Session, pass_session
 from htlease_admin.settings import state_directory
 from htlease_admin.submission import Submission, Submitted, carry_out
@@ -127,7 +126,7 @@ def submit(
         ttl_seconds=None if ttl_seconds is None else check_ttl(ttl_seconds),
         wait_server_seconds=wait_server_seconds,
         on_wall_time=plan_file.after_wall_time if plan_file else None,
-        should_transfer_default=_should_transfer_default(),
+        should_transfer_default=schedd.should_transfer_default(),
         is_interactive=is_interactive,
     )
     appended_options = [word for line in overrides for word in ("-append", line)]
@@ -196,14 +195,6 @@ def _submissions_at(schedd_name: str | None) -> set[str] | None:
     except HTLeaseError:
         return None
     return {str(ad.get(mark)) for ad in ads}
-
-
-def _should_transfer_default() -> str:
-    name = "SUBMIT_DEFAULT_SHOULD_TRANSFER_FILES"
-    try:
-        return schedd.read_knobs((name,)).get(name, "") or "IF_NEEDED"
-    except (BadConfig, ScheddUnavailable):
-        return "IF_NEEDED"
 
 
 def default_workflow(stem: str, now: float, submission_id: str) -> str:

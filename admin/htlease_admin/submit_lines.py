@@ -49,10 +49,11 @@ class Additions:
     workflow: str
     #: Token file on the access point, absolute; may hold `$(Process)`.
     token_path: str
-    #: Where condor_submit runs: relative executables start there, not at `initialdir`.
-    submit_directory: Path
+    #: Where condor_submit runs: relative executables start there, not at `initialdir`. None: the
+    #: macro `htlease_directory` says it, as the inside of a ClassAd text.
+    submit_directory: Path | None
     #: Marks the jobs of one submission, so that they can be found when its answer is lost.
-    submission_id: str
+    submission_id: str = ""
     plan_path: Path | None = None
     #: It says what each phase runs, so that the executable is only an input file.
     plan_has_commands: bool = False
@@ -70,10 +71,25 @@ class Additions:
 def added_lines(additions: Additions) -> tuple[str, ...]:
     """Return the lines, one `name = value` each."""
     return (
+        *wrapper_lines(additions),
+        *_key_lines(additions),
+        *exit_policy_lines(additions.on_wall_time),
+    )
+
+
+def wrapper_lines(additions: Additions) -> tuple[str, ...]:
+    """Return what puts the wrapper in front of the program, whatever key the job has."""
+    return (
         *_program_lines(additions),
         *_input_lines(additions),
         *_attribute_lines(additions),
-        *exit_policy_lines(additions.on_wall_time),
+    )
+
+
+def older_lines(version: tuple[int, ...]) -> tuple[str, ...]:
+    """Return what comes after those where HTCondor is of this version."""
+    return tuple(
+        line for until, older in _BEFORE.items() if version < until for line in older.splitlines()
     )
 
 
@@ -81,7 +97,10 @@ def appended(additions: Additions) -> str:
     """Return all for one `-append` of condor_submit: the lines, and what needs a condition."""
     lines = [*_FORCED_BEFORE, *_QUOTED.splitlines(), *added_lines(additions), *_FORCED_AFTER]
     if not additions.is_interactive:
-        lines += _OLDER.splitlines()
+        for version, older in _BEFORE.items():
+            lines += [f"if version >= {'.'.join(map(str, version))}", "else"]
+            lines += [*(f"  {line}" for line in older.splitlines()), "endif"]
+        lines += _KIND_OF_FIRST.splitlines()
     return "\n".join(lines) + "\n"
 
 
@@ -139,36 +158,34 @@ htlease_name = ifThenElse($(htlease_has_shell), "/bin/sh", $(htlease_sent))
 htlease_program = $EVAL(htlease_name)
 htlease_program_path = $EVAL(htlease_path)
 """
-#: What condor_submit did before: it did not know `shell`, and took an absolute executable of a
-#: container job for a path in the image. What kind of job it is, it settled at the first queue
-#: statement for all of them. Source: HTCondor's history; measured on 23.9.6.
-_OLDER = """\
-if version >= 24.7.0
-else
-  htlease_shell =
-endif
+#: What HTCondor did before a version: it did not know `shell`, and took an absolute executable of a
+#: container job for a path in the image. Source: HTCondor's history.
+_BEFORE = {
+    (24, 7, 0): "htlease_shell =\n",
+    (23, 10, 0): """\
+htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))
+htlease_is_image_named = member($(htlease_universe), {"container", "docker"})
+htlease_has_image = "$(htlease_image)" != "" || $(htlease_is_image_named)
+htlease_is_free = ($(htlease_has_image)) && "$(htlease_transfer)" == ""
+htlease_is_in_image = $(htlease_is_free) && $(htlease_is_absolute)
+""",
+}
+#: Before 23.10.0, too: what kind of job it is was settled at the first queue statement for all of
+#: them. Source: measured on 23.9.6.
+_KIND_OF_FIRST = """\
 if version >= 23.10.0
-else
-  htlease_image = $(container_image:$(ContainerImage:$(docker_image:$(DockerImage:))))
-  htlease_is_image_named = member($(htlease_universe), {"container", "docker"})
-  if defined htlease_later
-    htlease_has_image = $(htlease_had_image:false)
-  else
-    htlease_has_image = "$(htlease_image)" != "" || $(htlease_is_image_named)
-    if defined container_image
-      htlease_had_image = true
-    elif defined ContainerImage
-      htlease_had_image = true
-    elif defined docker_image
-      htlease_had_image = true
-    elif defined DockerImage
-      htlease_had_image = true
-    elif $EVAL(htlease_is_image_named)
-      htlease_had_image = true
-    endif
-  endif
-  htlease_is_free = ($(htlease_has_image)) && "$(htlease_transfer)" == ""
-  htlease_is_in_image = $(htlease_is_free) && $(htlease_is_absolute)
+elif defined htlease_later
+  htlease_has_image = $(htlease_had_image:false)
+elif defined container_image
+  htlease_had_image = true
+elif defined ContainerImage
+  htlease_had_image = true
+elif defined docker_image
+  htlease_had_image = true
+elif defined DockerImage
+  htlease_had_image = true
+elif $EVAL(htlease_is_image_named)
+  htlease_had_image = true
 endif
 """
 
@@ -209,33 +226,36 @@ MY.TransferExecutable = true
 MY.HTLeaseProgram = "$(htlease_program)"
 htlease_found_at = ifThenElse($(htlease_is_sent), $(htlease_path), "$(htlease_program)")
 MY.HTLeaseProgramPath = "$EVAL(htlease_found_at)"
-MY.HTLeaseURL = "{server_url}"
 MY.HTLeaseTokenFile = "{token_path}"
+htlease_universe = toLower("$(universe:$(JobUniverse:vanilla))")
+htlease_copy = $(copy_to_spool:$(CopyToSpool:))
+htlease_command = $Fnx(htlease_executable) $(htlease_arguments)
+"""
+
+_KEYS = """\
+MY.HTLeaseURL = "{server_url}"
 htlease_process = $(Process)$(htlease_later:)
 htlease_key = $(HTLeaseKey:$(htlease_process))
 htlease_start = ifThenElse(regexp("/", "$(htlease_key)"), "", "{workflow}/")
 htlease_own_key = "$EVAL(htlease_start)$(htlease_key)"
 MY.HTLeaseKey = $(MY.HTLeaseKey:$(htlease_own_key))
-htlease_universe = toLower("$(universe:$(JobUniverse:vanilla))")
-htlease_copy = $(copy_to_spool:$(CopyToSpool:))
 htlease_submission = {submission}
 MY.HTLeaseSubmission = $EVAL(htlease_submission)
-htlease_command = $Fnx(htlease_executable) $(htlease_arguments)
 """
 
 
 def _program_lines(additions: Additions) -> list[str]:
     if additions.is_interactive:
         return _INTERACTIVE.splitlines()
-    return _PROGRAM.format(
-        directory=_in_text(additions.submit_directory),
-    ).splitlines()
+    directory = additions.submit_directory
+    named = "$(htlease_directory)" if directory is None else in_text(directory)
+    return _PROGRAM.format(directory=named).splitlines()
 
 
 def _input_lines(additions: Additions) -> list[str]:
-    inputs = f",{_in_text(additions.token_path, may_hold_macros=True)}"
+    inputs = f",{in_text(additions.token_path, may_hold_macros=True)}"
     if additions.plan_path is not None:
-        inputs += f",{_in_text(additions.plan_path)}"
+        inputs += f",{in_text(additions.plan_path)}"
     return _INPUTS.format(
         should_transfer=additions.should_transfer_default, inputs=inputs
     ).splitlines()
@@ -243,18 +263,15 @@ def _input_lines(additions: Additions) -> list[str]:
 
 def _attribute_lines(additions: Additions) -> list[str]:
     lines = _ATTRIBUTES.format(
-        pyz=_in_text(additions.pyz),
-        server_url=_in_text(additions.server_url),
-        token_path=_in_text(additions.token_path, may_hold_macros=True),
-        workflow=_in_text(additions.workflow),
-        submission=_submission(additions),
+        pyz=in_text(additions.pyz),
+        token_path=in_text(additions.token_path, may_hold_macros=True),
     ).splitlines()
     if not additions.is_interactive:
         # What condor_q shows in place of the wrapper.
         lines += or_default("description", "JobDescription", "$(htlease_command)")
     if additions.plan_path is not None:
-        lines.append(f'MY.HTLeasePlan = "{_in_text(additions.plan_path.name)}"')
-        lines.append(f'MY.HTLeasePlanPath = "{_in_text(additions.plan_path)}"')
+        lines.append(f'MY.HTLeasePlan = "{in_text(additions.plan_path.name)}"')
+        lines.append(f'MY.HTLeasePlanPath = "{in_text(additions.plan_path)}"')
     if additions.ttl_seconds is not None:
         lines.append(f"MY.HTLeaseTTL = {additions.ttl_seconds:g}")
     if additions.wait_server_seconds is not None:
@@ -262,8 +279,16 @@ def _attribute_lines(additions: Additions) -> list[str]:
     return lines
 
 
+def _key_lines(additions: Additions) -> list[str]:
+    return _KEYS.format(
+        server_url=in_text(additions.server_url),
+        workflow=in_text(additions.workflow),
+        submission=_submission(additions),
+    ).splitlines()
+
+
 def _submission(additions: Additions) -> str:
-    """Return an expression for the mark; what cannot run gives text that no attribute can have."""
+    """Return an expression for the mark."""
     chosen = f'"\\"{additions.submission_id}\\""'
     start = f"{additions.workflow}/"
     is_key = (
@@ -274,7 +299,11 @@ def _submission(additions: Additions) -> str:
         f"{REFUSAL}: HTLeaseKey is not {start}NAME, where NAME has letters, digits and"
         " . _ ~ @ : = + , # -; another WORKFLOW is named by --workflow"
     )
-    chosen = f'ifThenElse({is_key}, {chosen}, "{refused}")'
+    return unless_refused(f'ifThenElse({is_key}, {chosen}, "{refused}")', additions)
+
+
+def unless_refused(chosen: str, additions: Additions) -> str:
+    """Return an expression; of what cannot run it makes a text that no attribute can have."""
     if not additions.is_interactive:
         chosen = (
             f'ifThenElse("$(htlease_program)" == "", "{REFUSAL}: no executable; the wrapper cannot'
@@ -295,7 +324,7 @@ def _submission(additions: Additions) -> str:
     return chosen
 
 
-def _in_text(value: object, may_hold_macros: bool = False) -> str:
+def in_text(value: object, may_hold_macros: bool = False) -> str:
     """Return what stands between the quotes of a ClassAd text for this value."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return text if may_hold_macros else text.replace("$", "$(DOLLAR)")

@@ -8,7 +8,7 @@ of any included file works the splices in. Source: measured on 23.9.6 and 25.14.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,27 @@ class Names:
         """Where the scripts keep notes and tokens."""
         return self._beside("d")
 
+    @property
+    def job_token(self) -> Path:
+        """The token of a job, in macros of the job."""
+        return self.notes / "tokens" / f"$(JOB)$({_PROCESS_MACRO})" / "htlease.token"
+
+
+@dataclass(frozen=True)
+class Variables:
+    """VARS of a node, before its submit description and after it."""
+
+    prepended: Mapping[str, str] = field(default_factory=dict)
+    appended: Mapping[str, str] = field(default_factory=dict)
+
 
 @dataclass(frozen=True)
 class NodeJobs:
-    """What the submit description of a node says."""
+    """What the submit description of a node says, and what is added to it."""
 
     #: How many jobs it queues.
     count: int = 1
-    #: The command with its input files, or "", where the jobs are sent a token; None: send none.
-    inputs: str | None = None
+    variables: Variables = Variables()
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,8 @@ class Instruments:
     defer_seconds: int
     #: By name of the node.
     jobs: dict[str, NodeJobs]
+    #: Macros for all nodes.
+    shared: Mapping[str, str] = field(default_factory=dict)
 
 
 def include_text(dag: Dag, instruments: Instruments) -> str:
@@ -125,10 +139,9 @@ def _lines_for(target: str, instruments: Instruments, is_final: bool = False) ->
         yield _script_line(target, kind, instruments, is_final=is_final)
     yield f"PRE_SKIP {target} {SKIP}"
     key = f"{instruments.workflow}/$(JOB)$({_PROCESS_MACRO})"
-    yield (
-        f'VARS {target} APPEND My.HTLeaseKey="\\"{key}\\"" '
-        f'My.HTLeaseURL="\\"{instruments.server}\\""'
-    )
+    told = {"My.HTLeaseKey": f'"{key}"', "My.HTLeaseURL": f'"{instruments.server}"'}
+    yield from _vars(target, "APPEND", told)
+    yield from _vars(target, "APPEND", instruments.shared)
 
 
 def _script_line(
@@ -168,16 +181,18 @@ def _is_macro(word: str) -> bool:
 
 def _variables(node: Node, instruments: Instruments) -> Iterator[str]:
     jobs = instruments.jobs.get(node.name, NodeJobs())
+    process = {_PROCESS_MACRO: ".$(ProcId)"} if jobs.count > 1 else {}
+    yield from _vars(node.name, "PREPEND", jobs.variables.prepended)
+    yield from _vars(node.name, "APPEND", process | dict(jobs.variables.appended))
+
+
+def _vars(target: str, where: str, variables: Mapping[str, str]) -> Iterator[str]:
     pairs = []
-    if jobs.count > 1:
-        pairs.append(f'{_PROCESS_MACRO}=".$(ProcId)"')
-    if jobs.inputs is not None:
-        token = instruments.names.notes / "tokens" / f"$(JOB)$({_PROCESS_MACRO})" / "htlease.token"
-        # A macro that means itself and has no value yet sends DAGMan into an endless loop.
-        before = f"$({jobs.inputs}), " if jobs.inputs else ""
-        pairs.append(f'{jobs.inputs or "transfer_input_files"}="{before}{token}"')
+    for name, value in variables.items():
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        pairs.append(f'{name}="{quoted}"')
     if pairs:
-        yield f"VARS {node.name} APPEND {' '.join(pairs)}"
+        yield f"VARS {target} {where} {' '.join(pairs)}"
 
 
 def settings_document(dag: Dag, instruments: Instruments) -> dict[str, Any]:

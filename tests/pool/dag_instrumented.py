@@ -106,6 +106,7 @@ class Instrumented(Dag):
             program,
             "--defer",
             "2s",
+            "--no-wrapper",
         )
         given = {"ttl_seconds": 10, "wait_server_seconds": 2, **self._settings}
         document = {**self.settings(file), **given}

@@ -53,7 +53,8 @@ class RealDag:
         return done.stdout
 
     def instrument(self, program: Path) -> None:
-        self.htlease("dag", "instrument", self.file.name, "--script", program, "--defer", "2s")
+        options = ("--script", program, "--defer", "2s", "--no-wrapper")
+        self.htlease("dag", "instrument", self.file.name, *options)
         owner = self.lab.pool.work_dir.stat()
         for path in [self.file.parent, *self.file.parent.rglob("*")]:
             os.chown(path, owner.st_uid, owner.st_gid)

@@ -98,6 +98,18 @@ def test_several_queue_statements_are_refused_by_name(desk: Desk) -> None:
     assert done.returncode == 78 and "has 2 queue statements" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "line", ["queue x from ./items.sh |\n", "include command : ./items.sh\nqueue\n"]
+)
+def test_commands_of_a_submit_file_are_not_run_only_to_look(desk: Desk, line: str) -> None:
+    (desk.place / "items.sh").write_text("#!/bin/sh\necho ran >> ran\n")
+    (desk.place / "items.sh").chmod(0o755)
+    (desk.place / "c.sub").write_text(f"executable = count.sh\n{line}")
+    done = desk.instrument("JOB C c.sub\n")
+    assert done.returncode == 78 and "node C: it runs a command" in done.stderr
+    assert not (desk.place / "ran").exists()
+
+
 def test_a_program_that_an_earlier_node_makes_may_be_missing(desk: Desk) -> None:
     (desk.place / "later.sub").write_text("executable = made-later\nqueue 2\n")
     done = desk.instrument("JOB L later.sub\n")
@@ -105,13 +117,29 @@ def test_a_program_that_an_earlier_node_makes_may_be_missing(desk: Desk) -> None
     assert desk.settings()["L"]["jobs"] == 2
 
 
-@pytest.mark.parametrize("name", ["transfer_input_files", "TransferInputFiles"])
-def test_a_token_is_added_to_the_files_by_the_name_that_they_have(desk: Desk, name: str) -> None:
-    shutil.copy(desk.place / "count.sh", desk.place / "htlease-ep.pyz")
-    (desk.place / "w.sub").write_text(f"Cmd = htlease-ep.pyz\n{name} = in.txt\nqueue\n")
-    done = desk.instrument("JOB W w.sub\n")
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            "universe = grid\ngrid_resource = batch slurm\nexecutable = count.sh\nqueue\n",
+            "grid universe",
+        ),
+        (
+            "universe = $(U)\nexecutable = count.sh\nU = grid\ngrid_resource = batch slurm\nqueue\n",
+            "grid universe",
+        ),
+        ('executable = count.sh\ntransfer_input_files = "a, b"\nqueue\n', "in quotation marks"),
+        ("executable = count.sh\ncopy_to_spool = true\nqueue\n", "copy_to_spool"),
+        ('executable = count.sh\n+TransferInput = "a"\nqueue\n', "+TransferInput"),
+    ],
+)
+def test_what_the_wrapper_cannot_run_is_left_alone_by_name(desk: Desk, text: str, why: str) -> None:
+    (desk.place / "w.sub").write_text(text)
+    done = desk.instrument("JOB W w.sub\nJOB V universe-number.sub\n")
     assert done.returncode == 0, done.stderr
-    assert f'{name}="$({name}), ' in desk.include()
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("htlease: node W runs without the wrapper: ") and why in sentence
+    assert "VARS V APPEND" in desk.include() and "VARS W" not in desk.include()
 
 
 def test_forced_files_of_the_wrapper_are_refused_by_name(desk: Desk) -> None:

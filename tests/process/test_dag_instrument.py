@@ -108,9 +108,15 @@ def desk(tmp_path: Path, server: ServerProcess) -> Iterator[Desk]:
 def test_a_dag_becomes_a_workflow_and_its_file_gets_one_line(desk: Desk) -> None:
     desk.instrument("--workflow", "one-line")
     assert desk.dag.read_bytes() == DAG + f"INCLUDE {desk.dag}.htlease.inc\n".encode()
-    assert set(desk.files()) - {"a.sub", "b.sub", "my.dag"} == {
-        f"my.dag.htlease.{ending}" for ending in ("inc", "json", "token")
-    }
+    made = set(desk.files()) - {"a.sub", "b.sub", "my.dag"}
+    (wrapper,) = (name for name in made if name.endswith("/htlease-ep.pyz"))
+    assert made - {wrapper} == {f"my.dag.htlease.{ending}" for ending in ("inc", "json", "token")}
+    assert (desk.place / "a.sub").read_text() == JOB
+    include = (desk.place / "my.dag.htlease.inc").read_text()
+    for node in "AB":
+        (line,) = (line for line in include.splitlines() if line.startswith(f"VARS {node} APPEND"))
+        assert 'MY.Cmd="$(htlease_Cmd)"' in line
+    assert f'htlease_Cmd="\\"{desk.place / wrapper}\\""' in include
     assert desk.settings()["workflow"] == "one-line"
     assert desk.settings()["nodes"] == {"B": {"pre": ["check.sh", "$RETRY"], "jobs": 2}}
     workflow = desk.server.ask("GET", "workflows/one-line")
@@ -242,14 +248,47 @@ def test_jobs_that_run_the_wrapper_are_sent_a_token(desk: Desk) -> None:
     (desk.place / "b.sub").write_text(
         "executable = htlease-ep.pyz\ntransfer_input_files = x\nqueue\n"
     )
-    desk.instrument()
+    desk.instrument("--no-wrapper")
     include = (desk.place / "my.dag.htlease.inc").read_text()
     token = f"{desk.dag}.htlease.d/tokens/$(JOB)$(htlease_proc)/htlease.token"
-    assert f'VARS B APPEND transfer_input_files="$(transfer_input_files), {token}"' in include
+    files = (
+        'VARS {0} PREPEND transfer_input_fileS="$(TransferInputFiles:)"\n'
+        'VARS {0} APPEND Transfer_input_files="$(transfer_input_files),{1}"\n'
+    )
+    assert files.format("B", token) in include
     assert "VARS A" not in include.replace("VARS ALL", "")
-    desk.instrument("--send-tokens")
+    desk.instrument("--send-tokens", "--no-wrapper")
     include = (desk.place / "my.dag.htlease.inc").read_text()
-    assert f'VARS A APPEND transfer_input_files="{token}"' in include
+    assert files.format("A", token) in include
+    desk.instrument()
+    include = (desk.place / "my.dag.htlease.inc").read_text()
+    assert files.format("B", token) in include, "it has the wrapper already"
+
+
+def test_only_a_description_in_the_dag_has_its_own_files_written_out(desk: Desk) -> None:
+    """Before it 23.9 has no VARS, and a macro that names itself would never be expanded."""
+    desk.dag.write_text(
+        "JOB A {\nexecutable = x\ntransfer_input_files = in, more\n}\n"
+        "SUBMIT-DESCRIPTION d {\nexecutable = x\n}\nJOB B d\n"
+    )
+    desk.instrument()
+    include = (desk.place / "my.dag.htlease.inc").read_text()
+    assert " PREPEND " not in include
+    assert 'Transfer_input_files="in, more$EVAL(htlease_inputs)"' in include
+    assert 'Transfer_input_files="$(TransferInputFiles:)$EVAL(htlease_inputs)"' in include
+
+
+def test_a_node_that_forces_what_the_wrapper_needs_is_left_alone_by_name(desk: Desk) -> None:
+    (desk.place / "a.sub").write_text('executable = x\n+TransferInput = "in"\nqueue\n')
+    desk.dag.write_text('JOB A a.sub\nJOB B b.sub\nVARS B My.Cmd="\\"/bin/x\\""\n')
+    done = desk.run("instrument", "my.dag", "--script", PROGRAM)
+    assert done.returncode == 0
+    first, second = done.stderr.splitlines()
+    alone = "htlease: node {0} runs without the wrapper: {1}; or use the hooks"
+    assert first == alone.format("A", "+TransferInput; write it as `transfer_input_files`")
+    assert second == alone.format("B", "+Cmd; write it as `executable`")
+    include = (desk.place / "my.dag.htlease.inc").read_text()
+    assert "VARS A" not in include.replace("VARS ALL", "") and "MY.Cmd=" not in include
 
 
 def test_without_a_server_nothing_is_written(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import secrets
@@ -27,6 +28,7 @@ from htlease_admin.dag.reconcile import reconcile
 from htlease_admin.dag.status import status
 from htlease_admin.parameters import DURATION, WORKFLOW
 from htlease_admin.plans import plan_document
+from htlease_admin.pyz import find_pyz, kept_pyz
 from htlease_admin.session import Session, pass_session
 from htlease_admin.submit import default_workflow
 from htlease_dagman.dag_line import without_line
@@ -75,6 +77,20 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Send tokens to all jobs, not only to those that run the wrapper.",
             ),
             click.option(
+                "--no-wrapper",
+                is_flag=True,
+                help="Leave what the nodes run as it is: the jobs have hooks, or no lease.",
+            ),
+            click.option(
+                "--pyz", type=click.Path(path_type=Path), help="The wrapper file to send along."
+            ),
+            click.option(
+                "--plan",
+                "plan_path",
+                type=click.Path(path_type=Path, dir_okay=False),
+                help="Phases of jobs that bring no plan (TOML or JSON).",
+            ),
+            click.option(
                 "--script",
                 "program",
                 type=click.Path(path_type=Path),
@@ -95,7 +111,11 @@ def _wanted(
     missing_ok: bool,
     send_tokens: bool,
     program: Path | None,
+    no_wrapper: bool,
+    pyz: Path | None,
+    plan_path: Path | None,
 ) -> Wanted:
+    plan_file = None if plan_path is None else read_plan_file(plan_path)
     return Wanted(
         file,
         session.connection().url,
@@ -106,6 +126,8 @@ def _wanted(
         missing_ok,
         send_tokens,
         program,
+        None if no_wrapper else find_pyz(pyz),
+        plan_file.after_wall_time if plan_file else None,
     )
 
 
@@ -115,18 +137,14 @@ def _wanted(
 @pass_session
 def check(session: Session, file: Path, **options: Any) -> None:
     """Print what `instrument` would change in FILE and beside it; change nothing."""
-    _print_changes(instrumented(_wanted(session, file, **options)))
+    result = instrumented(_wanted(session, file, **options))
+    _say_left_alone(result)
+    _print_changes(result)
 
 
 @dag.command()
 @_FILE
 @_reading_options
-@click.option(
-    "--plan",
-    "plan_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Phases of jobs that bring no plan (TOML or JSON).",
-)
 @click.option(
     "--token-ttl",
     "token_ttl_seconds",
@@ -140,7 +158,6 @@ def check(session: Session, file: Path, **options: Any) -> None:
 def instrument(
     session: Session,
     file: Path,
-    plan_path: Path | None,
     token_ttl_seconds: float,
     only_check: bool,
     **options: Any,
@@ -150,17 +167,21 @@ def instrument(
     Call it where you call condor_submit_dag, and again whenever FILE or a submit file of it has
     changed. The workflow stays the same; `uninstrument` gives back FILE as it was.
     """
-    result = instrumented(_wanted(session, file, **options))
+    wanted = _wanted(session, file, **options)
+    result = instrumented(wanted)
+    _say_left_alone(result)
     if only_check:
         _print_changes(result)
         return
     fields: dict[str, Any] = {"labels": {"dag": file.name}, "structure": result.structure}
-    if plan_path is not None:
-        fields["plan"] = plan_document(read_plan_file(plan_path).plan)
+    if options["plan_path"] is not None:
+        fields["plan"] = plan_document(read_plan_file(options["plan_path"]).plan)
     server = session.server()
     server.put_workflow(result.workflow, fields)
     token = server.mint_token(result.workflow, None, token_ttl_seconds)["token"]
     write(result.names.token, f"{token}\n".encode(), 0o600)
+    if wanted.pyz is not None:
+        kept_pyz(wanted.pyz, result.names.notes)
     changes = result.changes()
     for path, (_, content) in changes.items():
         write(path, content)
@@ -183,10 +204,18 @@ def uninstrument(file: Path) -> None:
         write(names.dag, bare)
     for path in (names.include, names.splices, names.token):
         path.unlink(missing_ok=True)
-    shutil.rmtree(names.notes / "tokens", ignore_errors=True)
+    for made in ("tokens", "wrapper"):
+        shutil.rmtree(names.notes / made, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        names.notes.rmdir()  # keeps what the scripts noted
     was = "as it was" if bare != text else "not instrumented"
     kept = f"; {names.settings.name} keeps the workflow's name" if names.settings.exists() else ""
     click.echo(f"{file} is {was}{kept}.")
+
+
+def _say_left_alone(result: Instrumented) -> None:
+    for sentence in result.left_alone:
+        click.echo(f"htlease: {sentence}", err=True)
 
 
 def _print_changes(result: Instrumented) -> None:

@@ -14,9 +14,14 @@ from typing import Any
 
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
+from htlease_admin import bindings_process, schedd
+from htlease_admin.dag.descriptions import condor_version
 from htlease_admin.dag.keeping import kept_files, kept_name
 from htlease_admin.dag.submit_files import read_jobs
+from htlease_admin.dag.wrapping import Wrapping, wrapping
+from htlease_admin.pyz import kept_place
 from htlease_admin.staging.dag_text import MARK
+from htlease_admin.submit_lines import Additions
 from htlease_dagman.call import DEFER, SKIP
 from htlease_dagman.dag import Dag, Node, read_dag
 from htlease_dagman.dag_file import BadDag
@@ -50,6 +55,10 @@ class Wanted:
     may_be_missing: bool
     send_tokens: bool
     program: Path | None
+    #: The wrapper that goes in front of what the nodes run; None: they stay as they are.
+    pyz: Path | None
+    #: What the plan says of a limit on run time, one of ON_WALL_TIME.
+    on_wall_time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class Instrumented:
     #: The DAG comes last: with its line, DAGMan reads the others.
     files: dict[Path, bytes]
     structure: dict[str, Any]
+    #: A sentence for each node that the wrapper cannot run.
+    left_alone: list[str]
 
     def changes(self) -> dict[Path, tuple[bytes, bytes]]:
         """Return what is there and what shall be there, of the files that differ."""
@@ -87,11 +98,16 @@ def instrumented(wanted: Wanted) -> Instrumented:
         )
     submit_directory = wanted.submit_directory.absolute()
     dag = read_dag(wanted.dag, submit_directory, wanted.use_dag_directory, without_ours=True)
-    jobs = read_jobs(dag, wanted.may_be_missing, wanted.send_tokens)
     workflow = workflow_of(names) or wanted.workflow
+    wrapped = _wrapping(wanted, names, workflow)
+    read = read_jobs(dag, wanted.may_be_missing, wanted.send_tokens, names.job_token, wrapped)
+    jobs = read.jobs
     _check_keys(dag, jobs, workflow)
     _check_scripts(dag)
-    instruments = Instruments(names, workflow, wanted.server, program, wanted.defer_seconds, jobs)
+    shared = wrapped.shared if wrapped else {}
+    instruments = Instruments(
+        names, workflow, wanted.server, program, wanted.defer_seconds, jobs, shared
+    )
     bare = without_line(text)
     document = settings_document(dag, instruments)
     files = {
@@ -106,7 +122,22 @@ def instrumented(wanted: Wanted) -> Instrumented:
         "dag": kept_name(names.dag, submit_directory),
         **kept_files(dag, submit_directory, structure),
     }
-    return Instrumented(names, workflow, files, structure)
+    return Instrumented(names, workflow, files, structure, read.left_alone)
+
+
+def _wrapping(wanted: Wanted, names: Names, workflow: str) -> Wrapping | None:
+    if wanted.pyz is None:
+        return None
+    additions = Additions(
+        pyz=kept_place(wanted.pyz.read_bytes(), names.notes),
+        server_url=wanted.server,
+        workflow=workflow,
+        token_path=str(names.job_token),
+        submit_directory=None,
+        on_wall_time=wanted.on_wall_time,
+        should_transfer_default=bindings_process.should_transfer_default(),
+    )
+    return wrapping(additions, condor_version() or schedd.bindings_version())
 
 
 def _sub_workflows(dag: Dag) -> dict[str, str]:

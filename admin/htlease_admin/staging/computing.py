@@ -36,7 +36,7 @@ def script_files(
         assert layout.file.clean_up is not None
         nodes.append(_node(layout, dag_text, CLEAN_UP, settings.CLEAN_UP, layout.file.clean_up))
     dag = Dag(nodes={node.name: node for node in nodes})
-    jobs = read_jobs(dag, may_be_missing=False, send_tokens=False)
+    jobs = read_jobs(dag, False, False, names.job_token, None).jobs
     instruments = Instruments(names, layout.workflow, server, layout.program, _DEFER_SECONDS, jobs)
     document = {
         **settings_document(dag, instruments),

@@ -11,6 +11,7 @@ from htlease_dagman.include import (
     Instruments,
     Names,
     NodeJobs,
+    Variables,
     include_text,
     settings_document,
     structure_document,
@@ -104,12 +105,15 @@ def test_only_a_dag_with_splices_includes_the_file_that_makes_them_known(tmp_pat
     assert not [line for line in lines(tmp_path) if line.startswith("INCLUDE")]
 
 
-def test_several_jobs_get_a_number_and_tokens_follow_input_files(tmp_path: Path) -> None:
-    found = lines(tmp_path, A=NodeJobs(3, inputs="transfer_input_files"), B=NodeJobs(1, inputs=""))
-    token = f"{tmp_path}/my.dag.htlease.d/tokens/$(JOB)$(htlease_proc)/htlease.token"
+def test_several_jobs_get_a_number_and_values_are_quoted_as_dagman_reads_them(
+    tmp_path: Path,
+) -> None:
+    variables = Variables({"a": "$(b)"}, {"My.C": '"x\\y"', "d": "1"})
+    found = lines(tmp_path, A=NodeJobs(3), B=NodeJobs(1, variables))
     assert [line for line in found if line.startswith(("VARS A ", "VARS B "))] == [
-        f'VARS A APPEND htlease_proc=".$(ProcId)" transfer_input_files="$(transfer_input_files), {token}"',
-        f'VARS B APPEND transfer_input_files="{token}"',
+        'VARS A APPEND htlease_proc=".$(ProcId)"',
+        'VARS B PREPEND a="$(b)"',
+        'VARS B APPEND My.C="\\"x\\\\y\\"" d="1"',
     ]
 
 

@@ -291,7 +291,7 @@ def test_a_dag_that_init_has_made_is_not_instrumented_once_more(tmp_path: Path) 
     layout = Layout(good(tmp_path), "run7", Path("/opt/htlease-dag"))
     layout.dag.write_text(dag_text(layout))
     wanted = Wanted(
-        layout.dag, "http://ap:1", tmp_path, False, "run7", 60, False, False, layout.program
+        layout.dag, "http://ap:1", tmp_path, False, "run7", 60, False, False, layout.program, None
     )
     with pytest.raises(BadConfig, match="was written by `htlease stage init`"):
         instrumented(wanted)
