@@ -7,7 +7,7 @@ import time
 
 import click
 
-from htlease.errors import InvalidField
+from htlease.errors import InvalidField, Refused
 from htlease.protocol import rfc3339, seconds_of
 from htlease_admin.lease_server import Document, LeaseServer, as_json
 from htlease_admin.parameters import json_option, parse_duration
@@ -142,12 +142,14 @@ def _rows(shown: Document) -> list[tuple[str, ...]]:
 
 
 def _announced(server: LeaseServer, begin: str | None) -> Document:
-    """Return the announced window that begins then, or the only one; raises click.UsageError."""
+    """Return the announced window that begins then, or the only one; raises Refused, UsageError."""
     found: list[Document] = [
         window for window in server.maintenance()["windows"] if window["is_announced"]
     ]
     if not found:
-        raise click.UsageError("no window is announced; `htlease maintenance end` ends an open one")
+        raise Refused(
+            "not-found", "no window is announced; `htlease maintenance end` ends an open one"
+        )
     names = [_name_of(window["started_at"]) for window in found]
     if begin is None:
         if len(found) > 1:
@@ -155,7 +157,9 @@ def _announced(server: LeaseServer, begin: str | None) -> Document:
         return found[0]
     wanted = _name_of(_to_wire(_moment(begin)))
     if wanted not in names:
-        raise click.UsageError(f"no window is announced from {wanted}; from {', '.join(names)}")
+        raise Refused(
+            "not-found", f"no window is announced from {wanted}; name one: {', '.join(names)}"
+        )
     return found[names.index(wanted)]
 
 
