@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -22,10 +21,6 @@ from tests.pool.lab import Lab, write_for_job
 from tests.pool.routing import router_pids
 from tests.pool.test_installed_site import InstalledSite
 from tests.pool.test_submit import Desk
-
-from htlease_admin.scenarios.processes import TransferService
-from htlease_admin.scenarios.stage import SECRET, Stage
-from htlease_admin.scenarios.workflow import Workflow
 
 PLAN = """\
 [[phase]]
@@ -136,36 +131,6 @@ def site(lab: Lab, request: pytest.FixtureRequest) -> Iterator[InstalledSite]:
     shutil.rmtree(site.directory)
 
 
-class StageOnSite(Stage):
-    """The stage of the scenarios, on the tests' pool and with their lease server."""
-
-    def __init__(self, lab: Lab, directory: Path) -> None:
-        super().__init__("none", None, lambda text, colour: None)
-        self.pool, self.site = lab.pool, directory
-        known = SimpleNamespace(url_for_tokens=lab.server.url)
-        self.lease_server = known  # type: ignore[assignment]
-        for folder in (directory, directory / "lease-server"):
-            folder.mkdir(mode=0o755)
-        (directory / "lease-server/admin.token").write_text(lab.server.admin_token)
-        (directory / "htlease-ep.pyz").write_bytes(lab.pyz.read_bytes())
-        self.wrapper().chmod(0o755)
-        self.credential = directory / "transfer.token"
-        self.replace_credential(SECRET)
-        self.service = TransferService(
-            lab.pool.ap_address, directory, self.credential, lab.pool.work_dir.resolve()
-        )
-        self.service.start()
-        self._write_program()
-
-
-@pytest.fixture(scope="module")
-def stage(lab: Lab) -> Iterator[Stage]:
-    stage = StageOnSite(lab, lab.pool.directory / "stage")
-    yield stage
-    stage.service.stop()
-    shutil.rmtree(stage.site)
-
-
 def submit(lab: Lab, way: str, run: str) -> Way:
     executable, lines, inputs = WAYS[way]
     workflow = f"{run}-{way}"
@@ -247,7 +212,7 @@ def workflows(lab: Lab) -> set[str]:
 
 
 def test_each_way_ends_well_under_the_subjob_that_its_user_chose(
-    lab: Lab, site: InstalledSite, stage: Stage, request: pytest.FixtureRequest
+    lab: Lab, site: InstalledSite, request: pytest.FixtureRequest
 ) -> None:
     run = "ways-wrapped" if "wrapper" in request.node.name.partition("[")[2] else "ways-hooks"
     before = workflows(lab)
@@ -255,21 +220,12 @@ def test_each_way_ends_well_under_the_subjob_that_its_user_chose(
     ways.update(submitted(desk_of(lab, run), run))
     dag = dag_of(lab, run)
     ways |= {f"dag-{node}": Way(None, dag.key(node)) for node in "ABCD"}
-    staging = Workflow(stage, f"{run}-staging")
-    staging.write_all("job", "command")
-    transfers = staging.tally()
-    staging.init()
-    staging.submit()
-    ways["staging"] = Way(None, str(staging.key("compute")))
 
     def ended(way: Way) -> bool:
         return way.job is None or lab.pool.job_ad(way.job)["JobStatus"] in (3, 4, 5)
 
     lab.wait_for(lambda: all(map(ended, ways.values())), "all jobs to end", 240)
     assert dag.wait(240) == 0, dag.explain()
-    assert staging.wait_end(300) == 0, staging.job_events()
-    assert staging.result() == "SOME INPUT\n"
-    assert staging.tally(transfers)["accepted"] == 2  # one task in, one out
     assert sorted(dag.ran) == ["post C 0", "post D 0", "pre C", "pre D"]
     outcomes = wait_outcomes(lab, ways)
     wrong: dict[str, Any] = {}
