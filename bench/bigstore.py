@@ -329,7 +329,7 @@ def _while_trimming(running: Running) -> dict[str, float]:
         token.write(running.admin_token)
         token.flush()
         before = _subjobs(url)
-        command = [sys.executable, "-m", "htlease_admin.cli", "store", "trim", "--older", "30d"]
+        command = [sys.executable, "-m", "htlease_cli.cli", "store", "trim", "--older", "30d"]
         where = ["--server", url, "--admin-token-file", token.name]
         with subprocess.Popen([*command, *where], stdout=subprocess.DEVNULL) as trim:
             try:

@@ -17,7 +17,7 @@ from demo.site import PoolSite, Site
 from htlease.calls import Clock, send
 from htlease.errors import HTLeaseError, Refused
 from htlease.transport import HttpTransport
-from htlease_admin.timeline import print_timeline
+from htlease_cli.show.timeline import print_timeline
 from htlease_minipool import PoolError
 
 PROJECT = Path(__file__).resolve().parents[1]

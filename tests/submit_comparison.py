@@ -9,7 +9,7 @@ from typing import Any
 
 import classad2
 
-from htlease_admin.submit_lines import REFUSAL, Additions
+from htlease_cli.submit.submit_lines import REFUSAL, Additions
 from tests.condor_submit import Ad, DryRun
 
 #: What a dry run says of the moment, and sizes of what is sent: the wrapper is larger than a script.

@@ -19,8 +19,8 @@ from pathlib import Path
 from .errors import PoolError
 
 #: What runs on an access point.
-_OURS = ("htlease", "htlease_wrapper", "htlease_hooks", "htlease_dagman", "htlease_admin")
-_PROGRAMS = {"htlease": "htlease_admin.cli", "htlease-dag": "htlease_dagman.cli"}
+_OURS = ("htlease", "htlease_wrapper", "htlease_hooks", "htlease_dagman", "htlease_cli")
+_PROGRAMS = {"htlease": "htlease_cli.cli", "htlease-dag": "htlease_dagman.cli"}
 _EXTRAS = frozenset({"ap", "relay"})
 #: Tells the relay's libraries not to look for their compiled forms.
 _PURE = tuple(
@@ -38,7 +38,7 @@ from {module} import main
 sys.exit(main())
 """
 _PUT_PYZ = (
-    "import pathlib, sys; from htlease_admin import pyz; pyz.put_pyz(pathlib.Path(sys.argv[1]))"
+    "import pathlib, sys; from htlease_cli import pyz; pyz.put_pyz(pathlib.Path(sys.argv[1]))"
 )
 _REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")

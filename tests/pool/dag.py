@@ -155,7 +155,7 @@ class Dag:
 
     def htlease(self, *arguments: str, status: int = 0) -> str:
         """Run `htlease` on the access point as the DAG's user; return what it printed."""
-        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")]
+        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli")]
         library = self.directory / "lib"
         library.mkdir(exist_ok=True)
         for package in (click, tenacity):
@@ -164,7 +164,7 @@ class Dag:
                 (library / place.name).symlink_to(place)
         self.write("admin.token", self.lab.server.admin_token, 0o600)
         done = self.lab.pool.run(
-            ["python3", "-m", "htlease_admin.cli", *arguments],
+            ["python3", "-m", "htlease_cli.cli", *arguments],
             cwd=self.directory,
             check=False,
             env={

@@ -36,7 +36,7 @@ def htlease(lab: Lab, directory: Path, *arguments: str | Path) -> None:
     environment["HTLEASE_URL"] = lab.server.url
     token = directory / "admin.token"
     token.write_text(lab.server.admin_token)
-    command = [sys.executable, "-m", "htlease_admin.cli", "--admin-token-file", token, *arguments]
+    command = [sys.executable, "-m", "htlease_cli.cli", "--admin-token-file", token, *arguments]
     done = subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60
     )

@@ -73,7 +73,7 @@ class RelayProcess:
         self.token.write_text(self._operator_token)
         command = self.lab.pool.command(
             [
-                *("python3", "-m", "htlease_admin.cli", "relay", "--socket", str(self.socket)),
+                *("python3", "-m", "htlease_cli.cli", "relay", "--socket", str(self.socket)),
                 *("--server", self.lab.server.url, "--admin-token-file", str(self.token)),
                 *("--state-dir", str(self.state)),
                 *self._options,
@@ -104,7 +104,7 @@ class RelayProcess:
         return str(done.stdout)
 
     def _environment(self) -> dict[str, str]:
-        roots = (str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin"))
+        roots = (str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli"))
         return {"PYTHONPATH": ":".join([*roots, str(self.directory / "lib")]), **_PURE}
 
     def _is_ready(self) -> bool:

@@ -41,7 +41,7 @@ class RealDag:
         token = self.file.parent / "admin.token"
         token.write_text(self.lab.server.admin_token)
         done = subprocess.run(
-            [sys.executable, "-m", "htlease_admin.cli", "--admin-token-file", token, *arguments],
+            [sys.executable, "-m", "htlease_cli.cli", "--admin-token-file", token, *arguments],
             cwd=self.file.parent,
             env=environment,
             capture_output=True,

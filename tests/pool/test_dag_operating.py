@@ -12,7 +12,7 @@ from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
 from htlease.holds import OUR_SUBCODE
-from htlease_admin.dag.status import NEEDS_A_PERSON, UNDER_WAY
+from htlease_cli.dag.status import NEEDS_A_PERSON, UNDER_WAY
 
 HELD = 12
 PLAN = """\

@@ -19,7 +19,7 @@ from htlease_minipool.network import EXECUTION_POINTS
 #: As `/usr/bin/htlease` would be: the command, with what it needs.
 _COMMAND = """\
 #!/bin/sh
-exec env PYTHONPATH={path} {pure} python3 -B -m htlease_admin.cli "$@" >> {log} 2>&1
+exec env PYTHONPATH={path} {pure} python3 -B -m htlease_cli.cli "$@" >> {log} 2>&1
 """
 _JOB = """\
 executable = /bin/sleep
@@ -74,7 +74,7 @@ class InstalledSite:
     def hooks(self, verb: str, *options: str | Path) -> str:
         """Run `htlease hooks` on the access point as root."""
         given = [f"{name}={value}" for name, value in self.environment.items()]
-        command = ["python3", "-B", "-m", "htlease_admin.cli", "hooks", verb, *map(str, options)]
+        command = ["python3", "-B", "-m", "htlease_cli.cli", "hooks", verb, *map(str, options)]
         return self.lab.pool.run(["env", *given, *command], as_root=True).stdout
 
     def install(self, *, wraps_jobs: bool = False, has_router: bool = False) -> None:

@@ -66,7 +66,7 @@ class Kept:
 
     def process(self) -> Process | None:
         """Return the server's process, if one runs."""
-        found = [p for p in self.pool.processes() if "htlease_admin.cli" in p.argv]
+        found = [p for p in self.pool.processes() if "htlease_cli.cli" in p.argv]
         assert len(found) <= 1, found
         return found[0] if found else None
 
@@ -100,9 +100,9 @@ def kept(pool: Pool) -> Iterator[Kept]:
         ],
         check=True,
     )
-    (site / "htlease").write_text('#!/bin/sh\nexec python3 -m htlease_admin.cli "$@"\n')
+    (site / "htlease").write_text('#!/bin/sh\nexec python3 -m htlease_cli.cli "$@"\n')
     (site / "htlease").chmod(0o755)
-    roots = [PROJECT / name for name in ("core", "dagman", "server_stub", "admin", "minipool")]
+    roots = [PROJECT / name for name in ("core", "dagman", "server_stub", "cli", "minipool")]
     kept = Kept(pool, site / "state", site / "log", ":".join(map(str, [*roots, site / "lib"])))
     kept.configure()
     yield kept

@@ -75,11 +75,11 @@ def test_what_became_of_jobs_is_not_told_by_a_schedd_that_lost_them(
     lab.wait_for(lambda: "JobQueueBirthdate" in relay.log.read_text(), "the relay to say it", 60)
     assert pool.jobs() == []
 
-    told = relay.python("-m", "htlease_admin.cli", "dag", "reconcile", "lost-queue")
+    told = relay.python("-m", "htlease_cli.cli", "dag", "reconcile", "lost-queue")
     assert "has lost the job queue that it was in; its lease runs out" in " ".join(told.split())
 
     assert submit(lab, directory, known, 1) == job, "the numbers begin again"
     lab.wait_for(lambda: server.subjob(known)["status"] != "active", "the end of what is known", 90)
-    relay.python("-m", "htlease_admin.cli", "dag", "reconcile", "lost-queue")
+    relay.python("-m", "htlease_cli.cli", "dag", "reconcile", "lost-queue")
     assert server.subjob(lost)["status"] == "active"
     assert not server.events(lost, "attempt-exited", "job-ended", "job-removed")

@@ -26,10 +26,10 @@ _LEASE_SECONDS = 7200.0
 _ASK = """
 import concurrent.futures, json, os, sys
 from htlease.end_proof import LogEvent, job_from, of_log
-from htlease_admin.bindings_process import read_history, read_jobs
-from htlease_admin.relay.endings import ATTRIBUTES, COMPLETED, End
-from htlease_admin.relay.evidence import AskedEvidence
-from htlease_admin.startd import read_job_log
+from htlease_cli.bindings_process import read_history, read_jobs
+from htlease_cli.relay.endings import ATTRIBUTES, COMPLETED, End
+from htlease_cli.relay.evidence import AskedEvidence
+from htlease_cli.startd import read_job_log
 from htlease_dagman.start_over import finding
 
 evidence = AskedEvidence(None)
@@ -158,7 +158,7 @@ class Watch:
         """Look until so many seconds after the cut, or until nothing more can come."""
         while True:
             asked_at = time.monotonic() - self.began_at
-            self.relay.python("-m", "htlease_admin.cli", "dag", "reconcile", self.workflow)
+            self.relay.python("-m", "htlease_cli.cli", "dag", "reconcile", self.workflow)
             told = self.relay.python("-c", _ASK, *(case.global_job_id for case in self.cases))
             found: dict[str, dict[str, Any] | None] = json.loads(told)
             for case in self.cases:

@@ -305,7 +305,7 @@ def hooks(site: Site, verb: str, *options: str) -> str:
         else []
     )
     path = ":".join(places)
-    command = ["python3", "-B", "-m", "htlease_admin.cli", "hooks", verb, *options, *more]
+    command = ["python3", "-B", "-m", "htlease_cli.cli", "hooks", verb, *options, *more]
     return site.pool.run(["env", f"PYTHONPATH={path}", *command], as_root=True).stdout
 
 

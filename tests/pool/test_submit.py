@@ -56,9 +56,9 @@ class Desk:
         server_url: str | None = None,
         more_env: Mapping[str, str] | None = None,
     ) -> Done:
-        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "admin")]
+        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli")]
         return self.lab.pool.run(
-            ["python3", "-m", "htlease_admin.cli", *arguments],
+            ["python3", "-m", "htlease_cli.cli", *arguments],
             cwd=self.directory,
             check=False,
             env={

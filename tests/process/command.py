@@ -23,7 +23,7 @@ def htlease(
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HTLEASE")}
     done = subprocess.run(
-        [sys.executable, "-m", "htlease_admin.cli", *map(str, arguments)],
+        [sys.executable, "-m", "htlease_cli.cli", *map(str, arguments)],
         cwd=cwd,
         env={
             **kept,

@@ -44,7 +44,7 @@ class Lab:
         self, *arguments: str | Path, cwd: Path | None = None, more: Mapping[str, str] = NOTHING
     ) -> Done:
         return subprocess.run(
-            [sys.executable, "-m", "htlease_admin.cli", *map(str, arguments)],
+            [sys.executable, "-m", "htlease_cli.cli", *map(str, arguments)],
             env={**self.environment, "HTLEASE_URL": self.url, **more},
             cwd=cwd,
             capture_output=True,

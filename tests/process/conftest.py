@@ -121,7 +121,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A server started with `htlease serve`, as a user starts it."""
     environment = clean_environment(tmp_path_factory.mktemp("state"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "htlease_admin.cli", "serve", "--listen", "127.0.0.1:0"],
+        [sys.executable, "-m", "htlease_cli.cli", "serve", "--listen", "127.0.0.1:0"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -14,8 +14,8 @@ from typing import Any
 
 from tests.serving import ServerProcess
 
-from htlease_admin.scenarios import tool
-from htlease_admin.scenarios.processes import TransferService
+from htlease_cli.scenarios import tool
+from htlease_cli.scenarios.processes import TransferService
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECRET = "transfer-secret-3e1fd7"
@@ -110,7 +110,7 @@ ttl_seconds = 10
     def htlease(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the `htlease` command beside the staging file."""
         return subprocess.run(
-            [sys.executable, "-m", "htlease_admin.cli", *arguments],
+            [sys.executable, "-m", "htlease_cli.cli", *arguments],
             cwd=self.folder,
             capture_output=True,
             text=True,

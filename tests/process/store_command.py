@@ -21,7 +21,7 @@ def store_of(server: ServerProcess) -> Path:
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "htlease_admin.cli", "store", *map(str, arguments)],
+        [sys.executable, "-m", "htlease_cli.cli", "store", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -105,7 +105,7 @@ def test_doctor_finds_each_fault_and_says_what_to_do(lab: Lab, pyz: Path, tmp_pa
 def test_a_server_without_authentication_needs_no_token(tmp_path: Path) -> None:
     environment = clean_environment(tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "htlease_admin.cli", "serve", "--listen=127.0.0.1:0", "--no-auth"],
+        [sys.executable, "-m", "htlease_cli.cli", "serve", "--listen=127.0.0.1:0", "--no-auth"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

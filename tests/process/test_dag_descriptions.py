@@ -51,7 +51,7 @@ class Desk:
         }
         words = [*("dag", "instrument", "my.dag"), *("--script", PROGRAM)]
         return subprocess.run(
-            [sys.executable, "-m", "htlease_admin.cli", *words],
+            [sys.executable, "-m", "htlease_cli.cli", *words],
             cwd=self.place,
             env=environment,
             capture_output=True,

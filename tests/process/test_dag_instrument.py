@@ -50,7 +50,7 @@ class Desk:
             if not name.startswith(("HTLEASE", "BEARER_TOKEN", "_CONDOR"))
         }
         return subprocess.run(
-            [sys.executable, "-m", "htlease_admin.cli", "dag", *arguments],
+            [sys.executable, "-m", "htlease_cli.cli", "dag", *arguments],
             **{"cwd": self.place, **how},
             env={
                 **clean,

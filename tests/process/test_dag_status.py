@@ -11,7 +11,7 @@ from tests.process.dag_node import DagNode
 from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
-from htlease_admin.dag.status import NEEDS_A_PERSON, UNDER_WAY
+from htlease_cli.dag.status import NEEDS_A_PERSON, UNDER_WAY
 
 STRUCTURE = {
     "dag_sha256": "abc",

@@ -25,7 +25,7 @@ from htlease.attempt import SubjobKey
 from htlease.client import LeaseClient
 from htlease.plan import Plan
 from htlease.transport import HttpTransport
-from htlease_admin.cli import htlease, main
+from htlease_cli.cli import htlease, main
 
 USAGE, AWAY, CONFIGURATION, REFUSED = 2, 75, 78, 1
 #: A port at which nobody listens.

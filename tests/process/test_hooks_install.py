@@ -55,7 +55,7 @@ class Machine:
 
     def run(self, *arguments: str | Path) -> Done:
         return subprocess.run(
-            [sys.executable, "-m", "htlease_admin.cli", "hooks", *map(str, arguments)],
+            [sys.executable, "-m", "htlease_cli.cli", "hooks", *map(str, arguments)],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -25,7 +25,7 @@ def test_what_is_placed_runs_without_the_packages_of_this_checkout(tmp_path: Pat
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = "import sys, htlease_admin, aiohttp; print(htlease_admin.__file__, aiohttp.__file__)"
+    where = "import sys, htlease_cli, aiohttp; print(htlease_cli.__file__, aiohttp.__file__)"
     assert all(Path(path).is_relative_to(placed) for path in run("python3", "-c", where).split())
     assert "submit" in run("htlease", "--help")
     assert "relay" in run("htlease", "relay", "--help")

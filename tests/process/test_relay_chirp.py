@@ -17,9 +17,9 @@ from htlease.attempt import SubjobKey
 from htlease.errors import Refused, ServerUnavailable
 from htlease.journal import PARTS, Entry, Journal, to_attributes, unpack
 from htlease.transport import HttpTransport
-from htlease_admin.relay.chirp_starts import ChirpStarts
-from htlease_admin.relay.queue_reader import QueueReader
-from htlease_admin.schedd import Plain
+from htlease_cli.relay.chirp_starts import ChirpStarts
+from htlease_cli.relay.queue_reader import QueueReader
+from htlease_cli.schedd import Plain
 
 _NUMBERS = itertools.count(1)
 AT = "2026-01-01T00:00:00Z"

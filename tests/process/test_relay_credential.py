@@ -11,9 +11,9 @@ from tests.serving import ServerProcess
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import Refused
-from htlease_admin.lease_server import LeaseServer
-from htlease_admin.relay.credential import RenewingTransport
-from htlease_admin.settings import find_connection
+from htlease_cli.lease_server import LeaseServer
+from htlease_cli.relay.credential import RenewingTransport
+from htlease_cli.settings import find_connection
 
 
 def _put_operator_token(server: ServerProcess, path: Path) -> str:

@@ -55,7 +55,7 @@ class Relay:
         with (self.folder / "relay.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "htlease_admin.cli", "relay", "--poll", "0.5"),
+                    *(sys.executable, "-m", "htlease_cli.cli", "relay", "--poll", "0.5"),
                     *("--listen", self._listen, "--socket", self.socket),
                     *("--server", self._server_url, "--admin-token-file", self._token_file),
                     *("--state-dir", self.folder / "state"),
@@ -271,7 +271,7 @@ def test_a_socket_left_by_a_killed_relay_is_replaced_and_a_living_one_is_not(
     relay.start()
     second = subprocess.run(
         [
-            *(sys.executable, "-m", "htlease_admin.cli", "relay", "--socket", relay.socket),
+            *(sys.executable, "-m", "htlease_cli.cli", "relay", "--socket", relay.socket),
             *("--server", server.url, "--state-dir", relay.folder / "state"),
         ],
         capture_output=True,

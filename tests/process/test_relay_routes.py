@@ -9,13 +9,13 @@ import pytest
 from tests.process.test_relay_watcher import MadeQueue, ToldEvidence
 from tests.serving import ServerProcess
 
-from htlease_admin.lease_server import LeaseServer
-from htlease_admin.relay.owners import WorkflowOwners
-from htlease_admin.relay.peers import Peer
-from htlease_admin.relay.reports import Reports
-from htlease_admin.relay.router import Routes
-from htlease_admin.schedd import Plain
-from htlease_admin.settings import Connection, Credential
+from htlease_cli.lease_server import LeaseServer
+from htlease_cli.relay.owners import WorkflowOwners
+from htlease_cli.relay.peers import Peer
+from htlease_cli.relay.reports import Reports
+from htlease_cli.relay.router import Routes
+from htlease_cli.schedd import Plain
+from htlease_cli.settings import Connection, Credential
 
 PEER = Peer(os.getpid(), os.geteuid())
 

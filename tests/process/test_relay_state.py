@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
-from htlease_admin.hooks.condor_config import CondorConfig
-from htlease_admin.hooks.relay_state import RelayState, relay_state
+from htlease_cli.condor_config import CondorConfig
+from htlease_cli.doctor.agent_state import RelayState, relay_state
 
 CONFIG = CondorConfig(Path("/etc/condor/condor_config"))
 
@@ -25,7 +25,7 @@ def start(server: ServerProcess, directory: Path, *first: Path) -> subprocess.Po
     path = [str(one) for one in first] + [one for one in sys.path if one]
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "htlease_admin.cli", "relay", "--server", server.url),
+            *(sys.executable, "-m", "htlease_cli.cli", "relay", "--server", server.url),
             *("--admin-token-file", str(token), "--state-dir", str(directory / "state")),
             *("--socket", str(directory / "relay"), "--log", str(directory / "log")),
         ],

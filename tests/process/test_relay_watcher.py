@@ -16,15 +16,15 @@ from tests.serving import ServerProcess
 from htlease.end_proof import Finding
 from htlease.errors import BadConfig, ServerUnavailable
 from htlease.transport import HttpTransport
-from htlease_admin.lease_server import LeaseServer
-from htlease_admin.relay.chirp_starts import ChirpStarts
-from htlease_admin.relay.endings import End
-from htlease_admin.relay.owners import WorkflowOwners
-from htlease_admin.relay.queue_reader import QueueReader
-from htlease_admin.relay.reports import Reports
-from htlease_admin.relay.watcher import Watcher
-from htlease_admin.schedd import Plain
-from htlease_admin.settings import Connection, Credential
+from htlease_cli.lease_server import LeaseServer
+from htlease_cli.relay.chirp_starts import ChirpStarts
+from htlease_cli.relay.endings import End
+from htlease_cli.relay.owners import WorkflowOwners
+from htlease_cli.relay.queue_reader import QueueReader
+from htlease_cli.relay.reports import Reports
+from htlease_cli.relay.watcher import Watcher
+from htlease_cli.schedd import Plain
+from htlease_cli.settings import Connection, Credential
 
 _NUMBERS = itertools.count(1)
 

@@ -19,7 +19,7 @@ from tests import submit_language
 from tests.condor_submit import CondorSubmit
 from tests.submit_comparison import differences, kinds
 
-from htlease_admin.submit_lines import Additions, appended
+from htlease_cli.submit.submit_lines import Additions, appended
 
 DATA = Path(__file__).parents[1] / "data" / "submit"
 CASES = sorted(path.name for path in DATA.glob("*.sub"))

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"htlease"},
         {"httptools", "uvloop", "msgspec", "jwt", "prometheus_client", "psycopg"},
     ),
-    "admin/htlease_admin": (
+    "cli/htlease_cli": (
         {"htlease", "htlease_dagman", "htlease_minipool", "htlease_server"},
         {"aiohttp", "yarl", "click", "rich", "htcondor", "htcondor2", "classad", "classad2"},
     ),
@@ -29,26 +29,24 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
 #: The one place that starts a server, the one that knows bindings, and so on.
 ONLY_IN = {
     "globus_sdk": {"dagman/htlease_dagman/transfers/globus.py"},
-    "htlease_minipool": {"admin/htlease_admin/scenarios/stage.py"},
-    "htlease_server": {"admin/htlease_admin/serving.py", "admin/htlease_admin/stores.py"},
-    "htcondor2": {"admin/htlease_admin/schedd.py"},
-    "htcondor": {"admin/htlease_admin/schedd.py"},
-    "classad2": {"admin/htlease_admin/schedd.py"},
-    "classad": {"admin/htlease_admin/schedd.py"},
+    "htlease_minipool": {"cli/htlease_cli/scenarios/stage.py"},
+    "htlease_server": {"cli/htlease_cli/operate/serve.py", "cli/htlease_cli/operate/stores.py"},
+    "htcondor2": {"cli/htlease_cli/schedd.py"},
+    "htcondor": {"cli/htlease_cli/schedd.py"},
+    "classad2": {"cli/htlease_cli/schedd.py"},
+    "classad": {"cli/htlease_cli/schedd.py"},
 }
 #: Of the modules that call the bindings, what others may use: types, and what parses submit language.
 #: Parsing asks no daemon, and has to find files where the command was called; all else may hang or
 #: end the interpreter, and is for the helper process.
 BINDINGS = {
-    "htlease_admin.schedd": {
+    "htlease_cli.schedd": {
         *("AccessPoint", "ActionRefused", "Plain", "QueuedJob", "ScheddUnavailable"),
         *("read_description", "expand_each", "expanded"),
     },
-    "htlease_admin.startd": set[str](),
+    "htlease_cli.startd": set[str](),
 }
-HELPER_PROCESS = {
-    f"admin/htlease_admin/{name}.py" for name in ("bindings_process", "schedd", "startd")
-}
+HELPER_PROCESS = {f"cli/htlease_cli/{name}.py" for name in ("bindings_process", "schedd", "startd")}
 
 
 def imported(path: Path) -> set[str]:
@@ -79,7 +77,7 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
         names -= {"htlease_hooks"}
     assert names <= ours | others
     for name in names & set(ONLY_IN):
-        if place in ("admin/htlease_admin", "dagman/htlease_dagman"):
+        if place in ("cli/htlease_cli", "dagman/htlease_dagman"):
             assert str(path.relative_to(PROJECT)) in ONLY_IN[name]
 
 
@@ -117,15 +115,15 @@ def test_nobody_asks_a_daemon_by_the_bindings_in_its_own_process(path: Path) -> 
 @pytest.mark.parametrize(
     ("source", "taken"),
     [
-        ("from htlease_admin.schedd import locate, Plain", {"locate", "Plain"}),
-        ("from htlease_admin import schedd\nschedd.locate(None)", {"locate"}),
-        ("from htlease_admin import schedd as s\ns.locate(None)", {"locate"}),
-        ("import htlease_admin.schedd", {"all of it"}),
-        ("from htlease_admin import bindings_process as schedd\nschedd.locate(None)", set()),
+        ("from htlease_cli.schedd import locate, Plain", {"locate", "Plain"}),
+        ("from htlease_cli import schedd\nschedd.locate(None)", {"locate"}),
+        ("from htlease_cli import schedd as s\ns.locate(None)", {"locate"}),
+        ("import htlease_cli.schedd", {"all of it"}),
+        ("from htlease_cli import bindings_process as schedd\nschedd.locate(None)", set()),
     ],
 )
 def test_what_a_module_takes_is_seen(source: str, taken: set[str]) -> None:
-    assert taken_from(ast.parse(source), "htlease_admin.schedd") == taken
+    assert taken_from(ast.parse(source), "htlease_cli.schedd") == taken
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PROJECT)))

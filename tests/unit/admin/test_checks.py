@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from htlease_admin.checks import (
+from htlease_cli.doctor.checks import (
     OK,
     PROBLEM,
     WARNING,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_admin import condor_submit
-from htlease_admin.condor_submit import SubmitRefused
+from htlease_cli.submit import condor_submit
+from htlease_cli.submit.condor_submit import SubmitRefused
 
 FILE = Path("a.sub")
 Says = Callable[..., None]

@@ -10,17 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from htlease.holds import OUR_SUBCODE
-from htlease_admin.dag.nodes import HELD, IDLE, node_of, not_begun, row_of
-from htlease_admin.dag.overview import Dagman, Overview
-from htlease_admin.dag.progress import (
-    LEGEND,
-    SIGNS,
-    Standing,
-    parts_of_bar,
-    percent_done,
-    state_of,
-)
-from htlease_admin.dag.status import exit_code_of
+from htlease_cli.dag.nodes import HELD, IDLE, node_of, not_begun, row_of
+from htlease_cli.dag.overview import Dagman, Overview
+from htlease_cli.dag.progress import LEGEND, SIGNS, Standing, parts_of_bar, percent_done, state_of
+from htlease_cli.dag.status import exit_code_of
 
 
 @given(

@@ -8,8 +8,8 @@ import pytest
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_admin.dag.reconcile import HELD, REMOVED, end_to_report, observation
-from htlease_admin.schedd import Plain
+from htlease_cli.dag.reconcile import HELD, REMOVED, end_to_report, observation
+from htlease_cli.schedd import Plain
 
 JOB = "ap1#13.0#101"
 KEY = SubjobKey("wf", "A")

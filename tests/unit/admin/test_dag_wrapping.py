@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from htlease.plan import ON_WALL_TIME
-from htlease_admin.dag.wrapping import left_alone, variables_of, wrapping
-from htlease_admin.submit_lines import Additions
+from htlease_cli.submit.node_wrapping import left_alone, variables_of, wrapping
+from htlease_cli.submit.submit_lines import Additions
 from htlease_dagman.dag import Node
 from htlease_dagman.dag_file import Place
 

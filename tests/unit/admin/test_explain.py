@@ -6,7 +6,7 @@ import pytest
 
 from htlease import messages as m
 from htlease.plan import Plan
-from htlease_admin.explain import explain
+from htlease_cli.show.explain import explain
 from tests.unit.admin.recorder import SLOT, Recorder
 from tests.unit.core.world import GJID, STAGED
 

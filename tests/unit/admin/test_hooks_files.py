@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_admin.hooks.condor_config import find_config, parse_version
-from htlease_admin.hooks.placing import fault_of_hook
-from htlease_admin.hooks.roles import FILES, read_role
-from htlease_admin.hooks.site_file import parse, render
-from htlease_admin.hooks.verdicts import HOOKS
+from htlease_cli.condor_config import find_config, parse_version
+from htlease_cli.doctor.hook_checks import HOOKS
+from htlease_cli.file_install import fault_of_hook
+from htlease_cli.install.roles import FILES, read_role
+from htlease_cli.install.site_file import parse, render
 from htlease_hooks.cli import HOOKS as PROGRAMS
 
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from htlease_admin.checks import OK, PROBLEM, WARNING, Check
-from htlease_admin.hooks.macros import CHECKED
-from htlease_admin.hooks.relay_state import RelayState
-from htlease_admin.hooks.roles import FILES, read_role
-from htlease_admin.hooks.verdicts import KNOBS, hook_checks
+from htlease_cli.doctor.agent_state import RelayState
+from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
+from htlease_cli.doctor.hook_checks import KNOBS, hook_checks
+from htlease_cli.doctor.hook_macros import CHECKED
+from htlease_cli.install.roles import FILES, read_role
 
 EP = {
     "HTLEASE_HOOK_PREPARE_JOB": "/h/prepare_job",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from htlease import messages as m
-from htlease_admin.logs.entries import (
+from htlease_cli.logs.entries import (
     Entry,
     JobEvent,
     from_event_log,
@@ -15,7 +15,7 @@ from htlease_admin.logs.entries import (
     in_order,
     line_of,
 )
-from htlease_admin.logs.outputs import TAIL_BYTES, Output, outputs_of, tail_of
+from htlease_cli.logs.outputs import TAIL_BYTES, Output, outputs_of, tail_of
 from tests.unit.admin.recorder import Recorder
 
 

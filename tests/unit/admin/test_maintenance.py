@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from htlease_admin.maintenance import seconds_until
+from htlease_cli.operate.maintenance import seconds_until
 
 NOW = 1766599200.0  # 2025-12-24 18:00 UTC
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from htlease_admin.explain import explain
-from htlease_admin.timeline import COLUMNS, timeline
+from htlease_cli.show.explain import explain
+from htlease_cli.show.timeline import COLUMNS, timeline
 
 RECORDED = Path(__file__).parent / "recorded"
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from htlease import messages as m
-from htlease_admin.relay.endings import Closing, End, closing_of, end_of
-from htlease_admin.schedd import Plain
+from htlease_cli.relay.endings import Closing, End, closing_of, end_of
+from htlease_cli.schedd import Plain
 
 JOB = "ap#7.0#1795225431"
 AD: dict[str, Plain] = {

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from htlease.end_proof import Job, LogEvent
-from htlease_admin.relay.endings import COMPLETED, HELD, End
-from htlease_admin.relay.evidence import AskedEvidence
-from htlease_admin.schedd import ScheddUnavailable
+from htlease_cli.relay.endings import COMPLETED, HELD, End
+from htlease_cli.relay.evidence import AskedEvidence
+from htlease_cli.schedd import ScheddUnavailable
 
 STARTD = "<10.77.0.12:9618?addrs=10.77.0.12-9618&sock=startd_111_f8b9>"
 END = End(

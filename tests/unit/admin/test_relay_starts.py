@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from htlease_admin.relay.endings import is_stamp
-from htlease_admin.relay.starts import brings_token, key_named
-from htlease_admin.schedd import Plain
+from htlease_cli.relay.endings import is_stamp
+from htlease_cli.relay.starts import brings_token, key_named
+from htlease_cli.schedd import Plain
 
 STAMPED = "ap1-42-1795225431/0"
 AD: dict[str, Plain] = {"HTLeaseKey": STAMPED, "ClusterId": 42, "ProcId": 0, "QDate": 1795225431}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig, InvalidField
-from htlease_admin.parameters import parse_duration
-from htlease_admin.settings import Connection, find_connection
-from htlease_admin.tables import Table, duration_text, plain_lines
+from htlease_cli.parameters import parse_duration
+from htlease_cli.settings import Connection, find_connection
+from htlease_cli.tables import Table, duration_text, plain_lines
 
 UID = os.geteuid()
 

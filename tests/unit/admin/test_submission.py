@@ -12,15 +12,15 @@ import pytest
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
-from htlease_admin import bindings_process as schedd
-from htlease_admin import condor_submit
-from htlease_admin.condor_submit import Answer, SubmitRefused
-from htlease_admin.enrolment import check_distinct
-from htlease_admin.schedd import QueuedJob, ScheddUnavailable
-from htlease_admin.submission import Submission, carry_out, is_of_refused_submissions
-from htlease_admin.submit import default_workflow
-from htlease_admin.token_files import TokenFiles, cluster_of, remove_expired
-from htlease_admin.token_renewal import queued_tokens
+from htlease_cli import bindings_process as schedd
+from htlease_cli.operate.token_renewal import queued_tokens
+from htlease_cli.schedd import QueuedJob, ScheddUnavailable
+from htlease_cli.submit import condor_submit
+from htlease_cli.submit.condor_submit import Answer, SubmitRefused
+from htlease_cli.submit.enrolment import check_distinct
+from htlease_cli.submit.submit_command import default_workflow
+from htlease_cli.submit.token_files import TokenFiles, cluster_of, remove_expired
+from htlease_cli.submit.transaction import Submission, carry_out, is_of_refused_submissions
 
 KEYS = tuple(SubjobKey("w", str(process)) for process in range(3))
 JOBS = [QueuedJob(7, process, f"ap#7.{process}#1", f"w/{process}") for process in range(3)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from htlease.plan import ON_WALL_TIME
-from htlease_admin.submit_lines import Additions, added_lines, appended
+from htlease_cli.submit.submit_lines import Additions, added_lines, appended
 
 ADDITIONS = Additions(
     pyz=Path("/opt/htlease-ep.pyz"),

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from htlease_admin.tables import Table, block_lines, folded_widths, plain_lines, width_of
+from htlease_cli.tables import Table, block_lines, folded_widths, plain_lines, width_of
 
 WIDE = Table(
     ("ATTEMPT", "ATTEMPT ID", "HOST", "BECAUSE", "GRANTED", "END"),

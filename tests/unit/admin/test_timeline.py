@@ -7,8 +7,8 @@ import typing
 
 from htlease import messages as m
 from htlease.attempt import Place
-from htlease_admin import timeline as timeline_module
-from htlease_admin.timeline import COLUMNS, print_timeline, timeline
+from htlease_cli.show import timeline as timeline_module
+from htlease_cli.show.timeline import COLUMNS, print_timeline, timeline
 from htlease_server.history import EVENT_NAMES
 from tests.unit.admin.recorder import SLOT, Recorder
 

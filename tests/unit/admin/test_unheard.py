@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from htlease_admin.unheard import standing_text
+from htlease_cli.show.unheard import standing_text
 
 _NEVER = " and has never started"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from htlease_admin.waiting import waits_for, workflow_waits_for
+from htlease_cli.show.waiting import waits_for, workflow_waits_for
 
 JOB = "ap1#42.0#1795225431"
 HOLD = {"global_job_id": JOB, "by": "user", "reason": "quota", "code": 1, "subcode": 0}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_admin.dag.instrument import Wanted, instrumented
-from htlease_admin.staging.cleaning import Program, lease_of, local_program
-from htlease_admin.staging.computing import script_files, structure
-from htlease_admin.staging.dag_text import Layout, dag_text, dagman_config_text, watcher_submit_text
+from htlease_cli.dag.instrument import Wanted, instrumented
+from htlease_cli.staging.clean_up_job import Program, lease_of, local_program
+from htlease_cli.staging.compute_node import script_files, structure
+from htlease_cli.staging.dag_text import Layout, dag_text, dagman_config_text, watcher_submit_text
 from htlease_dagman.transfers.command import SEARCHED
 from htlease_dagman.transfers.engine import Adopted
 from htlease_dagman.transfers.service import command_rules, open_backend

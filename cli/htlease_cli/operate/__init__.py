@@ -1,0 +1,1 @@
+"""What a person does to workflows, leases, tokens, stores and servers."""

@@ -1,0 +1,94 @@
+"""The relay's unix socket, where hooks ask: the shadow's for a start, the router's for a copy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+
+from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused
+from htlease_cli.lease_server import Document
+from htlease_cli.relay.peers import Peer
+from htlease_cli.relay.problems import problem
+from htlease_cli.relay.reports import Reports
+from htlease_cli.relay.router import Routes
+from htlease_cli.relay.starts import Starts
+
+START_PATH = "/v1/starts"
+ROUTE_PATH = "/v1/routes/{step}"
+BODY_MAX_BYTES = 64 * 1024
+READ_SECONDS = 5.0
+#: Calls that wait for the schedd or the server; whoever comes then is told to follow its policy.
+WAITING_MAX = 500
+
+log = logging.getLogger("htlease_relay")
+
+
+class Desk:
+    """The application behind the socket."""
+
+    def __init__(self, starts: Starts) -> None:
+        self._starts = starts
+        # The router waits for its hooks, and the watcher asks for evidence in any case.
+        reports = Reports(starts.server, evidence=None)
+        self._routes = Routes(starts.server, starts.owners, starts.queue, reports)
+        # The schedd answers one at a time anyway.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-desk")
+        self._waiting = 0
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(client_max_size=BODY_MAX_BYTES)
+        app.router.add_post(START_PATH, self._start)
+        app.router.add_post(ROUTE_PATH, self._route)
+        app.on_cleanup.append(self._close)
+        return app
+
+    async def _close(self, app: web.Application) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._starts.queue.close()
+
+    async def _start(self, request: web.Request) -> web.Response:
+        return await self._answer(
+            request,
+            lambda peer, body: self._starts.answer(
+                peer, str(body["job"]), body.get("no_path") is True
+            ),
+        )
+
+    async def _route(self, request: web.Request) -> web.Response:
+        step = request.match_info["step"]
+        return await self._answer(request, lambda peer, body: self._routes.answer(step, peer, body))
+
+    async def _answer(
+        self, request: web.Request, decide: Callable[[Peer, Mapping[str, Any]], Document]
+    ) -> web.Response:
+        connection: socket.socket = request.get_extra_info("socket")
+        if self._waiting >= WAITING_MAX:
+            return problem("overloaded", f"{WAITING_MAX} calls wait already")
+        self._waiting += 1
+        try:
+            peer = Peer.of(connection)
+            body = json.loads(await asyncio.wait_for(request.read(), READ_SECONDS))
+            if not isinstance(body, dict):
+                raise ValueError("the body is no object")
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(self._thread, decide, peer, body)
+        except Refused as refused:
+            return problem(refused.code, refused.detail, outcome=refused.outcome)
+        except (InvalidField, ValueError, KeyError) as error:
+            return problem("invalid", str(error))
+        except BadConfig as error:
+            log.error("a call was not answered: %s", error)
+            return problem("internal", str(error))
+        except (HTLeaseError, asyncio.TimeoutError, OSError) as error:
+            return problem("overloaded", str(error) or "the request did not arrive in time")
+        finally:
+            self._waiting -= 1
+        return web.json_response(answer)

@@ -1,0 +1,98 @@
+"""What a starting job gets: a token for its own subjob, after a look into the queue.
+
+The shadow's hook names the job and nothing else that is believed: who owns it and which subjob it
+works on is read from the schedd, who asks is told by the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from htlease.attempt import SubjobKey
+from htlease.errors import InvalidField, Refused, ServerUnavailable
+from htlease_cli.lease_server import Document, LeaseServer
+from htlease_cli.relay.chirp_starts import ATTRIBUTES, ChirpStarts
+from htlease_cli.relay.endings import is_stamp
+from htlease_cli.relay.owners import WorkflowOwners
+from htlease_cli.relay.peers import Peer
+from htlease_cli.relay.queue_reader import QueueReader
+from htlease_cli.schedd import Plain
+
+_JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
+#: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.
+_ATTRIBUTES = (
+    *("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
+    *("Environment", "Env", "TransferInput", "ClusterId", "ProcId", "QDate", "HTLeaseStamp"),
+)
+#: In either form of an environment; a key has neither blanks nor quotes.
+_KEY_IN_ENVIRONMENT = re.compile(r"(?:^|[\s';|])HTLEASE_KEY=([^\s';|]+)")
+#: Refusals that the job has to hear; others are between relay and server.
+_ABOUT_THE_LEASE = ("lease-still-live", "blocked", "superseded-attempt", "subjob-closed")
+
+
+def key_named(ad: Mapping[str, Plain]) -> str:
+    """Return the key that a job names in its environment, else that of its ad; pure."""
+    for name in ("Environment", "Env"):
+        found = _KEY_IN_ENVIRONMENT.search(str(ad.get(name, "")))
+        if found is not None:
+            return found[1]
+    return str(ad["HTLeaseKey"])
+
+
+def brings_token(ad: Mapping[str, Plain]) -> bool:
+    """Tell whether a token is among the files that a job brings along; pure."""
+    files = re.split(r"[,\s]+", str(ad.get("TransferInput", "")))
+    return any(Path(file).name == "htlease.token" for file in files)
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Answers the shadow's hook; every call may wait for schedd and server."""
+
+    server: LeaseServer
+    owners: WorkflowOwners
+    queue: QueueReader
+    token_ttl_seconds: float
+    chirp: ChirpStarts
+
+    def answer(self, peer: Peer, job: str, has_no_path: bool) -> Document:
+        """Return what the job named `CLUSTER.PROC` is given; {} when it has no lease.
+
+        With `has_no_path` its lease is kept here, as for a job whose ad says so.
+        Raises Refused, ServerUnavailable or ScheddUnavailable.
+        """
+        found = _JOB.fullmatch(job)
+        if found is None:
+            raise InvalidField("job", f"{job!r} is not CLUSTER.PROC")
+        constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
+        ads = self.queue.read_jobs(constraint, _ATTRIBUTES)
+        if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
+            # One answer for both: who may not ask learns nothing about other people's jobs.
+            raise Refused("forbidden", f"user {peer.uid} has no job {job} in this queue")
+        ad = ads[0]
+        if ad.get("HTLease") is False or "HTLeaseKey" not in ad:
+            return {}
+        key = SubjobKey.parse(key_named(ad))
+        if is_stamp(str(key), ad) and brings_token(ad):
+            return {}  # its owner chose a workflow by the token; the stamp shall leave no trace
+        try:
+            self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
+            if has_no_path or ad.get("HTLeaseNoPath") is True:
+                return {"grant": self._begin(constraint, key)}
+            minted = self.server.mint_token(key.workflow, key.subjob, self.token_ttl_seconds)
+        except Refused as refused:
+            if refused.status == 0:
+                raise  # ours, and the job's fault
+            if refused.code in _ABOUT_THE_LEASE:
+                raise
+            raise ServerUnavailable(f"the lease server refuses the relay: {refused}") from None
+        return {"token": minted["token"]}
+
+    def _begin(self, constraint: str, key: SubjobKey) -> str:
+        ads = self.queue.read_jobs(constraint, ATTRIBUTES)
+        if not ads:
+            raise Refused("forbidden", "the job has left the queue")
+        return self.chirp.begin(key, ads[0])

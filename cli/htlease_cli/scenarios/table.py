@@ -1,0 +1,42 @@
+"""Which scenarios there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from htlease_cli.scenarios import faults, kills, outages, plays, wall_time
+from htlease_cli.scenarios.runner import Scenario
+
+#: Name on the command line -> the plays that make the scenario up.
+SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
+    "A": (Scenario("A", "the transfer pauses", plays.pausing),),
+    "B": (Scenario("B", "the stage-in fails", plays.failing),),
+    "C": (Scenario("C", "the credential expires", plays.expiring),),
+    "D": (Scenario("D", "queue and lease server are lost", plays.orphaning),),
+    "E": (
+        Scenario("E-running", "a running transfer is grafted on", plays.adopting_running),
+        Scenario("E-finished", "a finished transfer is grafted on", plays.adopting_finished),
+        Scenario("E-failed", "a failed transfer is grafted on", plays.adopting_failed),
+        Scenario("E-unknown", "an unknown transfer is grafted on", plays.adopting_unknown),
+    ),
+    "lost-reply": (
+        Scenario("lost-reply", "D, and nobody heard the task's ID", plays.losing_the_reply),
+    ),
+    "crash": (Scenario("crash", "schedd, DAGMan and watcher are killed", faults.crashing),),
+    "kills": kills.KILLS,
+    "hold": (Scenario("hold", "all of the workflow is held and released", faults.holding),),
+    "maintenance": (Scenario("maintenance", "two weeks' outage in seconds", outages.maintaining),),
+    "walltime": (
+        Scenario(
+            "walltime-next", "time over: the next attempt goes on", wall_time.next_attempt, False
+        ),
+        Scenario("walltime-hold", "time over: held for a person", wall_time.holding, False),
+        Scenario("walltime-fail", "time over: failed", wall_time.failing, False),
+        Scenario(
+            "walltime-limit",
+            "time over by HTCondor's own limit",
+            wall_time.limited_by_htcondor,
+            False,
+        ),
+    ),
+}

@@ -1,0 +1,1 @@
+"""The commands that only look: list, show, history, explain, find, graph."""

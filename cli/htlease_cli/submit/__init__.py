@@ -1,0 +1,1 @@
+"""`htlease submit`: an ordinary submit file, with the wrapper in front of its jobs."""
