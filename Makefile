@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 VENV := .venv/.complete
-SOURCES := core wrappers hooks dagman server_stub cli minipool demo tests bench
+SOURCES := core wrappers hooks dagman server_stub cli agent minipool demo tests bench
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -155,7 +155,7 @@ class Dag:
 
     def htlease(self, *arguments: str, status: int = 0) -> str:
         """Run `htlease` on the access point as the DAG's user; return what it printed."""
-        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli")]
+        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli", "agent")]
         library = self.directory / "lib"
         library.mkdir(exist_ok=True)
         for package in (click, tenacity):

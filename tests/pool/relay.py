@@ -104,7 +104,7 @@ class RelayProcess:
         return str(done.stdout)
 
     def _environment(self) -> dict[str, str]:
-        roots = (str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli"))
+        roots = (str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli", "agent"))
         return {"PYTHONPATH": ":".join([*roots, str(self.directory / "lib")]), **_PURE}
 
     def _is_ready(self) -> bool:

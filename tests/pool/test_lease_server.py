@@ -102,7 +102,9 @@ def kept(pool: Pool) -> Iterator[Kept]:
     )
     (site / "htlease").write_text('#!/bin/sh\nexec python3 -m htlease_cli.cli "$@"\n')
     (site / "htlease").chmod(0o755)
-    roots = [PROJECT / name for name in ("core", "dagman", "server_stub", "cli", "minipool")]
+    roots = [
+        PROJECT / name for name in ("core", "dagman", "server_stub", "cli", "agent", "minipool")
+    ]
     kept = Kept(pool, site / "state", site / "log", ":".join(map(str, [*roots, site / "lib"])))
     kept.configure()
     yield kept

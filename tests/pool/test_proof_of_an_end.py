@@ -27,8 +27,8 @@ _ASK = """
 import concurrent.futures, json, os, sys
 from htlease.end_proof import LogEvent, job_from, of_log
 from htlease_cli.bindings_process import read_history, read_jobs
-from htlease_cli.relay.endings import ATTRIBUTES, COMPLETED, End
-from htlease_cli.relay.evidence import AskedEvidence
+from htlease_agent.reconcile.job_end import ATTRIBUTES, COMPLETED, End
+from htlease_agent.reconcile.evidence import AskedEvidence
 from htlease_cli.startd import read_job_log
 from htlease_dagman.start_over import finding
 

@@ -56,7 +56,7 @@ class Desk:
         server_url: str | None = None,
         more_env: Mapping[str, str] | None = None,
     ) -> Done:
-        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli")]
+        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli", "agent")]
         return self.lab.pool.run(
             ["python3", "-m", "htlease_cli.cli", *arguments],
             cwd=self.directory,

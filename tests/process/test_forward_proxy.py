@@ -130,7 +130,9 @@ class Site:
     def htlease(self, environ: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
         """Run the `htlease` command on the worker."""
         command = [sys.executable, "-m", "htlease_cli.cli", *words]
-        roots = [str(Path(__file__).parents[2] / root) for root in ("core", "cli", "dagman")]
+        roots = [
+            str(Path(__file__).parents[2] / root) for root in ("core", "cli", "agent", "dagman")
+        ]
         given = {
             "HTLEASE_URL": self.url,
             "HTLEASE_CA_FILE": str(self.ca_file),

@@ -17,8 +17,8 @@ from htlease.attempt import SubjobKey
 from htlease.errors import Refused, ServerUnavailable
 from htlease.journal import PARTS, Entry, Journal, to_attributes, unpack
 from htlease.transport import HttpTransport
-from htlease_cli.relay.chirp_starts import ChirpStarts
-from htlease_cli.relay.queue_reader import QueueReader
+from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.queue_reader import QueueReader
 from htlease_cli.schedd import Plain
 
 _NUMBERS = itertools.count(1)

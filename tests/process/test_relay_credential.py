@@ -11,8 +11,8 @@ from tests.serving import ServerProcess
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import Refused
+from htlease_agent.server_token import RenewingTransport
 from htlease_cli.lease_server import LeaseServer
-from htlease_cli.relay.credential import RenewingTransport
 from htlease_cli.settings import find_connection
 
 

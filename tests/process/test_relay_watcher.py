@@ -16,13 +16,13 @@ from tests.serving import ServerProcess
 from htlease.end_proof import Finding
 from htlease.errors import BadConfig, ServerUnavailable
 from htlease.transport import HttpTransport
+from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.queue_reader import QueueReader
+from htlease_agent.reconcile.job_end import End
+from htlease_agent.reconcile.queue_watcher import Watcher
+from htlease_agent.reconcile.report_end import Reports
+from htlease_agent.workflow_owners import WorkflowOwners
 from htlease_cli.lease_server import LeaseServer
-from htlease_cli.relay.chirp_starts import ChirpStarts
-from htlease_cli.relay.endings import End
-from htlease_cli.relay.owners import WorkflowOwners
-from htlease_cli.relay.queue_reader import QueueReader
-from htlease_cli.relay.reports import Reports
-from htlease_cli.relay.watcher import Watcher
 from htlease_cli.schedd import Plain
 from htlease_cli.settings import Connection, Credential
 

@@ -21,9 +21,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"httptools", "uvloop", "msgspec", "jwt", "prometheus_client", "psycopg"},
     ),
     "cli/htlease_cli": (
-        {"htlease", "htlease_dagman", "htlease_minipool", "htlease_server"},
-        {"aiohttp", "yarl", "click", "rich", "htcondor", "htcondor2", "classad", "classad2"},
+        {"htlease", "htlease_agent", "htlease_dagman", "htlease_minipool", "htlease_server"},
+        {"click", "rich", "htcondor", "htcondor2", "classad", "classad2"},
     ),
+    "agent/htlease_agent": ({"htlease", "htlease_cli"}, {"aiohttp", "yarl"}),
     "minipool/htlease_minipool": (set(), set()),
 }
 #: The one place that starts a server, the one that knows bindings, and so on.

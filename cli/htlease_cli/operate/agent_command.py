@@ -126,7 +126,7 @@ def _log_to(path: Path | None) -> None:
 def _daemon() -> ModuleType:
     """Return the module of the daemon; raises BadConfig where its packages are missing."""
     try:
-        return importlib.import_module("htlease_cli.relay.daemon")
+        return importlib.import_module("htlease_agent.daemon")
     except ImportError as error:
         raise BadConfig(
             f"the relay's packages are not installed ({error.name}); install them with "

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from htlease.end_proof import job_from
-from htlease_cli.relay.copies import as_of_copy, links_of
-from htlease_cli.relay.endings import COMPLETED, End
+from htlease_agent.reconcile.job_end import COMPLETED, End
+from htlease_agent.reconcile.routed_copies import as_of_copy, links_of
 
 
 def end(job: str, is_routed_copy: bool = False) -> End:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from htlease import messages as m
-from htlease_cli.relay.endings import Closing, End, closing_of, end_of
+from htlease_agent.reconcile.job_end import Closing, End, closing_of, end_of
 from htlease_cli.schedd import Plain
 
 JOB = "ap#7.0#1795225431"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from htlease_cli.relay.endings import is_stamp
-from htlease_cli.relay.starts import brings_token, key_named
+from htlease_agent.job_tokens import brings_token
+from htlease_agent.reconcile.job_end import is_stamp
+from htlease_agent.reconcile.named_key import key_named
 from htlease_cli.schedd import Plain
 
 STAMPED = "ap1-42-1795225431/0"

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused, ServerUnavailable
+from htlease_agent.peer_credentials import Peer
+from htlease_agent.proxy.networkless_leases import ATTRIBUTES, ChirpStarts
+from htlease_agent.queue_reader import QueueReader
+from htlease_agent.reconcile.job_end import is_stamp
+from htlease_agent.reconcile.named_key import key_named
+from htlease_agent.workflow_owners import WorkflowOwners
 from htlease_cli.lease_server import Document, LeaseServer
-from htlease_cli.relay.chirp_starts import ATTRIBUTES, ChirpStarts
-from htlease_cli.relay.endings import is_stamp
-from htlease_cli.relay.owners import WorkflowOwners
-from htlease_cli.relay.peers import Peer
-from htlease_cli.relay.queue_reader import QueueReader
 from htlease_cli.schedd import Plain
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
@@ -27,19 +28,8 @@ _ATTRIBUTES = (
     *("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
     *("Environment", "Env", "TransferInput", "ClusterId", "ProcId", "QDate", "HTLeaseStamp"),
 )
-#: In either form of an environment; a key has neither blanks nor quotes.
-_KEY_IN_ENVIRONMENT = re.compile(r"(?:^|[\s';|])HTLEASE_KEY=([^\s';|]+)")
 #: Refusals that the job has to hear; others are between relay and server.
 _ABOUT_THE_LEASE = ("lease-still-live", "blocked", "superseded-attempt", "subjob-closed")
-
-
-def key_named(ad: Mapping[str, Plain]) -> str:
-    """Return the key that a job names in its environment, else that of its ad; pure."""
-    for name in ("Environment", "Env"):
-        found = _KEY_IN_ENVIRONMENT.search(str(ad.get(name, "")))
-        if found is not None:
-            return found[1]
-    return str(ad["HTLeaseKey"])
 
 
 def brings_token(ad: Mapping[str, Plain]) -> bool:

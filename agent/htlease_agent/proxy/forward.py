@@ -17,7 +17,7 @@ from yarl import URL
 from htlease.forward_proxy import ProxyUnusable, named_proxy
 from htlease.protocol import BODY_MAX_BYTES, VERSION
 from htlease.transport import tls_context
-from htlease_cli.relay.problems import problem
+from htlease_agent.problems import problem
 
 #: A request has to fit into what a wrapper waits for its answer, both directions included.
 UPSTREAM_SECONDS = 12.0

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from htlease.end_proof import Finding, LogEvent, of_log, of_queue, of_startd
 from htlease.errors import BadConfig
+from htlease_agent.reconcile.job_end import HELD, End
 from htlease_cli.bindings_process import LOCATE_SECONDS, LOG_SECONDS, BindingsProcess
-from htlease_cli.relay.endings import HELD, End
 from htlease_cli.schedd import Plain, ScheddUnavailable
 
 STARTD_SECONDS = 10.0

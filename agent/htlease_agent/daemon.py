@@ -16,18 +16,18 @@ from aiohttp import web
 
 from htlease.errors import BadConfig
 from htlease.transport import plain_url
+from htlease_agent.hook_api import Desk
+from htlease_agent.job_tokens import Starts
+from htlease_agent.proxy.connection_limits import KEEP_ALIVE_SECONDS, Door
+from htlease_agent.proxy.forward import Proxy
+from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.queue_reader import QueueReader
+from htlease_agent.reconcile.evidence import AskedEvidence
+from htlease_agent.reconcile.queue_watcher import Watcher
+from htlease_agent.reconcile.report_end import Reports
+from htlease_agent.server_token import RenewingTransport
+from htlease_agent.workflow_owners import WorkflowOwners
 from htlease_cli.lease_server import LeaseServer
-from htlease_cli.relay.chirp_starts import ChirpStarts
-from htlease_cli.relay.credential import RenewingTransport
-from htlease_cli.relay.desk import Desk
-from htlease_cli.relay.door import KEEP_ALIVE_SECONDS, Door
-from htlease_cli.relay.evidence import AskedEvidence
-from htlease_cli.relay.owners import WorkflowOwners
-from htlease_cli.relay.proxy import Proxy
-from htlease_cli.relay.queue_reader import QueueReader
-from htlease_cli.relay.reports import Reports
-from htlease_cli.relay.starts import Starts
-from htlease_cli.relay.watcher import Watcher
 from htlease_cli.settings import Connection
 
 #: What is under way when the relay is told to end may take so long.

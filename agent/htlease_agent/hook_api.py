@@ -13,12 +13,12 @@ from typing import Any
 from aiohttp import web
 
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused
+from htlease_agent.job_tokens import Starts
+from htlease_agent.peer_credentials import Peer
+from htlease_agent.problems import problem
+from htlease_agent.reconcile.report_end import Reports
+from htlease_agent.routed_jobs import Routes
 from htlease_cli.lease_server import Document
-from htlease_cli.relay.peers import Peer
-from htlease_cli.relay.problems import problem
-from htlease_cli.relay.reports import Reports
-from htlease_cli.relay.router import Routes
-from htlease_cli.relay.starts import Starts
 
 START_PATH = "/v1/starts"
 ROUTE_PATH = "/v1/routes/{step}"

@@ -8,11 +8,11 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
 from htlease.holds import held_by
+from htlease_agent.queue_reader import QueueReader
+from htlease_agent.reconcile.job_end import is_stamp
+from htlease_agent.reconcile.named_key import key_named
+from htlease_agent.reconcile.own_keys import own_key
 from htlease_cli.lease_server import LeaseServer
-from htlease_cli.relay.endings import is_stamp
-from htlease_cli.relay.own_keys import own_key
-from htlease_cli.relay.queue_reader import QueueReader
-from htlease_cli.relay.starts import key_named
 from htlease_cli.schedd import Plain
 
 #: What is read of a held job.

@@ -16,11 +16,11 @@ from typing import Any
 
 from htlease.end_proof import Job, job_from
 from htlease.errors import BadConfig, HTLeaseError
-from htlease_cli.relay import holds
-from htlease_cli.relay.chirp_starts import ChirpStarts
-from htlease_cli.relay.endings import ATTRIBUTES, COMPLETED, HELD, End, end_of
-from htlease_cli.relay.queue_reader import QueueReader
-from htlease_cli.relay.reports import Reports
+from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.queue_reader import QueueReader
+from htlease_agent.reconcile import held_jobs
+from htlease_agent.reconcile.job_end import ATTRIBUTES, COMPLETED, HELD, End, end_of
+from htlease_agent.reconcile.report_end import Reports
 
 #: How far back the first look ever goes.
 FIRST_LOOK_SECONDS = 7 * 86400.0
@@ -100,7 +100,7 @@ class Watcher:
     ) -> None:
         """Prepare to watch; raises BadConfig when the state directory cannot be used."""
         self._reports = reports
-        self._holds = holds.Holds(reports.server)
+        self._holds = held_jobs.Holds(reports.server)
         self._queue = queue
         self._chirp = chirp
         self._directory = directory
@@ -182,7 +182,7 @@ class Watcher:
 
     def _look_at_queue(self) -> None:
         constraint = f"(JobStatus == {COMPLETED} || JobStatus == {HELD}) && {_HAS_KEY}"
-        ads = self._queue.read_jobs(constraint, (*ATTRIBUTES, *holds.ATTRIBUTES))
+        ads = self._queue.read_jobs(constraint, (*ATTRIBUTES, *held_jobs.ATTRIBUTES))
         self._holds.look([ad for ad in ads if ad.get("JobStatus") == HELD], self._queue)
         ends = {end for end in map(end_of, ads) if end is not None}
         for end in ends - self._reported:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from htlease_cli.relay.endings import End
+from htlease_agent.reconcile.job_end import End
 from htlease_cli.schedd import Plain
 
 

@@ -11,11 +11,11 @@ from htlease.attempt import SubjobKey
 from htlease.end_proof import Finding
 from htlease.errors import InvalidField, Refused
 from htlease.plan import is_wall_time
+from htlease_agent.reconcile.evidence import Evidence
+from htlease_agent.reconcile.job_end import REMOVED, Closing, End, closing_of, is_about
+from htlease_agent.reconcile.own_keys import own_key
+from htlease_agent.reconcile.routed_copies import as_of_copy
 from htlease_cli.lease_server import Document, LeaseServer
-from htlease_cli.relay.copies import as_of_copy
-from htlease_cli.relay.endings import REMOVED, Closing, End, closing_of, is_about
-from htlease_cli.relay.evidence import Evidence
-from htlease_cli.relay.own_keys import own_key
 
 #: The relay's own lease spans the few calls that close a subjob.
 _TTL_SECONDS = 30.0

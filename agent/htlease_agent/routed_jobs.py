@@ -15,20 +15,21 @@ from typing import Any
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField, Refused
+from htlease_agent.job_tokens import brings_token
+from htlease_agent.peer_credentials import Peer
+from htlease_agent.queue_reader import QueueReader
+from htlease_agent.reconcile import job_end
+from htlease_agent.reconcile.named_key import key_named
+from htlease_agent.reconcile.own_keys import own_key
+from htlease_agent.reconcile.report_end import Reports
+from htlease_agent.reconcile.routed_copies import links_of
+from htlease_agent.workflow_owners import WorkflowOwners
 from htlease_cli.lease_server import Document, LeaseServer
-from htlease_cli.relay import endings
-from htlease_cli.relay.copies import links_of
-from htlease_cli.relay.own_keys import own_key
-from htlease_cli.relay.owners import WorkflowOwners
-from htlease_cli.relay.peers import Peer
-from htlease_cli.relay.queue_reader import QueueReader
-from htlease_cli.relay.reports import Reports
-from htlease_cli.relay.starts import brings_token, key_named
 from htlease_cli.schedd import Plain
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 _ATTRIBUTES = (
-    *endings.ATTRIBUTES,
+    *job_end.ATTRIBUTES,
     *("Owner", "User", "HTLease", "SubmitterGlobalJobId", "Environment", "Env", "TransferInput"),
 )
 
@@ -60,7 +61,7 @@ class Routes:
         if source.get("HTLease") is False or "HTLeaseKey" not in source:
             return {}
         key = SubjobKey.parse(key_named(source))
-        if endings.is_stamp(str(key), source):
+        if job_end.is_stamp(str(key), source):
             own = self._own_key(key, source, body)
             if own == key and brings_token(source):
                 return {"is_to_come": True}  # the stamp shall leave no trace
@@ -133,7 +134,7 @@ class Routes:
         return self._shown(key)
 
     def _report(self, source: Mapping[str, Plain]) -> None:
-        end = endings.end_of(source)
+        end = job_end.end_of(source)
         if end is not None:
             # What has to wait for the end of a lease is reported again by the watcher.
             self.reports.report(end)

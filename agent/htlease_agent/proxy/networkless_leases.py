@@ -28,7 +28,7 @@ from htlease.calls import Clock, send
 from htlease.errors import BadConfig, Refused
 from htlease.journal import PARTS, Entry, Unreadable, from_attributes, pack
 from htlease.protocol import SUBJOB_CALLS, body_of, command_path, subjob_path
-from htlease_cli.relay.queue_reader import QueueReader
+from htlease_agent.queue_reader import QueueReader
 from htlease_cli.schedd import Plain
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What queue and history say of jobs, and the server has not been told."""
