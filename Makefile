@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 VENV := .venv/.complete
-SOURCES := core wrappers hooks dagman server_stub cli agent minipool demo tests bench
+SOURCES := core wrappers hooks dagman server_stub cli agent lab tests bench
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ $(VENV): pyproject.toml bootstrap.sh
 venv: $(VENV) ## Make .venv with all that is needed
 
 demo: $(VENV) ## Evict a job, kill its shadow, watch it reclaim its phase (POOL=local: without HTCondor)
-	@$(PY) -m demo $(if $(filter local,$(POOL)),--local)
+	@$(PY) -m htlease_lab.demo $(if $(filter local,$(POOL)),--local)
 
 test: lint docs test-unit test-process test-pool ## Run everything CI runs
 

@@ -18,7 +18,7 @@ import tenacity
 
 from bench.machine import Running, server
 from htlease_dagman.call import DEFER, MACROS, SKIP, words_for
-from htlease_minipool import Pool
+from htlease_lab.pool import Pool
 
 PROJECT = Path(__file__).resolve().parents[1]
 SCRIPT_RUNS = 21

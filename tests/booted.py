@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease_minipool.debian import unpacked
-from htlease_minipool.instance import base_directory
+from htlease_lab.pool.debian import unpacked
+from htlease_lab.pool.instance import base_directory
 from tests.process.execution import wait_for
 
 _PACKAGES = "systemd,libnss-systemd,procps,python3,python3-venv"

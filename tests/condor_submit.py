@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease_minipool.instance import base_directory
-from htlease_minipool.software import provide
+from htlease_lab.pool.instance import base_directory
+from htlease_lab.pool.software import provide
 
 _ENTER = r"""#!/bin/sh
 exec unshare --mount --net --uts sh -c '

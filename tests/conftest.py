@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease_minipool import Pool
+from htlease_lab.pool import Pool
 from tests import skips
 from tests.pool.lab import Lab, Witness
 from tests.serving import ServerProcess

@@ -12,7 +12,7 @@ import subprocess
 from tests.pool.lab import PROJECT, Lab
 from tests.pool.routing import HOOKS, POLLING_SECONDS
 
-from htlease_minipool import Pool
+from htlease_lab.pool import Pool
 
 CE_DEFAULTS = PROJECT / "tests/data/htcondor-ce/01-ce-router-defaults.conf"
 _PORT = 9619

@@ -17,7 +17,7 @@ from tests.pool.lab import Lab
 from tests.pool.relay import RelayProcess, install_shadow_hook
 from tests.pool.relay_jobs import PROXY_PORT
 
-from htlease_minipool import Pool, mending
+from htlease_lab.pool import Pool, mending
 
 _CHECKOUT = Path(__file__).parents[2]
 _HAS_FAILED = pytest.StashKey[bool]()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tests.pool.lab import Lab, TestJob, write_for_job
 
-from htlease_minipool import debian
-from htlease_minipool.instance import base_directory
-from htlease_minipool.network import EXECUTION_POINTS
+from htlease_lab.pool import debian
+from htlease_lab.pool.instance import base_directory
+from htlease_lab.pool.network import EXECUTION_POINTS
 
 _RUNTIMES = Path(__file__).with_name("runtimes")
 #: Each in a folder; `/image-name` in it says which it is.

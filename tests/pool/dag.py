@@ -15,8 +15,8 @@ import tenacity
 from tests.pool.lab import PHASE_SCRIPT, PROJECT, Lab, write_for_job
 
 from htlease_dagman.call import DEFER, SKIP, words_for
-from htlease_minipool import PoolError
-from htlease_minipool.processes import Process
+from htlease_lab.pool import PoolError
+from htlease_lab.pool.processes import Process
 
 DEFER_SECONDS = 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.pool.lab import PROJECT, Lab, TestJob, write_for_job
 
-from htlease_minipool.network import EXECUTION_POINTS
+from htlease_lab.pool.network import EXECUTION_POINTS
 
 CONFIGURATION = PROJECT / "hooks" / "condor" / "execution-point.conf"
 LINKS = ("prepare_job_before_transfer", "prepare_job", "update_job_info", "job_exit")

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.serving import ServerProcess
 
-from htlease_minipool import Pool
+from htlease_lab.pool import Pool
 
 PROJECT = Path(__file__).resolve().parents[2]
 PHASE_SCRIPT = Path(__file__).with_name("payloads") / "phase.py"

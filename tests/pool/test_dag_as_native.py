@@ -17,7 +17,7 @@ from tests.pool.dag import install
 from tests.pool.lab import Lab
 from tests.pool.test_submit import Desk, desk_in
 
-from htlease_minipool import PoolError
+from htlease_lab.pool import PoolError
 
 #: Tells how it was called; what differs from start to start is left out.
 SHOW = r"""#!/bin/sh

@@ -13,7 +13,7 @@ import time
 from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
-from htlease_minipool import PoolError
+from htlease_lab.pool import PoolError
 
 WIDTH, RANKS = 16, 3
 SEED = int(os.environ.get("HTLEASE_FAULT_SEED", "20261121"))

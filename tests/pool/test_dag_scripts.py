@@ -10,7 +10,7 @@ from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
 from htlease_dagman.call import DEFER
-from htlease_minipool import PoolError
+from htlease_lab.pool import PoolError
 
 
 def closings(lab: Lab, dag: Dag, node: str) -> list[str]:

@@ -14,7 +14,7 @@ from tests.pool.lab import PROJECT, Lab, TestJob
 from tests.pool.relay import _PACKAGES, _PURE
 from tests.pool.test_restarts import FAULTS
 
-from htlease_minipool.network import EXECUTION_POINTS
+from htlease_lab.pool.network import EXECUTION_POINTS
 
 #: As `/usr/bin/htlease` would be: the command, with what it needs.
 _COMMAND = """\

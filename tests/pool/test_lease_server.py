@@ -14,8 +14,8 @@ import pytest
 from tests.pool.lab import PROJECT
 from tests.process.wire_call import Caller
 
-from htlease_minipool import Pool
-from htlease_minipool.processes import Process
+from htlease_lab.pool import Pool
+from htlease_lab.pool.processes import Process
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -102,9 +102,7 @@ def kept(pool: Pool) -> Iterator[Kept]:
     )
     (site / "htlease").write_text('#!/bin/sh\nexec python3 -m htlease_cli.cli "$@"\n')
     (site / "htlease").chmod(0o755)
-    roots = [
-        PROJECT / name for name in ("core", "dagman", "server_stub", "cli", "agent", "minipool")
-    ]
+    roots = [PROJECT / name for name in ("core", "dagman", "server_stub", "cli", "agent", "lab")]
     kept = Kept(pool, site / "state", site / "log", ":".join(map(str, [*roots, site / "lib"])))
     kept.configure()
     yield kept

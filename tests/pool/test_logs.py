@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
-from htlease_minipool import Pool
+from htlease_lab.pool import Pool
 
 _LINES = ("output = out.$$([NumJobStarts])", "error = err.$$([NumJobStarts])")
 _KEPT = "when_to_transfer_output = ON_EXIT_OR_EVICT"

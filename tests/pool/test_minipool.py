@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import pytest
 
-from htlease_minipool import Pool, PoolError, mending, software
-from htlease_minipool.cli import main
-from htlease_minipool.processes import Process
+from htlease_lab.pool import Pool, PoolError, mending, software
+from htlease_lab.pool.cli import main
+from htlease_lab.pool.processes import Process
 
 EXECUTING, EVICTED, DISCONNECTED, RECONNECTED = 1, 4, 22, 23
 

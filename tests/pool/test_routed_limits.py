@@ -14,7 +14,7 @@ from tests.pool.lab import PROJECT, Lab, TestJob
 from tests.pool.routing import Relay, RoutedJob, routed_by, submit_routed
 
 from htlease.removal import reason_of
-from htlease_minipool.network import EXECUTION_POINTS
+from htlease_lab.pool.network import EXECUTION_POINTS
 
 _CE = PROJECT / "tests/data/htcondor-ce/01-ce-router-defaults.conf"
 #: For each limit a job that is to reach it; never a copy, which at a CE is in another queue.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.pool.lab import Lab
 
-from htlease_minipool import Pool, debian
+from htlease_lab.pool import Pool, debian
 
 OFFSETS = {"ep1": "+3600", "ep2": "-3600"}
 HOUR = datetime.timedelta(hours=1)

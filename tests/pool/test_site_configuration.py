@@ -13,8 +13,8 @@ import pytest
 from tests.pool.lab import PROJECT
 
 from htlease.attempt import SubjobKey
-from htlease_minipool import Pool
-from htlease_minipool.network import EXECUTION_POINTS
+from htlease_lab.pool import Pool
+from htlease_lab.pool.network import EXECUTION_POINTS
 
 CONDOR = PROJECT / "hooks" / "condor"
 ACCESS_POINT = (CONDOR / "access-point.conf").read_text()

@@ -18,7 +18,7 @@ import pytest
 from tests.pool.lab import PHASE_SCRIPT, PLAN, Lab, TestJob, Witness, write_for_job
 from tests.serving import ServerProcess
 
-from htlease_minipool import Pool
+from htlease_lab.pool import Pool
 
 NAME = "sitewrap"
 #: Says on standard output what it was started with; how it ends is its first argument.

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from htlease_cli.scenarios.runner import Scenario
-from htlease_cli.scenarios.stage import Stage
-from htlease_cli.scenarios.table import SCENARIOS
-from htlease_cli.scenarios.workflow import Workflow
+from htlease_lab.scenarios.environment import Stage
+from htlease_lab.scenarios.runner import Scenario
+from htlease_lab.scenarios.scenario_table import SCENARIOS
+from htlease_lab.scenarios.workflow import Workflow
 
 #: A wait in a play is bounded by itself; this is for a machine that is very busy.
 pytestmark = pytest.mark.timeout(400)

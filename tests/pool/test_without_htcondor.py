@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from tests.pool.lab import PROJECT
 
-from htlease_minipool import Pool
-from htlease_minipool.instance import base_directory
+from htlease_lab.pool import Pool
+from htlease_lab.pool.instance import base_directory
 
 _HEADING = "## Without an HTCondor of your own\n"
 #: Makes `.venv`, which the tests run from.

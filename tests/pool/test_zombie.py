@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.pool.lab import Lab, TestJob
 
-from htlease_minipool.processes import Process
+from htlease_lab.pool.processes import Process
 
 
 def refused_writes(job: TestJob, fence: int) -> list[dict[str, object]]:

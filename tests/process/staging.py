@@ -14,8 +14,8 @@ from typing import Any
 
 from tests.serving import ServerProcess
 
-from htlease_cli.scenarios import tool
-from htlease_cli.scenarios.processes import TransferService
+from htlease_lab.scenarios import transfer_tool
+from htlease_lab.scenarios.servers import TransferService
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECRET = "transfer-secret-3e1fd7"
@@ -91,7 +91,7 @@ ttl_seconds = 10
         return f'[service]\nbackend = "run"\nrun = {command}'
 
     def _command(self) -> str:
-        argv = [sys.executable, str(tool.__file__), self.service.url, str(self.credential)]
+        argv = [sys.executable, str(transfer_tool.__file__), self.service.url, str(self.credential)]
         words = {
             **{verb: [*argv, verb, "{id}"] for verb in ("poll", "cancel")},
             **{verb: [*argv, verb, "{key}"] for verb in ("submit", "find")},

@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 import pytest
 from tests.process.command_lab import NOTHING, Lab, clean_environment
 
-from htlease_minipool.debian import unpacked
-from htlease_minipool.instance import base_directory
+from htlease_lab.pool.debian import unpacked
+from htlease_lab.pool.instance import base_directory
 
 
 def test_graph_draws_and_redraws_documents(lab: Lab, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import trustme
 from tests.process.execution import Sandbox, wait_for
 from tests.serving import ServerProcess
 
-from htlease_minipool import debian
+from htlease_lab.pool import debian
 
 USER = "worker:pass-word"
 

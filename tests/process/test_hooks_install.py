@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease_minipool.instance import base_directory
-from htlease_minipool.software import SUITES, provide
+from htlease_lab.pool.instance import base_directory
+from htlease_lab.pool.software import SUITES, provide
 
 Done = subprocess.CompletedProcess[str]
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from htlease_minipool import toolbox
+from htlease_lab.pool import toolbox
 
 
 def test_what_is_placed_runs_without_the_packages_of_this_checkout(tmp_path: Path) -> None:

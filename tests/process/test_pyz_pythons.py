@@ -11,8 +11,8 @@ import pytest
 from tests.process.execution import Sandbox
 from tests.serving import ServerProcess
 
-from htlease_minipool.debian import unpacked
-from htlease_minipool.instance import base_directory
+from htlease_lab.pool.debian import unpacked
+from htlease_lab.pool.instance import base_directory
 
 PYTHON_OF = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "sid": "3"}
 CHROOT = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or "chroot"

@@ -20,8 +20,8 @@ import pytest
 from tests.process.launching import NO_EXEC, READ_ONLY, Launch, Outcome
 from tests.serving import ServerProcess
 
-from htlease_minipool.debian import unpacked
-from htlease_minipool.instance import base_directory
+from htlease_lab.pool.debian import unpacked
+from htlease_lab.pool.instance import base_directory
 
 #: Name of a root -> its suite and packages.
 ROOTS = {

@@ -15,7 +15,7 @@ import pytest
 from tests.process.execution import NewSandbox, wait_for
 from tests.serving import ServerProcess
 
-from htlease_minipool import PoolError, debian
+from htlease_lab.pool import PoolError, debian
 
 STEPS = ("+7200s", "-7200s")
 #: Writes what its clock says, again and again; a preloaded `sleep` would not.

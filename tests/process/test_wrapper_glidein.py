@@ -14,8 +14,8 @@ import pytest
 from tests.process.execution import NewSandbox, Sandbox
 from tests.serving import ServerProcess
 
-from htlease_minipool import debian
-from htlease_minipool.instance import base_directory
+from htlease_lab.pool import debian
+from htlease_lab.pool.instance import base_directory
 
 _APPTAINER = Path(__file__).parents[1] / "pool" / "runtimes" / "apptainer"
 _CONTAINED = subprocess.run(

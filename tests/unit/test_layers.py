@@ -21,16 +21,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"httptools", "uvloop", "msgspec", "jwt", "prometheus_client", "psycopg"},
     ),
     "cli/htlease_cli": (
-        {"htlease", "htlease_agent", "htlease_dagman", "htlease_minipool", "htlease_server"},
+        {"htlease", "htlease_agent", "htlease_dagman", "htlease_lab", "htlease_server"},
         {"click", "rich", "htcondor", "htcondor2", "classad", "classad2"},
     ),
     "agent/htlease_agent": ({"htlease", "htlease_cli"}, {"aiohttp", "yarl"}),
-    "minipool/htlease_minipool": (set(), set()),
+    "lab/htlease_lab": ({"htlease", "htlease_cli", "htlease_dagman"}, {"click"}),
 }
 #: The one place that starts a server, the one that knows bindings, and so on.
 ONLY_IN = {
     "globus_sdk": {"dagman/htlease_dagman/transfers/globus.py"},
-    "htlease_minipool": {"cli/htlease_cli/scenarios/stage.py"},
+    "htlease_lab": {"cli/htlease_cli/operate/scenario_command.py"},
     "htlease_server": {"cli/htlease_cli/operate/serve.py", "cli/htlease_cli/operate/stores.py"},
     "htcondor2": {"cli/htlease_cli/schedd.py"},
     "htcondor": {"cli/htlease_cli/schedd.py"},

@@ -10,7 +10,7 @@ import click
 
 from htlease.errors import BadConfig
 
-_PACKAGE = "htlease_minipool"
+_PACKAGE = "htlease_lab.pool"
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

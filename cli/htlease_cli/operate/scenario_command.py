@@ -59,9 +59,9 @@ def scenario(
         if name not in _NAMES:
             raise click.UsageError(f"there is no scenario {name}; there are {', '.join(_NAMES)}")
     try:
-        from htlease_cli.scenarios.runner import Summary
-        from htlease_cli.scenarios.stage import PoolError, Stage
-        from htlease_cli.scenarios.table import SCENARIOS
+        from htlease_lab.scenarios.environment import PoolError, Stage
+        from htlease_lab.scenarios.runner import Summary
+        from htlease_lab.scenarios.scenario_table import SCENARIOS
     except ImportError as error:
         raise BadConfig(f"the personal pool is not installed here ({error.name})") from None
     stage = Stage(_POOL, suite, _say)

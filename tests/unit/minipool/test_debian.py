@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease_minipool import PoolError, debian
+from htlease_lab.pool import PoolError, debian
 
 _APT = """#!/bin/sh
 echo "$@" >> {log}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease_minipool import PoolError, sharing
+from htlease_lab.pool import PoolError, sharing
 
 
 @pytest.mark.parametrize("path", ["/", "/usr", "/no/such/directory", "/etc/passwd"])

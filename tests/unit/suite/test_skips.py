@@ -38,7 +38,7 @@ def test_skips_above_the_stated_number_fail_the_run(
         most,
         str(tmp_path),
     ]
-    roots = ":".join(str(_PROJECT / root) for root in ("core", "minipool", "."))
+    roots = ":".join(str(_PROJECT / root) for root in ("core", "lab", "."))
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": roots}
     )

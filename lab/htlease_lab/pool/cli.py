@@ -1,4 +1,4 @@
-"""The command line of the pool: `python -m htlease_minipool VERB`. Runs on the host."""
+"""The command line of the pool: `python -m htlease_lab.pool VERB`. Runs on the host."""
 
 from __future__ import annotations
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from htlease_cli.scenarios import faults, kills, outages, plays, wall_time
-from htlease_cli.scenarios.runner import Scenario
+from htlease_lab.scenarios import faults, kills, outages, staging_faults, wall_time
+from htlease_lab.scenarios.runner import Scenario
 
 #: Name on the command line -> the plays that make the scenario up.
 SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
-    "A": (Scenario("A", "the transfer pauses", plays.pausing),),
-    "B": (Scenario("B", "the stage-in fails", plays.failing),),
-    "C": (Scenario("C", "the credential expires", plays.expiring),),
-    "D": (Scenario("D", "queue and lease server are lost", plays.orphaning),),
+    "A": (Scenario("A", "the transfer pauses", staging_faults.pausing),),
+    "B": (Scenario("B", "the stage-in fails", staging_faults.failing),),
+    "C": (Scenario("C", "the credential expires", staging_faults.expiring),),
+    "D": (Scenario("D", "queue and lease server are lost", staging_faults.orphaning),),
     "E": (
-        Scenario("E-running", "a running transfer is grafted on", plays.adopting_running),
-        Scenario("E-finished", "a finished transfer is grafted on", plays.adopting_finished),
-        Scenario("E-failed", "a failed transfer is grafted on", plays.adopting_failed),
-        Scenario("E-unknown", "an unknown transfer is grafted on", plays.adopting_unknown),
+        Scenario("E-running", "a running transfer is grafted on", staging_faults.adopting_running),
+        Scenario(
+            "E-finished", "a finished transfer is grafted on", staging_faults.adopting_finished
+        ),
+        Scenario("E-failed", "a failed transfer is grafted on", staging_faults.adopting_failed),
+        Scenario("E-unknown", "an unknown transfer is grafted on", staging_faults.adopting_unknown),
     ),
     "lost-reply": (
-        Scenario("lost-reply", "D, and nobody heard the task's ID", plays.losing_the_reply),
+        Scenario(
+            "lost-reply", "D, and nobody heard the task's ID", staging_faults.losing_the_reply
+        ),
     ),
     "crash": (Scenario("crash", "schedd, DAGMan and watcher are killed", faults.crashing),),
     "kills": kills.KILLS,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from htlease_minipool import Pool
+from htlease_lab.pool import Pool
 
 EXECUTING = 1
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from htlease_cli.scenarios.plays import ends_well
-from htlease_cli.scenarios.runner import Play
-from htlease_cli.scenarios.workflow import TTL_SECONDS
+from htlease_lab.scenarios.runner import Play
+from htlease_lab.scenarios.staging_faults import ends_well
+from htlease_lab.scenarios.workflow import TTL_SECONDS
 
 #: How often every lease could have run out meanwhile.
 _LEASES = 1.5

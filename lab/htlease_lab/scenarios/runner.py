@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from htlease_cli.scenarios.stage import Stage
-from htlease_cli.scenarios.workflow import Workflow
+from htlease_lab.scenarios.environment import Stage
+from htlease_lab.scenarios.workflow import Workflow
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from htlease_cli.scenarios.faults import kill_dagman, wait_schedd
-from htlease_cli.scenarios.runner import Play, Scenario
+from htlease_lab.scenarios.faults import kill_dagman, wait_schedd
+from htlease_lab.scenarios.runner import Play, Scenario
 
 _CLEAN_UP_SECONDS = 2
 #: A moment has to be met, and none of the files looked at is on a network.

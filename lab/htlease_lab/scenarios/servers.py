@@ -70,7 +70,7 @@ class TransferService(ServerOfScenario):
 
     def __init__(self, address: str, directory: Path, token_file: Path, root: Path) -> None:
         super().__init__(
-            "htlease_cli.scenarios.service",
+            "htlease_lab.scenarios.transfer_service",
             address,
             directory / "service.log",
             ["--root", str(root), "--token-file", str(token_file)],

@@ -12,15 +12,15 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
-from demo.local_starter import LocalSite
-from demo.site import PoolSite, Site
 from htlease.calls import Clock, send
 from htlease.errors import HTLeaseError, Refused
 from htlease.transport import HttpTransport
 from htlease_cli.show.timeline import print_timeline
-from htlease_minipool import PoolError
+from htlease_lab.demo.local_starter import LocalSite
+from htlease_lab.demo.site import PoolSite, Site
+from htlease_lab.pool import PoolError
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[3]
 EXAMPLES = PROJECT / "wrappers" / "examples"
 WORKFLOW = "demo"
 

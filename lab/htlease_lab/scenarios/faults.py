@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from htlease_cli.scenarios.plays import ends_well
-from htlease_cli.scenarios.runner import Play
+from htlease_lab.scenarios.runner import Play
+from htlease_lab.scenarios.staging_faults import ends_well
 
 #: By which DAGMan is known, whatever the schedd calls it.
 _LOCK_OPTION = "-Lockfile"

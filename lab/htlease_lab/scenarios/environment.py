@@ -18,11 +18,11 @@ import htlease_cli
 import htlease_dagman
 from htlease_cli.lease_server import LeaseServer
 from htlease_cli.pyz import put_pyz
-from htlease_cli.scenarios import tool
-from htlease_cli.scenarios.processes import ServerOfScenario, TransferService
 from htlease_cli.settings import find_connection
-from htlease_minipool import Pool, PoolError
-from htlease_minipool.files import JOB_USER_ID
+from htlease_lab.pool import Pool, PoolError
+from htlease_lab.pool.files import JOB_USER_ID
+from htlease_lab.scenarios import transfer_tool
+from htlease_lab.scenarios.servers import ServerOfScenario, TransferService
 
 __all__ = ["PoolError", "Stage"]
 
@@ -160,7 +160,7 @@ class Stage:
         for module in (htlease, htlease_dagman):
             package = Path(str(module.__file__)).parent
             shutil.copytree(package, library / package.name)
-        self.tool = shutil.copyfile(str(tool.__file__), self.site / "tool.py")
+        self.tool = shutil.copyfile(str(transfer_tool.__file__), self.site / "tool.py")
         self.program = self.site / "htlease-dag"
         self.program.write_text(
             "#!/bin/sh\n"

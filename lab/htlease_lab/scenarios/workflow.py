@@ -12,7 +12,7 @@ from typing import Any
 
 from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError
-from htlease_cli.scenarios.stage import Stage
+from htlease_lab.scenarios.environment import Stage
 
 DATA = "some input\n"
 TTL_SECONDS = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from htlease_cli.scenarios.runner import Play
+from htlease_lab.scenarios.runner import Play
 
 #: What a service says of a task that it was told to end.
 _REASON = "PERMISSION_DENIED"

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from htlease.attempt import SubjobKey
-from htlease_cli.scenarios.runner import Play
+from htlease_lab.scenarios.runner import Play
 
 _HELD = 12
 #: Saves what it has done when it is asked to end; the last part ends by itself.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from htlease_cli.scenarios.computing import Computing
-from htlease_cli.scenarios.runner import Play
+from htlease_lab.scenarios.runner import Play
+from htlease_lab.scenarios.wrapped_job import Computing
 
 
 def next_attempt(play: Play) -> None:

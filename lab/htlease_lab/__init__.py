@@ -1,0 +1,1 @@
+"""What breaks things on purpose: a personal pool, scenarios, the demo."""
