@@ -29,10 +29,10 @@ from htlease import messages as m
 from htlease.attempt import Evidence, Place
 from htlease.lifecycle import decide
 from htlease.subjob import SubjobState, apply
-from htlease_server.cache import Entry
-from htlease_server.history import EVENT_NAMES, data_of, ids_in, marks_with
-from htlease_server.sqlite import SqliteStore
-from htlease_server.store import HistoryRow, SubjobRow
+from htlease_server.engine.history import EVENT_NAMES, data_of, ids_in, marks_with
+from htlease_server.engine.states.cache import Entry
+from htlease_server.store.base import HistoryRow, SubjobRow
+from htlease_server.store.sqlite.sqlite_store import SqliteStore
 
 IN_WORKFLOW = 10_000
 #: One workflow has this part of all subjobs.

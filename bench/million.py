@@ -24,12 +24,12 @@ from bench.machine import Running
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
 from htlease.plan import PhaseSpec, Plan
-from htlease_server.bodies import Sent
-from htlease_server.deciding import take
-from htlease_server.exclusive import ExclusiveKeeper
-from htlease_server.sqlite import SqliteStore
-from htlease_server.turn import Waiting
-from htlease_server.uptime import steady_clock
+from htlease_server.engine.batch import Waiting
+from htlease_server.engine.downtime import steady_clock
+from htlease_server.engine.execute import take
+from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.models.request_models import Sent
+from htlease_server.store.sqlite.sqlite_store import SqliteStore
 
 _WORKFLOWS = 1000
 _AT_ONCE = 2000

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
-from htlease_server import routes
-from htlease_server.answer_schemas import ANSWERS, REF
-from htlease_server.openapi import openapi_document
+from htlease_server.api import routes
+from htlease_server.api.schema.openapi import openapi_document
+from htlease_server.api.schema.response_schemas import ANSWERS, REF
 
 _T = TypeVar("_T")
 

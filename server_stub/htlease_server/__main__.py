@@ -8,9 +8,9 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server import logs
+from htlease_server.auth.rate_limit import RATE_DEFAULT_PER_SECOND
 from htlease_server.serve import LISTEN_DEFAULT, ServeOptions, serve
-from htlease_server.store import StoreFailed
-from htlease_server.throttle import RATE_DEFAULT_PER_SECOND
+from htlease_server.store.base import StoreFailed
 
 _EXIT_CONFIG = 78
 

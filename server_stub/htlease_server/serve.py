@@ -20,21 +20,21 @@ from htlease.errors import BadConfig
 from htlease.transport import INSECURE
 from htlease.version import VERSION
 from htlease_server import logs
-from htlease_server.app import App
-from htlease_server.auth import Gate, OpenGate
-from htlease_server.http1 import Hall
-from htlease_server.keys import KeyFiles
-from htlease_server.listening import BACKLOG, Occasions, listen
-from htlease_server.opening import make_directory, open_ledger
-from htlease_server.reading import Reading
-from htlease_server.secret_files import read_or_make_secret
-from htlease_server.service import Manager
-from htlease_server.store import Displaced, StoreFailed
-from htlease_server.throttle import RATE_DEFAULT_PER_SECOND, Throttle
-from htlease_server.tls import Certificate
-from htlease_server.tokens import OwnTokens
-from htlease_server.uptime import steady_clock
-from htlease_server.watch import Watch
+from htlease_server.api.app import App
+from htlease_server.api.queries import Reading
+from htlease_server.auth.authenticator import Gate, OpenGate
+from htlease_server.auth.job_tokens import OwnTokens
+from htlease_server.auth.rate_limit import RATE_DEFAULT_PER_SECOND, Throttle
+from htlease_server.auth.refresher import Watch
+from htlease_server.auth.secret_files import read_or_make_secret
+from htlease_server.auth.signing_keys import KeyFiles
+from htlease_server.engine.downtime import steady_clock
+from htlease_server.engine.opening import make_directory, open_ledger
+from htlease_server.http.listener import BACKLOG, Occasions, listen
+from htlease_server.http.server import Hall
+from htlease_server.http.systemd import Manager
+from htlease_server.http.tls import Certificate
+from htlease_server.store.base import Displaced, StoreFailed
 
 LISTEN_DEFAULT = "127.0.0.1:8620"
 
@@ -110,8 +110,8 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
         keys = KeyFiles(token_path.with_name("signing.key"))
         gate = Gate(admin_token, OwnTokens(keys, clock), clock)
         if options.auth_config is not None:
-            from htlease_server.issuer_config import read_auth_config
-            from htlease_server.issuer_tokens import IssuerTokens
+            from htlease_server.auth.issuer_config import read_auth_config
+            from htlease_server.auth.scitokens import IssuerTokens
 
             gate.issuers = IssuerTokens(
                 read_auth_config(options.auth_config), state_dir / "issuers", clock, gate.forget

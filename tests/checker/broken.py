@@ -133,9 +133,9 @@ def end_leases_at_a_restart() -> None:
 
 def answer_before_it_is_durable() -> None:
     """An answer is sent a third of a second before its write reaches the disk."""
-    from htlease_server.sqlite import SqliteStore
-    from htlease_server.store import Batch
-    from htlease_server.writer.process import WriterProcess, Written
+    from htlease_server.store.base import Batch
+    from htlease_server.store.sqlite.sqlite_store import SqliteStore
+    from htlease_server.store.sqlite.writer_process import WriterProcess, Written
 
     put, hear = WriterProcess.put, WriterProcess.wait
 
@@ -153,8 +153,8 @@ def answer_before_it_is_durable() -> None:
 
 def commit_without_the_disk() -> None:
     """PostgreSQL answers before a commit is on its disk."""
-    from htlease_server.postgresql import store
-    from htlease_server.postgresql.runs import begin_run
+    from htlease_server.store.postgresql import postgres_store as store
+    from htlease_server.store.postgresql.server_runs import begin_run
 
     def begin_badly(connection: Any, clock: str) -> None:
         begin_run(connection, clock)

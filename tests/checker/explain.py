@@ -34,7 +34,7 @@ from htlease.attempt import SubjobKey
 from htlease.lifecycle import decide, replayed_reply
 from htlease.protocol import problem_document, reply_document, seconds_of
 from htlease.subjob import HELD, REQUESTS_KEPT, SubjobState, apply, replace
-from htlease_server.history import EVENT_NAMES, data_of
+from htlease_server.engine.history import EVENT_NAMES, data_of
 from tests.checker.holders import overlapping
 from tests.checker.record import Delivery, Outage, Recording
 from tests.checker.shown import facts, facts_of, shows

@@ -22,18 +22,18 @@ from tests.unit.core.decisions import told
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.plan import PhaseSpec, Plan
-from htlease_server.bodies import WORKFLOW_DECODER, decode
-from htlease_server.deeds import MINT, Deed
-from htlease_server.exclusive import ExclusiveKeeper
-from htlease_server.flags import PutFlag
-from htlease_server.lanes import Lanes
-from htlease_server.ledger import Ledger
-from htlease_server.maintenance import Announce, PutMaintenance, Withdraw
-from htlease_server.pipeline import Pipeline
-from htlease_server.store import Batch
-from htlease_server.trimming import Trim
-from htlease_server.turn import Waiting
-from htlease_server.workflow import PutWorkflow
+from htlease_server.engine.batch import Waiting
+from htlease_server.engine.commit.command_log import Ledger
+from htlease_server.engine.commit.group_commit import Pipeline
+from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.site.audit import MINT, Deed
+from htlease_server.engine.site.flags import PutFlag
+from htlease_server.engine.site.maintenance import Announce, PutMaintenance, Withdraw
+from htlease_server.engine.site.retention import Trim
+from htlease_server.engine.site.workflows import PutWorkflow
+from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.models.request_models import WORKFLOW_DECODER, decode
+from htlease_server.store.base import Batch
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "answers.txt"
 PLAN = Plan((PhaseSpec("fetch", needs=("hpss",)), PhaseSpec("push", "once")))

@@ -19,16 +19,16 @@ from htlease.attempt import Evidence, SubjobKey
 from htlease.plan import PhaseSpec, Plan
 from htlease.protocol import body_of, call_of
 from htlease.subjob import SubjobState
-from htlease_server import documents as docs
-from htlease_server.bodies import READERS, WORKFLOW_DECODER, decode
-from htlease_server.flags import PutFlag
-from htlease_server.history import state_from
-from htlease_server.lanes import Lanes
-from htlease_server.maintenance import Announce, PutMaintenance, WindowChange, Withdraw
-from htlease_server.reading import Reading
-from htlease_server.store import HistoryRow
-from htlease_server.turn import Answer, Waiting
-from htlease_server.workflow import PutWorkflow
+from htlease_server.api.queries import Reading
+from htlease_server.engine.batch import Answer, Waiting
+from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.history import state_from
+from htlease_server.engine.site.flags import PutFlag
+from htlease_server.engine.site.maintenance import Announce, PutMaintenance, WindowChange, Withdraw
+from htlease_server.engine.site.workflows import PutWorkflow
+from htlease_server.models import response_models as docs
+from htlease_server.models.request_models import READERS, WORKFLOW_DECODER, decode
+from htlease_server.store.base import HistoryRow
 
 KEY = SubjobKey("run7", "sample-1")
 START = 1_795_225_431.0

@@ -12,17 +12,17 @@ import psycopg
 import pytest
 from tests.postgres import Cluster, shared_cluster
 
-from htlease_server.exclusive import ExclusiveKeeper
-from htlease_server.lanes import Lanes
-from htlease_server.ledger import Ledger
-from htlease_server.pipeline import Pipeline
-from htlease_server.postgresql import connection
-from htlease_server.postgresql.keeper import SharedKeeper
-from htlease_server.postgresql.store import PostgresStore, Wanted
-from htlease_server.sqlite import MIGRATIONS, SqliteStore
-from htlease_server.store import Batch, StoreFailed
-from htlease_server.turns import TurnLedger
-from htlease_server.writer.process import Writer, WriterProcess, Written
+from htlease_server.engine.commit.command_log import Ledger
+from htlease_server.engine.commit.group_commit import Pipeline
+from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.commit.shared_commit import TurnLedger
+from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.engine.states.shared_states import SharedKeeper
+from htlease_server.store.base import Batch, StoreFailed
+from htlease_server.store.postgresql import connection
+from htlease_server.store.postgresql.postgres_store import PostgresStore, Wanted
+from htlease_server.store.sqlite.sqlite_store import MIGRATIONS, SqliteStore
+from htlease_server.store.sqlite.writer_process import Writer, WriterProcess, Written
 
 
 class StoreKind(Protocol):

@@ -7,7 +7,7 @@ from tests.contract.drill import KEY, START, Drill, acquire, nonce, refused
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server.store import MaintenanceRow
+from htlease_server.store.base import MaintenanceRow
 
 HOUR = 3600.0
 DAY = 24 * HOUR

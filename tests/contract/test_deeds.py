@@ -7,11 +7,11 @@ from typing import Any
 from tests.contract.drill import KEY, Drill, acquire
 
 from htlease import messages as m
-from htlease_server.bodies import WORKFLOW_DECODER, decode
-from htlease_server.deeds import MINT, REVOKE, Deed
-from htlease_server.store import DeedRow
-from htlease_server.turn import Waiting
-from htlease_server.workflow import PutWorkflow
+from htlease_server.engine.batch import Waiting
+from htlease_server.engine.site.audit import MINT, REVOKE, Deed
+from htlease_server.engine.site.workflows import PutWorkflow
+from htlease_server.models.request_models import WORKFLOW_DECODER, decode
+from htlease_server.store.base import DeedRow
 
 
 def _do(drill: Drill, deed: Deed, actor: str = "admin") -> Any:

@@ -11,7 +11,7 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.plan import PhaseSpec, Plan
 from htlease.protocol import body_of
-from htlease_server.store import FlagRow
+from htlease_server.store.base import FlagRow
 
 PLAN = Plan((PhaseSpec("fetch", needs=("hpss", "pftp")), PhaseSpec("compute")))
 ENTER = m.Enter(1, nonce(1), "fetch")

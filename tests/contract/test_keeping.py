@@ -12,8 +12,8 @@ from tests.contract.stores import StoreKind, only_exclusive
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.plan import PhaseSpec, Plan
-from htlease_server.trimming import Trim, Trimmed
-from htlease_server.turn import Waiting
+from htlease_server.engine.batch import Waiting
+from htlease_server.engine.site.retention import Trim, Trimmed
 
 PLAN = Plan((PhaseSpec("run", "once"),))
 

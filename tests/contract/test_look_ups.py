@@ -11,11 +11,11 @@ from tests.contract.drill import KEY, PLAN, Drill, acquire, nonce, refused
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.protocol import rfc3339
-from htlease_server import lapses
-from htlease_server.reading import WAITING_MAX
-from htlease_server.store import WorkflowRow
-from htlease_server.tally import LOOK_UPS
-from htlease_server.wire import Busy
+from htlease_server.api.queries import WAITING_MAX
+from htlease_server.counters import LOOK_UPS
+from htlease_server.engine.states import expiry_counts
+from htlease_server.http.messages import Busy
+from htlease_server.store.base import WorkflowRow
 
 # ------------------------------------------------------------ look-ups
 
@@ -86,8 +86,8 @@ def test_counts_after_a_downtime_call_no_extended_lease_lapsed(drill: Drill) -> 
 def test_a_workflow_with_many_leases_tells_what_was_counted_and_when(
     drill: Drill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 3)
-    monkeypatch.setattr(lapses, "_PAGE", 2)
+    monkeypatch.setattr(expiry_counts, "LOOKED_AT_MAX", 3)
+    monkeypatch.setattr(expiry_counts, "_PAGE", 2)
     for number in range(7):
         drill.acquire(SubjobKey("run7", f"s-{number}"))
     drill.acquire(SubjobKey("run8", "s"))
@@ -125,16 +125,16 @@ def test_a_workflow_with_many_leases_tells_what_was_counted_and_when(
 def test_a_list_looks_at_few_leases_however_many_it_tells_of(
     drill: Drill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 3)
+    monkeypatch.setattr(expiry_counts, "LOOKED_AT_MAX", 3)
     for number in range(4):
         drill.acquire(SubjobKey(f"w-{number}", "s"))
         drill.acquire(SubjobKey(f"w-{number}", "t"))
     drill.now += 3600
     page = drill.read(drill.reading.workflows("", 10))["workflows"]
     assert [one["counts"] for one in page] == [{"lapsed": 2}, *[{"active": 2}] * 3]
-    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 1)
+    monkeypatch.setattr(expiry_counts, "LOOKED_AT_MAX", 1)
     drill.until_counted("w-3")
-    monkeypatch.setattr(lapses, "LOOKED_AT_MAX", 3)
+    monkeypatch.setattr(expiry_counts, "LOOKED_AT_MAX", 3)
     page = drill.read(drill.reading.workflows("", 10))["workflows"]
     assert [one["counts"] for one in page] == [{"lapsed": 2}] * 4
 

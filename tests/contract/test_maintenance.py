@@ -6,7 +6,7 @@ import pytest
 from tests.contract.drill import KEY, Drill, acquire, nonce
 
 from htlease import messages as m
-from htlease_server.store import MaintenanceRow
+from htlease_server.store.base import MaintenanceRow
 
 DAY = 86400.0
 NEWER = acquire(2)

@@ -12,8 +12,8 @@ from tests.contract.answers import AtOnce
 from tests.contract.drill import KEY, Drill, acquire, nonce, refused
 
 from htlease import messages as m
-from htlease_server.store import Batch, Displaced, StoreFailed, Uncertain
-from htlease_server.turn import QueueFull
+from htlease_server.engine.batch import QueueFull
+from htlease_server.store.base import Batch, Displaced, StoreFailed, Uncertain
 
 UNKNOWN = "it is not known whether it was done"
 

@@ -14,7 +14,7 @@ from tests.contract.stores import STORES, PostgresKind
 from tests.contract.test_sqlite_plans import LOOK_UPS
 
 from htlease.attempt import SubjobKey
-from htlease_server.postgresql.reader import PostgresReader
+from htlease_server.store.postgresql.postgres_reader import PostgresReader
 
 _SCAN = re.compile(r"Seq Scan on (\w+)")
 #: Tables that stay small; of counts there are a few for each workflow.

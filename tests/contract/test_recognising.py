@@ -12,8 +12,8 @@ from tests.contract.stores import STORES, StoreKind, only_exclusive
 
 from htlease import messages as m
 from htlease.subjob import REQUESTS_KEPT
-from htlease_server.history import mark_of, snapshot_from, snapshot_of
-from htlease_server.store import Reader
+from htlease_server.engine.history import mark_of, snapshot_from, snapshot_of
+from htlease_server.store.base import Reader
 
 
 class CountingStore:

@@ -7,7 +7,7 @@ from tests.contract.stores import StoreKind, only_shared
 
 from htlease import messages as m
 from htlease.plan import PhaseSpec, Plan
-from htlease_server.cache import REFUSED_KEPT
+from htlease_server.engine.states.cache import REFUSED_KEPT
 
 FIRST, LATER = "refused-1", "refused-2"
 

@@ -12,9 +12,9 @@ from htlease import lifecycle
 from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.subjob import SubjobState
-from htlease_server import deciding
-from htlease_server.lanes import Lanes
-from htlease_server.turn import Crashed, QueueFull
+from htlease_server.engine import execute
+from htlease_server.engine.batch import Crashed, QueueFull
+from htlease_server.engine.commit.priority_queue import Lanes
 
 # ------------------------------------------------------------ memory
 
@@ -123,7 +123,7 @@ def test_a_mistake_while_deciding_hurts_only_its_own_request(
             raise AssertionError("a rule that contradicts itself")
         return lifecycle.decide(state, command, now)
 
-    monkeypatch.setattr(deciding, "decide", decide)
+    monkeypatch.setattr(execute, "decide", decide)
     crashed, entered = drill.ask_all(
         drill.waiting(m.Exited(1, nonce(1))), drill.waiting(m.Enter(1, nonce(1), "run"))
     )

@@ -21,10 +21,10 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
 from htlease.plan import PhaseSpec, Plan
-from htlease_server.history import fold
-from htlease_server.postgresql.store import PostgresStore
-from htlease_server.store import StoreFailed
-from htlease_server.turn import Crashed
+from htlease_server.engine.batch import Crashed
+from htlease_server.engine.history import fold
+from htlease_server.store.base import StoreFailed
+from htlease_server.store.postgresql.postgres_store import PostgresStore
 
 PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("push", "once")))
 Servers = tuple[Drill, Drill]

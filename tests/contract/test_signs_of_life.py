@@ -13,9 +13,9 @@ from tests.contract.stores import RefusingStore
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server.exclusive import ALIVE_SECONDS, FLUSH_SECONDS, ExclusiveKeeper
-from htlease_server.sqlite import SqliteStore
-from htlease_server.turn import Turn
+from htlease_server.engine.batch import Turn
+from htlease_server.engine.states.memory_states import ALIVE_SECONDS, FLUSH_SECONDS, ExclusiveKeeper
+from htlease_server.store.sqlite.sqlite_store import SqliteStore
 
 
 class Site:

@@ -13,14 +13,14 @@ from tests.contract.stores import SqliteKind, WriterAtOnce
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server import ahead as module
-from htlease_server.ahead import ASIDE_SECONDS, Ahead
-from htlease_server.exclusive import ExclusiveKeeper
-from htlease_server.lanes import Lanes
-from htlease_server.ledger import Ledger
-from htlease_server.pipeline import Pipeline
-from htlease_server.store import Reader, SubjobRow
-from htlease_server.turn import QueueFull, Waiting
+from htlease_server.engine.batch import QueueFull, Waiting
+from htlease_server.engine.commit import prefetch as module
+from htlease_server.engine.commit.command_log import Ledger
+from htlease_server.engine.commit.group_commit import Pipeline
+from htlease_server.engine.commit.prefetch import ASIDE_SECONDS, Ahead
+from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.store.base import Reader, SubjobRow
 
 COLD, FIRST, OTHER = (SubjobKey("w", name) for name in ("cold", "first", "other"))
 

@@ -12,14 +12,14 @@ from tests.contract.stores import STORES, RefusingStore
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server import sqlite_checkpoint
+from htlease_server.store.sqlite import checkpoint
 
 
 @pytest.fixture
 def drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drill:
-    monkeypatch.setattr(sqlite_checkpoint, "_CHANGES", 60)
-    monkeypatch.setattr(sqlite_checkpoint, "_REST", 20)
-    monkeypatch.setattr(sqlite_checkpoint, "_APART_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "_CHANGES", 60)
+    monkeypatch.setattr(checkpoint, "_REST", 20)
+    monkeypatch.setattr(checkpoint, "_APART_SECONDS", 0.0)
     # What can be made to fail writes in this process.
     return Drill(STORES["sqlite"], tmp_path, RefusingStore)
 
@@ -61,7 +61,7 @@ def test_writes_go_on_while_the_log_cannot_be_moved(
     before = beginnings(tmp_path)
     with monkeypatch.context() as broken:
         broken.setattr(drill.store._writer._checkpoints, "_connect", refuse)
-        broken.setattr(sqlite_checkpoint, "_move", lambda connection: None)
+        broken.setattr(checkpoint, "_move", lambda connection: None)
         write(drill, 100)
         assert (beginnings(tmp_path), pages_in_log(tmp_path) > 500) == (before, True)
     deadline = time.monotonic() + 20

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_server import sqlite_place
-from htlease_server.sqlite import SqliteStore
-from htlease_server.sqlite_file import Hold, check_in_place, refuse_other_names
-from htlease_server.sqlite_place import Place, why_elsewhere
-from htlease_server.sqlite_reader import connected
-from htlease_server.sqlite_writer import SqliteWriter
-from htlease_server.store import Batch, Displaced, Run, WorkflowRow
+from htlease_server.store.base import Batch, Displaced, Run, WorkflowRow
+from htlease_server.store.sqlite import sqlite_place
+from htlease_server.store.sqlite.sqlite_file import Hold, check_in_place, refuse_other_names
+from htlease_server.store.sqlite.sqlite_place import Place, why_elsewhere
+from htlease_server.store.sqlite.sqlite_reader import connected
+from htlease_server.store.sqlite.sqlite_store import SqliteStore
+from htlease_server.store.sqlite.sqlite_writer import SqliteWriter
 
 HERE = Place("7", "machine", "3", "store.sqlite3", "/srv/store.sqlite3")
 

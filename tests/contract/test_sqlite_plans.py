@@ -13,8 +13,8 @@ from tests.contract.drill import KEY, Drill, acquire
 from tests.contract.stores import STORES
 
 from htlease.attempt import SubjobKey
-from htlease_server.sqlite import SqliteStore
-from htlease_server.store import Reader, Store
+from htlease_server.store.base import Reader, Store
+from htlease_server.store.sqlite.sqlite_store import SqliteStore
 
 #: Look-up -> how to ask it.
 LOOK_UPS: dict[str, Callable[[Any], object]] = {

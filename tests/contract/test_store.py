@@ -13,9 +13,9 @@ from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
 from htlease.errors import BadConfig
 from htlease.subjob import REQUESTS_KEPT
-from htlease_server.history import fold
-from htlease_server.store import Batch, StoreFailed
-from htlease_server.turn import Crashed
+from htlease_server.engine.batch import Crashed
+from htlease_server.engine.history import fold
+from htlease_server.store.base import Batch, StoreFailed
 
 # ------------------------------------------------------------ what was acknowledged lasts
 

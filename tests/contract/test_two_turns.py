@@ -13,14 +13,14 @@ from tests.contract.stores import SqliteKind
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server import pipeline as module
-from htlease_server.exclusive import ExclusiveKeeper
-from htlease_server.lanes import Lanes
-from htlease_server.ledger import Ledger
-from htlease_server.pipeline import Pipeline
-from htlease_server.store import Batch, Displaced, StoreFailed, Uncertain
-from htlease_server.turn import Crashed, QueueFull, Waiting
-from htlease_server.writer.process import Written
+from htlease_server.engine.batch import Crashed, QueueFull, Waiting
+from htlease_server.engine.commit import group_commit as module
+from htlease_server.engine.commit.command_log import Ledger
+from htlease_server.engine.commit.group_commit import Pipeline
+from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.store.base import Batch, Displaced, StoreFailed, Uncertain
+from htlease_server.store.sqlite.writer_process import Written
 
 
 class Held:

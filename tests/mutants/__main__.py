@@ -26,9 +26,10 @@ FOLDER = PROJECT / ".mutants"
 MODULES = (
     *(f"htlease/{name}.py" for name in ("attempt", "lifecycle", "plan", "rollup", "starts")),
     *(f"htlease/{name}.py" for name in ("subjob", "writes")),
-    *(f"htlease_server/{name}.py" for name in ("auth", "deciding", "exclusive", "keeper")),
-    *(f"htlease_server/{name}.py" for name in ("pipeline", "roles", "tokens", "turn", "turns")),
-    "htlease_server/uptime.py",
+    *(f"htlease_server/auth/{name}.py" for name in ("authenticator", "job_tokens", "roles")),
+    *(f"htlease_server/engine/{name}.py" for name in ("batch", "downtime", "execute")),
+    *(f"htlease_server/engine/commit/{name}.py" for name in ("group_commit", "shared_commit")),
+    *(f"htlease_server/engine/states/{name}.py" for name in ("memory_states", "state_source")),
 )
 TESTS = ("tests/unit/core", "tests/unit/server", "tests/contract")
 

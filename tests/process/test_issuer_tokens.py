@@ -20,8 +20,8 @@ from tests.process.issuer import AUDIENCE, Issuer, Key
 from tests.process.wire_call import Called, Caller
 from tests.serving import ServerProcess
 
-from htlease_server.issuer_config import Issuer as TrustedIssuer
-from htlease_server.issuer_keys import IssuerAway, IssuerKeys
+from htlease_server.auth.issuer_config import Issuer as TrustedIssuer
+from htlease_server.auth.jwks_cache import IssuerAway, IssuerKeys
 
 CONFIG = """\
 audience = ["{audience}"]

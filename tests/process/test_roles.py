@@ -15,8 +15,8 @@ from tests.process.execution import wait_for
 from tests.process.wire_call import Called, Caller
 from tests.serving import ServerProcess
 
-from htlease_server.roles import MAY, OPEN_TO_ALL, Role
-from htlease_server.routes import ROUTES, Route
+from htlease_server.api.routes import ROUTES, Route
+from htlease_server.auth.roles import MAY, OPEN_TO_ALL, Role
 
 NONCE = "a-nonce-of-at-least-16"
 #: The least that each call has to be sent so that it is not refused for its body.

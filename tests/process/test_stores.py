@@ -87,9 +87,9 @@ def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_an_older_store_is_migrated_before_it_is_looked_at(tmp_path: Path) -> None:
-    from htlease_server import sqlite as module
+    from htlease_server.store.sqlite import sqlite_store as module
 
-    old, schema = tmp_path / "old.sqlite3", Path(module.__file__).with_name("schema") / "sqlite"
+    old, schema = tmp_path / "old.sqlite3", Path(module.__file__).with_name("schema")
     with sqlite3.connect(old) as db:
         db.executescript((schema / module.MIGRATIONS[0]).read_text() + "PRAGMA user_version = 1;")
     db.close()

@@ -202,7 +202,7 @@ def test_however_often_server_or_writer_is_killed_it_is_back(plain: Instance) ->
     assert plain.has_lease()
     assert plain.show("StartLimitIntervalUSec") == "0"
     writer = plain.machine.run(
-        "pgrep", "-f", "htlease_server.writer .*/htlease-server/plain/"
+        "pgrep", "-f", "htlease_server.store.sqlite.writer_main .*/htlease-server/plain/"
     ).strip()
     plain.kill(int(writer))
     assert plain.has_lease()

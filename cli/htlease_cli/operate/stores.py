@@ -18,7 +18,7 @@ from htlease_cli.session import pass_server
 from htlease_cli.settings import state_directory
 
 if TYPE_CHECKING:
-    from htlease_server.upkeep.whole import Whole
+    from htlease_server.tools.snapshot import Whole
 
 _FILE = click.Path(path_type=Path)
 _SHOWN_MAX = 50
@@ -59,7 +59,7 @@ def _packages() -> Iterator[None]:
 @contextmanager
 def _whole(url: str | None) -> Iterator[Whole]:
     with _packages():
-        from htlease_server.upkeep.opening import open_whole
+        from htlease_server.tools.open_store import open_whole
     whole = open_whole(_url(url))
     try:
         yield whole
@@ -82,8 +82,8 @@ def backup(file: Path, url: str | None) -> None:
     place: it does not know the attempts since. SQLite only.
     """
     with _packages():
-        from htlease_server.upkeep.opening import sqlite_path
-        from htlease_server.upkeep.sqlite_copy import back_up
+        from htlease_server.tools.open_store import sqlite_path
+        from htlease_server.tools.sqlite_backup import back_up
     started = time.monotonic()
     size_bytes = back_up(sqlite_path(_url(url), "backup"), file)
     seconds = time.monotonic() - started
@@ -102,8 +102,8 @@ def restore(file: Path, url: str | None) -> None:
     ever issued. What was there is kept beside it. SQLite only.
     """
     with _packages():
-        from htlease_server.upkeep.opening import sqlite_path
-        from htlease_server.upkeep.sqlite_copy import restore as put_back
+        from htlease_server.tools.open_store import sqlite_path
+        from htlease_server.tools.sqlite_backup import restore as put_back
     _say_shut_out(put_back(file, sqlite_path(_url(url), "restore")))
 
 
@@ -117,7 +117,7 @@ def fence_off(url: str | None, reason: str) -> None:
     disk, recovery to a point in time. Stop all servers over it first.
     """
     with _packages():
-        from htlease_server.upkeep.opening import shut_out
+        from htlease_server.tools.open_store import shut_out
     _say_shut_out(shut_out(_url(url), reason))
 
 
@@ -132,7 +132,7 @@ def moved(url: str | None) -> None:
     nothing can be held twice.
     """
     with _packages():
-        from htlease_server.upkeep.opening import accept_place
+        from htlease_server.tools.open_store import accept_place
     accept_place(_url(url))
     click.echo(f"{_url(url)}: the next server may start here.")
 
@@ -152,8 +152,8 @@ def check(url: str | None, quick: bool) -> None:
     1 when something is wrong, and says what to do.
     """
     with _packages():
-        from htlease_server.upkeep.checking import Checked
-        from htlease_server.upkeep.checking import check as findings_of
+        from htlease_server.tools.check import Checked
+        from htlease_server.tools.check import check as findings_of
     checked, found = Checked(), 0
     with _whole(url) as whole:
         for finding in findings_of(whole, checked, quick):
@@ -173,7 +173,7 @@ def check(url: str | None, quick: bool) -> None:
 def migrate(url: str | None) -> None:
     """Bring the store to the schema of this htlease, as a server does when it starts."""
     with _packages():
-        from htlease_server.upkeep.opening import migrate as bring_up
+        from htlease_server.tools.open_store import migrate as bring_up
     click.echo(f"{_url(url)}: {bring_up(_url(url))}")
 
 
@@ -186,8 +186,8 @@ def export(file: Path, url: str | None) -> None:
     JSON lines, mode 0600. Start no server over the old store again once the new one has served.
     """
     with _packages():
-        from htlease_server.upkeep.archive import write_archive
-        from htlease_server.upkeep.opening import alone
+        from htlease_server.tools.archive import write_archive
+        from htlease_server.tools.open_store import alone
     with alone(_url(url)), _whole(url) as whole:
         tail = write_archive(whole, file)
     click.echo(f"{file}: {tail.workflows} workflows, {tail.subjobs} subjobs, {tail.events} events")
@@ -203,7 +203,7 @@ def import_command(file: Path, url: str | None) -> None:
     `htlease store fence-off` before a server starts.
     """
     with _packages():
-        from htlease_server.upkeep.opening import fill
+        from htlease_server.tools.open_store import fill
     tail = fill(_url(url), file)
     click.echo(
         f"{_url(url)}: {tail.workflows} workflows, {tail.subjobs} subjobs, {tail.events} events"

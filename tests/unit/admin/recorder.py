@@ -8,8 +8,8 @@ from typing import Any
 
 from htlease import messages as m
 from htlease.attempt import Place
-from htlease_server.history import EVENT_NAMES, data_of, event_document
-from htlease_server.store import HistoryRow
+from htlease_server.engine.history import EVENT_NAMES, data_of, event_document
+from htlease_server.store.base import HistoryRow
 from tests.unit.core.world import World
 
 SLOT = Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1700000000")

@@ -9,7 +9,7 @@ from htlease import messages as m
 from htlease.attempt import Place
 from htlease_cli.show import timeline as timeline_module
 from htlease_cli.show.timeline import COLUMNS, print_timeline, timeline
-from htlease_server.history import EVENT_NAMES
+from htlease_server.engine.history import EVENT_NAMES
 from tests.unit.admin.recorder import SLOT, Recorder
 
 OTHER = Place("ep2", "slot1_1@ep2", "<10.0.0.2:9618>#1700000001")

@@ -10,7 +10,7 @@ from htlease import messages as m
 from htlease.attempt import SubjobKey
 from htlease.lifecycle import decide
 from htlease.subjob import SubjobState, apply
-from htlease_server.history import EVENT_NAMES, data_of
+from htlease_server.engine.history import EVENT_NAMES, data_of
 from tests.checker.explain import findings
 from tests.checker.record import Delivery, Recording
 

@@ -7,8 +7,8 @@ from typing import Any
 import jwt
 import pytest
 
-from htlease_server.keys import FIRST, KeyRing
-from htlease_server.tokens import ISSUER, NOT_OURS, OwnTokens, numeric_date
+from htlease_server.auth.job_tokens import ISSUER, NOT_OURS, OwnTokens, numeric_date
+from htlease_server.auth.signing_keys import FIRST, KeyRing
 
 KEY = b"k" * 32
 NOW = 1_800_000_000.0

@@ -10,13 +10,13 @@ import pytest
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server import http1
-from htlease_server.bodies import Sent
-from htlease_server.http1 import Connection, Hall
-from htlease_server.lanes import NEWCOMERS_AT_ONCE, Lanes
-from htlease_server.throttle import BURST_SECONDS, Throttle
-from htlease_server.turn import QueueFull, Waiting
-from htlease_server.wire import Answer, Request
+from htlease_server.auth.rate_limit import BURST_SECONDS, Throttle
+from htlease_server.engine.batch import QueueFull, Waiting
+from htlease_server.engine.commit.priority_queue import NEWCOMERS_AT_ONCE, Lanes
+from htlease_server.http import server
+from htlease_server.http.messages import Answer, Request
+from htlease_server.http.server import Connection, Hall
+from htlease_server.models.request_models import Sent
 
 NONCE = "nonce-of-a-test-0123456789"
 
@@ -102,7 +102,7 @@ def test_a_request_has_to_be_complete_in_time_however_it_dribbles(
     room = Room()
     connection, transport = room.connect()
     connection.received(start)
-    for _ in range(int(http1.REQUEST_SECONDS) - 1):
+    for _ in range(int(server.REQUEST_SECONDS) - 1):
         room.later(1.0)
         connection.received(drop)
     assert not transport.is_aborted
@@ -119,7 +119,7 @@ def test_an_idle_connection_is_kept_for_a_while_and_one_that_waits_for_longer() 
     for connection in (idle, waiting):
         connection.received(HEALTH)
     room.asked[0][1].answer(Answer(200, b"{}"))
-    room.later(http1.KEEP_ALIVE_SECONDS - 1)
+    room.later(server.KEEP_ALIVE_SECONDS - 1)
     assert not idle_transport.is_aborted
     room.later(2.0)
     assert idle_transport.is_aborted and not waiting_transport.is_aborted
@@ -131,9 +131,9 @@ def test_who_connects_and_says_nothing_has_a_deadline_as_has_who_waits_for_an_an
     room = Room()
     (_, silent), (connection, waiting) = room.connect(), room.connect()
     connection.received(HEALTH)
-    room.later(http1.REQUEST_SECONDS + 1)
+    room.later(server.REQUEST_SECONDS + 1)
     assert silent.is_aborted and not waiting.is_aborted
-    room.later(http1.ANSWER_SECONDS)
+    room.later(server.ANSWER_SECONDS)
     assert waiting.is_aborted
     room.asked[0][1].answer(Answer(200, b"{}"))
     assert waiting.written == b"", "nobody is there"
@@ -156,7 +156,7 @@ def test_idle_connections_make_room_and_busy_ones_do_not() -> None:
 
 
 def test_all_bodies_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HELD_MAX_BYTES", 5000)
+    monkeypatch.setattr(server, "HELD_MAX_BYTES", 5000)
     room = Room()
     head = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 2000\r\n\r\n"
     lines = [room.connect() for _ in range(3)]
@@ -180,7 +180,7 @@ def test_an_answer_that_nobody_reads_counts_and_ends_the_connection() -> None:
     connection.received(HEALTH)
     room.take_turns()
     assert len(room.asked) == 1 and not transport.is_reading, "begun with an answer to nobody"
-    room.later(http1.UNREAD_SECONDS + 1)
+    room.later(server.UNREAD_SECONDS + 1)
     assert transport.is_aborted and room.hall.held_bytes == 0
 
 
@@ -196,7 +196,7 @@ def test_an_answer_that_is_read_late_is_followed_by_the_next() -> None:
     assert len(room.asked) == 2
     connection.answer(Answer(200, b"{}"))
     assert transport.written.count(b"200 OK") == 2 and transport.is_reading
-    room.later(http1.KEEP_ALIVE_SECONDS - 1)
+    room.later(server.KEEP_ALIVE_SECONDS - 1)
     assert not transport.is_aborted
     room.later(2)
     assert transport.is_aborted
@@ -281,12 +281,12 @@ def test_who_sends_no_more_and_is_owed_nothing_is_left_alone() -> None:
 
 
 def test_who_keeps_memory_for_long_gives_it_up_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "HELD_MAX_BYTES", 5000)
+    monkeypatch.setattr(server, "HELD_MAX_BYTES", 5000)
     room = Room()
     large = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n" + b"x" * 4000
     (slow, slow_transport), (late, late_transport) = room.connect(), room.connect()
     slow.received(large)
-    room.later(http1.SLOW_SECONDS + 1)
+    room.later(server.SLOW_SECONDS + 1)
     late.received(large)
     assert slow_transport.is_aborted and late_transport.written == b""
     assert room.hall.evicted == 1

@@ -11,14 +11,9 @@ import pytest
 from htlease import messages as m
 from htlease.attempt import Evidence, SubjobKey
 from htlease.errors import InvalidField
-from htlease_server import auth as auth_module
-from htlease_server.auth import Gate, OpenGate
-from htlease_server.caller import ADMIN, ANONYMOUS, EVERYWHERE, Binding, Caller, Slip
-from htlease_server.keys import KeyRing
-from htlease_server.revocations import REVOKED
-from htlease_server.roles import Role, role_named
-from htlease_server.store import DeedRow
-from htlease_server.tokens import (
+from htlease_server.auth import authenticator as auth_module
+from htlease_server.auth.authenticator import Gate, OpenGate
+from htlease_server.auth.job_tokens import (
     EXPIRED,
     NOT_OURS,
     TTL_MAX_SECONDS,
@@ -28,6 +23,11 @@ from htlease_server.tokens import (
     numeric_date,
     why_not_mint,
 )
+from htlease_server.auth.principal import ADMIN, ANONYMOUS, EVERYWHERE, Binding, Caller, Slip
+from htlease_server.auth.revocations import REVOKED
+from htlease_server.auth.roles import Role, role_named
+from htlease_server.auth.signing_keys import KeyRing
+from htlease_server.store.base import DeedRow
 
 START = 1_800_000_000.25
 KEY, NEWER = b"k" * 32, b"n" * 32

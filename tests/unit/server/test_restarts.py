@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease_server.store import MaintenanceRow, Run
-from htlease_server.uptime import Uptime
+from htlease_server.engine.downtime import Uptime
+from htlease_server.store.base import MaintenanceRow, Run
 
 TTL = 10.0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import InvalidField
-from htlease_server.caller import check_pattern, is_within
-from htlease_server.roles import MAY, Role
+from htlease_server.auth.principal import check_pattern, is_within
+from htlease_server.auth.roles import MAY, Role
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "security.md"
 

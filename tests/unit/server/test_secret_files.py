@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_server.secret_files import make_secret, read_or_make_secret, read_secret
+from htlease_server.auth.secret_files import make_secret, read_or_make_secret, read_secret
 
 _NOBODY = 65534
 

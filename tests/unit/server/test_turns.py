@@ -11,15 +11,15 @@ import pytest
 
 from htlease import messages as m
 from htlease.attempt import SubjobKey
-from htlease_server import turns as module
-from htlease_server.bodies import Sent
-from htlease_server.cache import SubjobCache
-from htlease_server.deeds import MINT, Deed
-from htlease_server.lanes import Lanes
-from htlease_server.ledger import BATCH_MAX
-from htlease_server.store import Conflict, StoreFailed, Uncertain, Unstorable
-from htlease_server.turn import Turn, Waiting
-from htlease_server.turns import TurnLedger
+from htlease_server.engine.batch import Turn, Waiting
+from htlease_server.engine.commit import shared_commit as module
+from htlease_server.engine.commit.command_log import BATCH_MAX
+from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.commit.shared_commit import TurnLedger
+from htlease_server.engine.site.audit import MINT, Deed
+from htlease_server.engine.states.cache import SubjobCache
+from htlease_server.models.request_models import Sent
+from htlease_server.store.base import Conflict, StoreFailed, Uncertain, Unstorable
 
 NONCE = "nonce-of-a-test-0123456789"
 

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from htlease import messages as m
 from htlease.subjob import Status, SubjobState
-from htlease_server.maintenance import (
+from htlease_server.engine.downtime import Uptime, steady_clock
+from htlease_server.engine.site.maintenance import (
     Announce,
     PutMaintenance,
     WindowChange,
     Withdraw,
     is_withdrawn,
 )
-from htlease_server.store import MaintenanceRow, Run
-from htlease_server.uptime import Uptime, steady_clock
+from htlease_server.store.base import MaintenanceRow, Run
 from tests.unit.core.world import World
 
 TTL = 10.0

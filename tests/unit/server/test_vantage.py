@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from htlease_server.keeper import Vantage
-from htlease_server.store import Run
-from htlease_server.uptime import Uptime
+from htlease_server.engine.downtime import Uptime
+from htlease_server.engine.states.state_source import Vantage
+from htlease_server.store.base import Run
 
 TTL = 10.0
 RESTARTED = Uptime([Run(0.0, 20.0), Run(100.0, 100.0)])

@@ -1,0 +1,1 @@
+"""Commands decided in order, and made durable before they are answered."""

@@ -1,0 +1,1 @@
+"""What concerns a site or a workflow as a whole: flags, maintenance, audit."""
