@@ -25,10 +25,10 @@ from typing import Any, TypeVar
 from bench.jobs import NONCE, Workflows, checked, full_load
 from bench.load import Outcome, open_loop, post
 from bench.machine import Running, server
-from htlease import messages as m
-from htlease.attempt import Evidence, Place
-from htlease.lifecycle import decide
-from htlease.subjob import SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide
+from htlease.rules.attempt import Evidence, Place
+from htlease.rules.state import SubjobState, apply
 from htlease_server.engine.history import EVENT_NAMES, data_of, ids_in, marks_with
 from htlease_server.engine.states.cache import Entry
 from htlease_server.store.base import HistoryRow, SubjobRow

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease.transport import plain_url
+from htlease.wire.transport import plain_url
 
 
 @dataclass

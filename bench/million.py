@@ -21,9 +21,9 @@ from typing import Any
 from bench.jobs import NONCE, Workflows, checked
 from bench.load import open_loop
 from bench.machine import Running
-from htlease import messages as m
-from htlease.attempt import Evidence, SubjobKey
-from htlease.plan import PhaseSpec, Plan
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
 from htlease_server.engine.batch import Waiting
 from htlease_server.engine.downtime import steady_clock
 from htlease_server.engine.execute import take

@@ -22,10 +22,15 @@ WHEELS = ROOT / "build" / "bundled"
 START = ROOT / "wrappers" / "start"
 #: The first instant that a zip file can name.
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)
-#: The server's half of the core: no execution point decides about leases.
+#: Not for execution points: the server's half of the rules, and what only access points need.
 NOT_FOR_THE_EP = frozenset(
-    {"htlease/lifecycle.py", "htlease/replies.py", "htlease/rollup.py", "htlease/subjob.py"}
-    | {"htlease/writes.py", "htlease/diagram.py"}
+    f"htlease/{name}.py"
+    for name in (
+        *("rules/acquire", "rules/fenced_writes", "rules/replies", "rules/rollup", "rules/state"),
+        *("config/diagram", "client/__init__", "client/client", "client/connection"),
+        *("condor/bindings_process", "condor/condor_config", "condor/job_event", "condor/schedd"),
+        *("condor/startd", "condor/submit_description", "condor/queue_statement"),
+    )
 )
 #: Not in every Python that will do; whatever imports them can do without, or is seldom needed.
 DISPENSABLE = frozenset({"ctypes", "py_compile", "ssl", "tomllib"})

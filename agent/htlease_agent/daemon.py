@@ -14,8 +14,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from htlease.client.client import LeaseServer
+from htlease.client.connection import Connection
 from htlease.errors import BadConfig
-from htlease.transport import plain_url
+from htlease.wire.transport import plain_url
 from htlease_agent.hook_api import Desk
 from htlease_agent.job_tokens import Starts
 from htlease_agent.proxy.connection_limits import KEEP_ALIVE_SECONDS, Door
@@ -27,8 +29,6 @@ from htlease_agent.reconcile.queue_watcher import Watcher
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.server_token import RenewingTransport
 from htlease_agent.workflow_owners import WorkflowOwners
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.settings import Connection
 
 #: What is under way when the relay is told to end may take so long.
 END_SECONDS = 5.0

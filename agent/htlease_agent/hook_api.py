@@ -12,13 +12,13 @@ from typing import Any
 
 from aiohttp import web
 
+from htlease.client.client import Document
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused
 from htlease_agent.job_tokens import Starts
 from htlease_agent.peer_credentials import Peer
 from htlease_agent.problems import problem
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.routed_jobs import Routes
-from htlease_cli.lease_server import Document
 
 START_PATH = "/v1/starts"
 ROUTE_PATH = "/v1/routes/{step}"

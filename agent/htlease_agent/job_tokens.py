@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease.attempt import SubjobKey
+from htlease.client.client import Document, LeaseServer
+from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField, Refused, ServerUnavailable
+from htlease.rules.attempt import SubjobKey
 from htlease_agent.peer_credentials import Peer
 from htlease_agent.proxy.networkless_leases import ATTRIBUTES, ChirpStarts
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile.job_end import is_stamp
 from htlease_agent.reconcile.named_key import key_named
 from htlease_agent.workflow_owners import WorkflowOwners
-from htlease_cli.lease_server import Document, LeaseServer
-from htlease_cli.schedd import Plain
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 #: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from htlease.messages import Rejection
-from htlease.protocol import problem_document
+from htlease.rules.messages import Rejection
+from htlease.wire.protocol import problem_document
 
 
 def problem(

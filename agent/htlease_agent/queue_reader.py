@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from htlease_cli.bindings_process import (
+from htlease.condor.bindings_process import (
     HISTORY_SECONDS,
     JOBS_SECONDS,
     LOCATE_SECONDS,

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.client.client import Document, LeaseServer
+from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField, Refused
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_agent.job_tokens import brings_token
 from htlease_agent.peer_credentials import Peer
 from htlease_agent.queue_reader import QueueReader
@@ -24,8 +26,6 @@ from htlease_agent.reconcile.own_keys import own_key
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.reconcile.routed_copies import links_of
 from htlease_agent.workflow_owners import WorkflowOwners
-from htlease_cli.lease_server import Document, LeaseServer
-from htlease_cli.schedd import Plain
 
 _JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 _ATTRIBUTES = (

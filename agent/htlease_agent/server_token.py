@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from htlease.client.connection import Connection
 from htlease.errors import BadConfig
-from htlease.transport import Answer, HttpTransport
-from htlease_cli.settings import Connection
+from htlease.wire.transport import Answer, HttpTransport
 
 #: The token has expired or was revoked, or is for less than is asked.
 _REFUSALS = (401, 403)

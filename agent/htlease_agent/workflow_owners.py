@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from htlease.client.client import LeaseServer
 from htlease.errors import Refused
-from htlease_cli.lease_server import LeaseServer
 
 LABEL = "owner"
 _KNOWN_MAX = 10_000

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from htlease.attempt import SubjobKey, check_name
 from htlease.errors import InvalidField
+from htlease.rules.attempt import SubjobKey, check_name
 
 #: A hundred years: nothing here is meant to last longer, and clocks end.
 _DAYS_MAX = 36_500

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.settings import Connection, find_connection
+from htlease.client.client import LeaseServer
+from htlease.client.connection import Connection, find_connection
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from htlease.errors import BadConfig
-from htlease.starts import ReadFrom, start_number
+from htlease.rules.start_number import ReadFrom, start_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

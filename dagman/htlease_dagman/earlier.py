@@ -6,8 +6,8 @@ nobody has told the server. What the history does not say is not guessed.
 
 from __future__ import annotations
 
+from htlease.condor.hold_codes import removed_by
 from htlease.errors import Refused
-from htlease.holds import removed_by
 from htlease_dagman.queue_ad import read_ad
 from htlease_dagman.script import Script
 

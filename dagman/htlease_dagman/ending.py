@@ -6,8 +6,8 @@ FINAL node is done, and POST does not know who removed them; for the others it c
 
 from __future__ import annotations
 
+from htlease.condor.hold_codes import removed_by
 from htlease.errors import HTLeaseError
-from htlease.holds import removed_by
 from htlease_dagman.queue_ad import number, read_ads
 from htlease_dagman.script import Script
 

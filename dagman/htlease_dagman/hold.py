@@ -11,10 +11,11 @@ import os
 import sys
 import time
 
-from htlease.end_proof import ATTRIBUTES
+from htlease.condor.hold_codes import WALL_TIME_CODES, held_by
 from htlease.errors import HTLeaseError
-from htlease.holds import WALL_TIME, WALL_TIME_CODES, held_by
-from htlease.starts import ReadFrom, start_number
+from htlease.rules.end_proof import ATTRIBUTES
+from htlease.rules.reasons import WALL_TIME
+from htlease.rules.start_number import ReadFrom, start_number
 from htlease_dagman.call import Call
 from htlease_dagman.queue_ad import number, read_ad
 from htlease_dagman.script import Script, Server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from htlease.errors import Refused
-from htlease.starts import ReadFrom, start_number
+from htlease.rules.start_number import ReadFrom, start_number
 from htlease_dagman.call import told
 from htlease_dagman.script import Later, Lease, NodeFails, Script
 from htlease_dagman.verdict import (

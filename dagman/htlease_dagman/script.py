@@ -10,9 +10,9 @@ import os
 import sys
 import time
 
-from htlease.calls import Clock, quoted, send, workflow_path
 from htlease.errors import HTLeaseError, Refused, ServerUnavailable
-from htlease.transport import HttpTransport
+from htlease.wire.retry import Clock, quoted, send, workflow_path
+from htlease.wire.transport import HttpTransport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

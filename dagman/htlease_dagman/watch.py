@@ -24,13 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from htlease import messages as m
-from htlease import protocol
-from htlease.attempt import SubjobKey
-from htlease.calls import Clock, send
-from htlease.client import LeaseClient
 from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
-from htlease.transport import HttpTransport
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire import protocol
+from htlease.wire.lease_client import LeaseClient
+from htlease.wire.retry import Clock, send
+from htlease.wire.transport import HttpTransport
 from htlease_dagman.call import first_try
 from htlease_dagman.transfers.engine import Engine
 from htlease_dagman.transfers.holding import acquire_command

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from htlease import messages as m
-from htlease.calls import Clock
-from htlease.client import Lease, LeaseClient
+from htlease.condor.job_ad import Ad
 from htlease.errors import Refused, ServerUnavailable
+from htlease.rules import messages as m
+from htlease.wire.lease_client import Lease, LeaseClient
+from htlease.wire.retry import Clock
 from htlease_hooks import answer
 from htlease_hooks.answer import NOTHING_TO_BRING_BACK, NOTHING_TO_DO, Answer
 from htlease_hooks.site import Site
-from htlease_wrapper.job_ad import Ad
 
 _ASK_AGAIN_MIN_SECONDS = 0.2
 _BACKOFF_FIRST_SECONDS = 0.25

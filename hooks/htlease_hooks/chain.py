@@ -11,10 +11,10 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from htlease.condor.job_ad import parse_ad
+from htlease.execution.given import at_start
 from htlease_hooks import answer
 from htlease_hooks.answer import Answer
-from htlease_wrapper.given import at_start
-from htlease_wrapper.job_ad import parse_ad
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
     """Run a hook and return its exit status; `argv[0]` is the link, or `argv[1:3]` names it."""
     name, arguments = Path(argv[0]).name, argv[1:]
     if name not in HOOKS:
+        from htlease.execution.given import at_start
         from htlease_wrapper import cli, wrapped_job
-        from htlease_wrapper.given import at_start
 
         if wrapped_job.started_as_job(argv, at_start().environ()) is not None:
             return cli.main(argv)  # a payload whose first argument is `hook`

@@ -10,16 +10,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from htlease import messages as m
+from htlease.condor.job_ad import Ad
 from htlease.errors import Refused
+from htlease.execution.given import at_start
+from htlease.execution.job import sandbox_of
+from htlease.execution.sandbox_state import SandboxState, remove_state
+from htlease.rules import messages as m
 from htlease_hooks.answer import say
 from htlease_hooks.notes import Notes
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
-from htlease_wrapper.given import at_start
-from htlease_wrapper.job import sandbox_of
-from htlease_wrapper.job_ad import Ad
-from htlease_wrapper.sandbox import SandboxState, remove_state
 
 _OWN_SECONDS = 2.0
 #: HTCondor kills the hook after 30 s unless told otherwise.

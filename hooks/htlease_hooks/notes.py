@@ -12,16 +12,11 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from htlease.condor.private_files import make_private_folder, opened_own, read_own, replace_own
 from htlease.errors import BadConfig
+from htlease.execution.sandbox_state import HOOKS_FOLDER
 from htlease.json_text import json_from
 from htlease_hooks.site import Site, site_from
-from htlease_wrapper.private_files import (
-    make_private_folder,
-    opened_own,
-    read_own,
-    replace_own,
-)
-from htlease_wrapper.sandbox import HOOKS_FOLDER
 
 _SITE = "site.json"
 _TOKEN = "token"

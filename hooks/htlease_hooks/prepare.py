@@ -10,8 +10,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from htlease import messages as m
 from htlease.errors import BadConfig, Refused, ServerUnavailable
+from htlease.execution.credentials import Token
+from htlease.execution.given import at_start
+from htlease.execution.sandbox_state import SandboxState, remove_state, write_state
+from htlease.rules import messages as m
 from htlease_hooks import answer
 from htlease_hooks.answer import Answer, say
 from htlease_hooks.asking import answer_to, answer_without_server, ask
@@ -19,9 +22,6 @@ from htlease_hooks.environment import merged_attribute
 from htlease_hooks.site import Site, parse_site
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
-from htlease_wrapper.credentials import Token
-from htlease_wrapper.given import at_start
-from htlease_wrapper.sandbox import SandboxState, remove_state, write_state
 
 #: For all that is not waiting: files, chirp, the start of the thread.
 _OWN_SECONDS = 2.0

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from htlease.condor.job_ad import Ad, Literal
 from htlease_hooks import router_ad as ads
 from htlease_hooks.answer import say
 from htlease_hooks.router_relay import NoRelay, Relay
-from htlease_wrapper.job_ad import Ad, Literal
 
 _INPUT_MAX_BYTES = 64 << 20
 

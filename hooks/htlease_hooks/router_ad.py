@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from htlease_hooks.answer import quoted
-from htlease_wrapper.job_ad import (
+from htlease.condor.job_ad import (
     STAMP_ATTRIBUTE,
     Ad,
     Literal,
@@ -18,6 +17,7 @@ from htlease_wrapper.job_ad import (
     key_of_submission,
     parse_ad,
 )
+from htlease_hooks.answer import quoted
 
 SEPARATOR = b"------"
 

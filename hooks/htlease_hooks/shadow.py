@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease.journal import GRANT_ATTRIBUTE
-from htlease.transport import CHIRP_URL
+from htlease.condor.job_ad import Ad, parse_ad
+from htlease.execution.credentials import TOKEN_ATTRIBUTE
+from htlease.wire.chirp_journal import GRANT_ATTRIBUTE
+from htlease.wire.transport import CHIRP_URL
 from htlease_hooks import answer
 from htlease_hooks.answer import Answer, quoted
 from htlease_hooks.unix_http import post
-from htlease_wrapper.credentials import TOKEN_ATTRIBUTE
-from htlease_wrapper.job_ad import Ad, parse_ad
 
 WAIT_SERVER_SECONDS = 10.0
 #: HTCondor ends a hook of the shadow after 120 s; ours is over before.

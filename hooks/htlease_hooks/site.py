@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from htlease.errors import BadConfig, InvalidField
-from htlease.plan import check_ttl, seconds_from
+from htlease.rules.plan import check_ttl, seconds_from
 
 POLICIES = ("run", "idle", "hold")
 

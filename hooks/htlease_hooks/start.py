@@ -13,28 +13,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.calls import Clock
-from htlease.client import LeaseClient
+from htlease.condor import chirp
+from htlease.condor.job_ad import Ad, evidence_of, is_stamped, parse_ad, place_of
 from htlease.errors import BadConfig
-from htlease.transport import CHIRP_URL
-from htlease_hooks.brought import brings_token, wrapper_options
-from htlease_hooks.environment import Unreadable, job_environment
-from htlease_hooks.notes import Notes
-from htlease_hooks.site import Site
-from htlease_wrapper import chirp
-from htlease_wrapper.credentials import (
+from htlease.execution.connect import transport_to
+from htlease.execution.credentials import (
     BROUGHT_TOKEN,
     Token,
     keep_renewed,
     renewed_token,
     token_of_job,
 )
-from htlease_wrapper.job import Job, choose_key, find_job
-from htlease_wrapper.job_ad import Ad, evidence_of, is_stamped, parse_ad, place_of
-from htlease_wrapper.sandbox import SandboxState, inherited, next_state, read_state
-from htlease_wrapper.way import transport_to
+from htlease.execution.job import Job, choose_key, find_job
+from htlease.execution.sandbox_state import SandboxState, inherited, next_state, read_state
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.lease_client import LeaseClient
+from htlease.wire.retry import Clock
+from htlease.wire.transport import CHIRP_URL
+from htlease_hooks.brought import brings_token, wrapper_options
+from htlease_hooks.environment import Unreadable, job_environment
+from htlease_hooks.notes import Notes
+from htlease_hooks.site import Site
 from htlease_wrapper.wrapped_job import is_wrapper_file
 
 #: Of a job's environment and of the hook's; daemons may have a BEARER_TOKEN of their own.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from htlease.http11 import BadAnswer, read_answer, request_bytes
+from htlease.wire.http11 import BadAnswer, read_answer, request_bytes
 
 ANSWER_MAX_BYTES = 1 << 20
 _FIELDS = {"Host": "relay", "Content-Type": "application/json", "Connection": "close"}

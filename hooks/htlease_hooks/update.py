@@ -12,20 +12,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from htlease import messages as m
-from htlease.client import LeaseClient
+from htlease.condor.job_ad import is_in_docker
 from htlease.errors import Refused, ServerUnavailable
+from htlease.execution.given import at_start
+from htlease.execution.job import sandbox_of
+from htlease.execution.processes import start_ticks
+from htlease.execution.sandbox_state import STATE_FILE, SandboxState
+from htlease.rules import messages as m
+from htlease.wire.lease_client import LeaseClient
 from htlease_hooks.answer import say
 from htlease_hooks.family import container_mark, job_mark, stop
 from htlease_hooks.notes import Notes
 from htlease_hooks.prepare import keep
 from htlease_hooks.start import Start
 from htlease_hooks.time_limit import within
-from htlease_wrapper.given import at_start
-from htlease_wrapper.job import sandbox_of
-from htlease_wrapper.job_ad import is_in_docker
-from htlease_wrapper.processes import start_ticks
-from htlease_wrapper.sandbox import STATE_FILE, SandboxState
 
 KILL_GRACE_SECONDS = 10.0
 _OWN_SECONDS = 5.0

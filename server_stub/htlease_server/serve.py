@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 
 from htlease.errors import BadConfig
-from htlease.transport import INSECURE
 from htlease.version import VERSION
+from htlease.wire.transport import INSECURE
 from htlease_server import logs
 from htlease_server.api.app import App
 from htlease_server.api.queries import Reading

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from htlease import lifecycle, messages, plan, subjob
-from htlease.messages import (
+from htlease.rules import acquire, messages, plan
+from htlease.rules import state as subjob
+from htlease.rules.messages import (
     Accepted,
     Acquire,
     Command,
@@ -22,9 +23,9 @@ from htlease.messages import (
     Renew,
     Renewal,
 )
-from htlease.subjob import SubjobState, replace
+from htlease.rules.state import SubjobState, replace
 
-_decide = lifecycle.decide
+_decide = acquire.decide
 _is_done = plan.is_done
 
 
@@ -33,7 +34,7 @@ def _put(owner: Any, name: str, value: Any) -> None:
 
 
 def _deciding(rule: Callable[[SubjobState, Command, float], Decision]) -> Callable[[], None]:
-    return lambda: _put(lifecycle, "decide", rule)
+    return lambda: _put(acquire, "decide", rule)
 
 
 def _as_holder(state: SubjobState, command: FencedCommand) -> SubjobState:
@@ -116,10 +117,10 @@ def do_once_phases_twice() -> None:
     def is_done(spec: plan.PhaseSpec, record: Any, fence: int | None) -> bool:
         return _is_done(plan.PhaseSpec(spec.name, "redo"), record, fence)
 
-    from htlease import writes
+    from htlease.rules import fenced_writes
 
     _put(plan, "is_done", is_done)
-    _put(writes, "is_done", is_done)
+    _put(fenced_writes, "is_done", is_done)
 
 
 def end_leases_at_a_restart() -> None:

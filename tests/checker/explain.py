@@ -29,11 +29,11 @@ from typing import Any
 
 import msgspec
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.lifecycle import decide, replayed_reply
-from htlease.protocol import problem_document, reply_document, seconds_of
-from htlease.subjob import HELD, REQUESTS_KEPT, SubjobState, apply, replace
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide, replayed_reply
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.state import HELD, REQUESTS_KEPT, SubjobState, apply, replace
+from htlease.wire.protocol import problem_document, reply_document, seconds_of
 from htlease_server.engine.history import EVENT_NAMES, data_of
 from tests.checker.holders import overlapping
 from tests.checker.record import Delivery, Outage, Recording

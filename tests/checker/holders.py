@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from tests.checker.record import Delivery, Outage, Recording
 from tests.checker.steps import Finding, Step
 

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.protocol import body_of, command_path, subjob_path
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.protocol import body_of, command_path, subjob_path
 from tests.checker.record import Delivery
 
 #: Longer than any pause of the server that a run makes.

@@ -10,9 +10,9 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Place, SubjobKey
-from htlease.plan import PhaseSpec, Plan
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, Place, SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
 from tests.checker.line import Line, Unreachable
 from tests.checker.record import Delivery
 

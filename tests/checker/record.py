@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 
 
 @dataclass(eq=False)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from htlease.attempt import SubjobKey
-from htlease.protocol import subjob_path
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.protocol import subjob_path
 from tests.checker.explain import findings
 from tests.checker.line import Endpoint, Line
 from tests.checker.load import Story

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from htlease import messages as m
-from htlease.subjob import SubjobState
+from htlease.rules import messages as m
+from htlease.rules.state import SubjobState
 
 
 def shows(status: int | None, document: Any, state: SubjobState, exists: bool) -> bool:

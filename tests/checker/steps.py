@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from htlease import messages as m
-from htlease.subjob import SubjobState
+from htlease.rules import messages as m
+from htlease.rules.state import SubjobState
 
 
 class Finding(NamedTuple):

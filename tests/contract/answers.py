@@ -19,9 +19,9 @@ from tests.contract.drill import START, Drill, acquire, nonce
 from tests.contract.stores import RefusingStore, SqliteKind, WriterAtOnce
 from tests.unit.core.decisions import told
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.plan import PhaseSpec, Plan
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
 from htlease_server.engine.batch import Waiting
 from htlease_server.engine.commit.command_log import Ledger
 from htlease_server.engine.commit.group_commit import Pipeline

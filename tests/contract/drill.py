@@ -14,11 +14,11 @@ from typing import Any, cast
 from tests.contract.stores import StoreKind
 from tests.published import conforming
 
-from htlease import messages as m
-from htlease.attempt import Evidence, SubjobKey
-from htlease.plan import PhaseSpec, Plan
-from htlease.protocol import body_of, call_of
-from htlease.subjob import SubjobState
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.state import SubjobState
+from htlease.wire.protocol import body_of, call_of
 from htlease_server.api.queries import Reading
 from htlease_server.engine.batch import Answer, Waiting
 from htlease_server.engine.commit.priority_queue import Lanes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.contract.drill import KEY, START, Drill, acquire, nonce, refused
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import MaintenanceRow
 
 HOUR = 3600.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.contract.drill import KEY, Drill, acquire
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.engine.batch import Waiting
 from htlease_server.engine.site.audit import MINT, REVOKE, Deed
 from htlease_server.engine.site.workflows import PutWorkflow

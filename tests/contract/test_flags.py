@@ -7,10 +7,10 @@ from pathlib import Path
 from tests.contract.drill import KEY, Drill, acquire, nonce, refused
 from tests.contract.stores import STORES
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.plan import PhaseSpec, Plan
-from htlease.protocol import body_of
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.wire.protocol import body_of
 from htlease_server.store.base import FlagRow
 
 PLAN = Plan((PhaseSpec("fetch", needs=("hpss", "pftp")), PhaseSpec("compute")))

@@ -9,9 +9,9 @@ from pathlib import Path
 from tests.contract.drill import KEY, Drill, acquire, nonce
 from tests.contract.stores import StoreKind, only_exclusive
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.plan import PhaseSpec, Plan
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
 from htlease_server.engine.batch import Waiting
 from htlease_server.engine.site.retention import Trim, Trimmed
 

@@ -8,9 +8,9 @@ import json
 import pytest
 from tests.contract.drill import KEY, PLAN, Drill, acquire, nonce, refused
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.protocol import rfc3339
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.protocol import rfc3339
 from htlease_server.api.queries import WAITING_MAX
 from htlease_server.counters import LOOK_UPS
 from htlease_server.engine.states import expiry_counts

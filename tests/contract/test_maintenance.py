@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.contract.drill import KEY, Drill, acquire, nonce
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.store.base import MaintenanceRow
 
 DAY = 86400.0

@@ -11,7 +11,7 @@ import pytest
 from tests.contract.answers import AtOnce
 from tests.contract.drill import KEY, Drill, acquire, nonce, refused
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.engine.batch import QueueFull
 from htlease_server.store.base import Batch, Displaced, StoreFailed, Uncertain
 

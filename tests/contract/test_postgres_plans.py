@@ -13,7 +13,7 @@ from tests.contract.drill import KEY, Drill, acquire
 from tests.contract.stores import STORES, PostgresKind
 from tests.contract.test_sqlite_plans import LOOK_UPS
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_server.store.postgresql.postgres_reader import PostgresReader
 
 _SCAN = re.compile(r"Seq Scan on (\w+)")

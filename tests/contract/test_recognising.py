@@ -10,8 +10,8 @@ from typing import Any
 from tests.contract.drill import Drill, acquire, nonce, refused
 from tests.contract.stores import STORES, StoreKind, only_exclusive
 
-from htlease import messages as m
-from htlease.subjob import REQUESTS_KEPT
+from htlease.rules import messages as m
+from htlease.rules.state import REQUESTS_KEPT
 from htlease_server.engine.history import mark_of, snapshot_from, snapshot_of
 from htlease_server.store.base import Reader
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.contract.drill import KEY, Drill, acquire, nonce, refused
 from tests.contract.stores import StoreKind, only_shared
 
-from htlease import messages as m
-from htlease.plan import PhaseSpec, Plan
+from htlease.rules import messages as m
+from htlease.rules.plan import PhaseSpec, Plan
 from htlease_server.engine.states.cache import REFUSED_KEPT
 
 FIRST, LATER = "refused-1", "refused-2"

@@ -8,10 +8,10 @@ import pytest
 from tests.contract.drill import PLAN, Drill, acquire, nonce, refused
 from tests.contract.stores import StoreKind, only_exclusive
 
-from htlease import lifecycle
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.subjob import SubjobState
+from htlease.rules import acquire as lifecycle
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.state import SubjobState
 from htlease_server.engine import execute
 from htlease_server.engine.batch import Crashed, QueueFull
 from htlease_server.engine.commit.priority_queue import Lanes

@@ -17,10 +17,10 @@ from tests.contract.drill import KEY, START, Drill, acquire, comparable, nonce, 
 from tests.contract.stores import SHARED, PostgresKind
 from tests.postgres import Cluster, shared_cluster
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
-from htlease.plan import PhaseSpec, Plan
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
 from htlease_server.engine.batch import Crashed
 from htlease_server.engine.history import fold
 from htlease_server.store.base import StoreFailed

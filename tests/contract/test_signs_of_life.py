@@ -11,8 +11,8 @@ from tests.contract.answers import AtOnce
 from tests.contract.drill import KEY, START, Drill, nonce
 from tests.contract.stores import RefusingStore
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import Turn
 from htlease_server.engine.states.memory_states import ALIVE_SECONDS, FLUSH_SECONDS, ExclusiveKeeper
 from htlease_server.store.sqlite.sqlite_store import SqliteStore

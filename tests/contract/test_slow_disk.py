@@ -11,8 +11,8 @@ import pytest
 from tests.contract.drill import Drill, acquire, nonce, refused
 from tests.contract.stores import SqliteKind, WriterAtOnce
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import QueueFull, Waiting
 from htlease_server.engine.commit import prefetch as module
 from htlease_server.engine.commit.command_log import Ledger

@@ -10,8 +10,8 @@ import pytest
 from tests.contract.drill import Drill
 from tests.contract.stores import STORES, RefusingStore
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_server.store.sqlite import checkpoint
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.contract.drill import KEY, Drill, acquire
 from tests.contract.stores import STORES
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import Reader, Store
 from htlease_server.store.sqlite.sqlite_store import SqliteStore
 

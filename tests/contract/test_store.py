@@ -9,10 +9,10 @@ import pytest
 from tests.contract.drill import KEY, PLAN, Drill, acquire, comparable, nonce, refused
 from tests.contract.stores import StoreKind, only_exclusive
 
-from htlease import messages as m
-from htlease.attempt import Evidence, SubjobKey
 from htlease.errors import BadConfig
-from htlease.subjob import REQUESTS_KEPT
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, SubjobKey
+from htlease.rules.state import REQUESTS_KEPT
 from htlease_server.engine.batch import Crashed
 from htlease_server.engine.history import fold
 from htlease_server.store.base import Batch, StoreFailed

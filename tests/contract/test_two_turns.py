@@ -11,8 +11,8 @@ import pytest
 from tests.contract.drill import KEY, Drill, acquire, nonce, refused
 from tests.contract.stores import SqliteKind
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import Crashed, QueueFull, Waiting
 from htlease_server.engine.commit import group_commit as module
 from htlease_server.engine.commit.command_log import Ledger

@@ -24,8 +24,8 @@ from tests.mutants.running import Loader, Plugin
 SCORE_MIN_PERCENT = 90.0
 FOLDER = PROJECT / ".mutants"
 MODULES = (
-    *(f"htlease/{name}.py" for name in ("attempt", "lifecycle", "plan", "rollup", "starts")),
-    *(f"htlease/{name}.py" for name in ("subjob", "writes")),
+    *(f"htlease/rules/{name}.py" for name in ("acquire", "attempt", "fenced_writes", "plan")),
+    *(f"htlease/rules/{name}.py" for name in ("rollup", "start_number", "state")),
     *(f"htlease_server/auth/{name}.py" for name in ("authenticator", "job_tokens", "roles")),
     *(f"htlease_server/engine/{name}.py" for name in ("batch", "downtime", "execute")),
     *(f"htlease_server/engine/commit/{name}.py" for name in ("group_commit", "shared_commit")),

@@ -11,7 +11,7 @@ import pytest
 from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
-from htlease.holds import OUR_SUBCODE
+from htlease.condor.hold_codes import OUR_SUBCODE
 from htlease_cli.dag.status import NEEDS_A_PERSON, UNDER_WAY
 
 HELD = 12

@@ -18,7 +18,7 @@ from tests.pool.test_restarts import FAULTS
 from tests.pool.test_zombie import process_is_gone, refused_writes
 from tests.serving import ServerProcess
 
-from htlease.protocol import seconds_of
+from htlease.wire.protocol import seconds_of
 
 EXECUTING, EVICTED, TERMINATED, HELD, TRANSFER = 1, 4, 5, 12, 40
 SHADOW_EXCEPTION = 21

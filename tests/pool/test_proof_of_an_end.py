@@ -25,11 +25,11 @@ _LEASE_SECONDS = 7200.0
 #: Runs on the access point; what is judged is printed for each job that somebody would judge.
 _ASK = """
 import concurrent.futures, json, os, sys
-from htlease.end_proof import LogEvent, job_from, of_log
-from htlease_cli.bindings_process import read_history, read_jobs
+from htlease.rules.end_proof import LogEvent, job_from, of_log
+from htlease.condor.bindings_process import read_history, read_jobs
 from htlease_agent.reconcile.job_end import ATTRIBUTES, COMPLETED, End
 from htlease_agent.reconcile.evidence import AskedEvidence
-from htlease_cli.startd import read_job_log
+from htlease.condor.startd import read_job_log
 from htlease_dagman.start_over import finding
 
 evidence = AskedEvidence(None)

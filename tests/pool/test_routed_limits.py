@@ -13,7 +13,7 @@ import pytest
 from tests.pool.lab import PROJECT, Lab, TestJob
 from tests.pool.routing import Relay, RoutedJob, routed_by, submit_routed
 
-from htlease.removal import reason_of
+from htlease.condor.hold_remove_reasons import reason_of
 from htlease_lab.pool.network import EXECUTION_POINTS
 
 _CE = PROJECT / "tests/data/htcondor-ce/01-ce-router-defaults.conf"

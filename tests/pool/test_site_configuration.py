@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.pool.lab import PROJECT
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_lab.pool import Pool
 from htlease_lab.pool.network import EXECUTION_POINTS
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease.attempt import SubjobKey
-from htlease.client import LeaseClient
-from htlease.transport import HttpTransport
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.lease_client import LeaseClient
+from htlease.wire.transport import HttpTransport
 
 NOTHING: Mapping[str, str] = {}
 Done = subprocess.CompletedProcess[str]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from htlease_cli.bindings_process import BindingsProcess, read_event_log
-from htlease_cli.logs.entries import JobEvent
-from htlease_cli.schedd import ScheddUnavailable
+from htlease.condor.bindings_process import BindingsProcess, read_event_log
+from htlease.condor.job_event import JobEvent
+from htlease.condor.schedd import ScheddUnavailable
 
 LOG = """\
 000 (012.000.000) 2026-12-01 10:00:00 Job submitted from host: <10.77.0.1:9618>

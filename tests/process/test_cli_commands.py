@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tests.process.command_lab import Lab
 
-from htlease import messages as m
-from htlease.attempt import Evidence, SubjobKey
-from htlease.client import LeaseClient
 from htlease.errors import Refused
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, SubjobKey
+from htlease.wire.lease_client import LeaseClient
 
 PLAN = """\
 [[phase]]

@@ -20,11 +20,11 @@ import click
 import pytest
 from tests.serving import ServerProcess
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.client import LeaseClient
-from htlease.plan import Plan
-from htlease.transport import HttpTransport
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import Plan
+from htlease.wire.lease_client import LeaseClient
+from htlease.wire.transport import HttpTransport
 from htlease_cli.cli import htlease, main
 
 USAGE, AWAY, CONFIGURATION, REFUSED = 2, 75, 78, 1

@@ -8,7 +8,7 @@ import time
 from tests.process.command import htlease
 from tests.serving import ServerProcess
 
-from htlease.protocol import rfc3339
+from htlease.wire.protocol import rfc3339
 
 
 def test_a_window_is_announced_looked_at_moved_and_withdrawn(own_server: ServerProcess) -> None:

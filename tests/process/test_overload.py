@@ -20,7 +20,7 @@ from tests.process.raw_line import request, say
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
 
-from htlease.quotas import SUBMISSIONS_MAX
+from htlease.rules.quotas import SUBMISSIONS_MAX
 
 HOLDERS = 10_000
 ENDLESSLY_DEEP = b'{"request_id":"s","structure":' + b"[" * 100_000 + b"]" * 100_000 + b"}"

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from tests.serving import ServerProcess
 
-from htlease.attempt import SubjobKey
+from htlease.condor.schedd import Plain
 from htlease.errors import Refused, ServerUnavailable
-from htlease.journal import PARTS, Entry, Journal, to_attributes, unpack
-from htlease.transport import HttpTransport
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.chirp_journal import PARTS, Entry, Journal, to_attributes, unpack
+from htlease.wire.transport import HttpTransport
 from htlease_agent.proxy.networkless_leases import ChirpStarts
 from htlease_agent.queue_reader import QueueReader
-from htlease_cli.schedd import Plain
 
 _NUMBERS = itertools.count(1)
 AT = "2026-01-01T00:00:00Z"

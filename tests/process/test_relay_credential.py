@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from tests.serving import ServerProcess
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
+from htlease.client.connection import find_connection
 from htlease.errors import Refused
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_agent.server_token import RenewingTransport
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.settings import find_connection
 
 
 def _put_operator_token(server: ServerProcess, path: Path) -> str:

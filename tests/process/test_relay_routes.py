@@ -9,13 +9,13 @@ import pytest
 from tests.process.test_relay_watcher import MadeQueue, ToldEvidence
 from tests.serving import ServerProcess
 
+from htlease.client.client import LeaseServer
+from htlease.client.connection import Connection, Credential
+from htlease.condor.schedd import Plain
 from htlease_agent.peer_credentials import Peer
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.routed_jobs import Routes
 from htlease_agent.workflow_owners import WorkflowOwners
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.schedd import Plain
-from htlease_cli.settings import Connection, Credential
 
 PEER = Peer(os.getpid(), os.geteuid())
 

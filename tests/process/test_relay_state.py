@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
-from htlease_cli.condor_config import CondorConfig
+from htlease.condor.condor_config import CondorConfig
 from htlease_cli.doctor.agent_state import RelayState, relay_state
 
 CONFIG = CondorConfig(Path("/etc/condor/condor_config"))

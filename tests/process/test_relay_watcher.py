@@ -13,18 +13,18 @@ import pytest
 from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
-from htlease.end_proof import Finding
+from htlease.client.client import LeaseServer
+from htlease.client.connection import Connection, Credential
+from htlease.condor.schedd import Plain
 from htlease.errors import BadConfig, ServerUnavailable
-from htlease.transport import HttpTransport
+from htlease.rules.end_proof import Finding
+from htlease.wire.transport import HttpTransport
 from htlease_agent.proxy.networkless_leases import ChirpStarts
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile.job_end import End
 from htlease_agent.reconcile.queue_watcher import Watcher
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.workflow_owners import WorkflowOwners
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.schedd import Plain
-from htlease_cli.settings import Connection, Credential
 
 _NUMBERS = itertools.count(1)
 

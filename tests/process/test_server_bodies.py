@@ -10,7 +10,7 @@ import pytest
 from tests.process.wire_call import NONCE, Caller, acquire
 from tests.serving import ServerProcess
 
-from htlease.protocol import BODY_MAX_BYTES
+from htlease.wire.protocol import BODY_MAX_BYTES
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.process.wire_call import NONCE, Caller
 from tests.serving import ServerProcess
 
-from htlease.protocol import PHASE_CALLS, SUBJOB_CALLS
+from htlease.wire.protocol import PHASE_CALLS, SUBJOB_CALLS
 
 WORKFLOW = "/v1/workflows/fuzzed"
 SUBJOB = f"{WORKFLOW}/subjobs/s"

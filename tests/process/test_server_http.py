@@ -10,8 +10,8 @@ from typing import Any
 from tests.process.wire_call import NONCE, Called, Caller, acquire, newer
 from tests.serving import ServerProcess
 
-from htlease.messages import STATUS_OF_CODE
-from htlease.protocol import BODY_MAX_BYTES, PHASE_CALLS, SUBJOB_CALLS, rfc3339
+from htlease.rules.messages import STATUS_OF_CODE
+from htlease.wire.protocol import BODY_MAX_BYTES, PHASE_CALLS, SUBJOB_CALLS, rfc3339
 
 # ------------------------------------------------------------ the calls
 

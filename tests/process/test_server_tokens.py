@@ -12,7 +12,7 @@ import pytest
 from tests.process.wire_call import NONCE, Caller, acquire
 from tests.serving import ServerProcess
 
-from htlease.protocol import PHASE_CALLS, SUBJOB_CALLS
+from htlease.wire.protocol import PHASE_CALLS, SUBJOB_CALLS
 
 _OTHER = "someone-else"
 _PAST = {"starts_at": "2001-01-01T00:00:00Z", "until_at": "2001-01-01T01:00:00Z"}

@@ -10,7 +10,13 @@ import subprocess
 from tests.process.execution import Sandbox, server_away, wait_for
 from tests.serving import ServerProcess
 
-from htlease_wrapper.sandbox import HOOKS_FOLDER, SandboxState, StartId, boot_id, write_state
+from htlease.execution.sandbox_state import (
+    HOOKS_FOLDER,
+    SandboxState,
+    StartId,
+    boot_id,
+    write_state,
+)
 
 SH = "/bin/sh"
 #: Shows what an exec hands on: environment, signals, open files.

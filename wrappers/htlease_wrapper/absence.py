@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from htlease.calls import Clock
+from htlease.wire.retry import Clock
 from htlease_wrapper.console import Console
 
 BACKOFF_FIRST_SECONDS = 0.25

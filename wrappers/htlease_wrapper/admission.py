@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from htlease import messages as m
-from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
+from htlease.rules import messages as m
+from htlease.wire.lease_client import Lease, LeaseClient
 from htlease_wrapper.console import Console
 from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave, NoLease
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from htlease.errors import BadConfig, HTLeaseError
-from htlease.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
+from htlease.execution.given import at_start
+from htlease.rules.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.ending import BAD_CONFIG, Leave, NoLease, internal_error
-from htlease_wrapper.given import at_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

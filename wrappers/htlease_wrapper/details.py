@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from htlease.messages import DETAILS_MAX_BYTES
-from htlease_wrapper.private_files import make_private_folder, read_own, replace_own
-from htlease_wrapper.sandbox import FOLDER
+from htlease.condor.private_files import make_private_folder, read_own, replace_own
+from htlease.execution.sandbox_state import FOLDER
+from htlease.rules.messages import DETAILS_MAX_BYTES
 
 
 class UnusableDetails(Exception):

@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from htlease import messages as m
-from htlease.calls import Clock
-from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
+from htlease.rules import messages as m
+from htlease.wire.lease_client import Lease, LeaseClient
+from htlease.wire.retry import Clock
 from htlease_wrapper.absence import Absence
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile, UnusableDetails

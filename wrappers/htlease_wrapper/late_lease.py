@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from htlease import messages as m
-from htlease.attempt import AttemptId
-from htlease.client import Lease
-from htlease_wrapper.sandbox import SandboxState
+from htlease.execution.sandbox_state import SandboxState
+from htlease.rules import messages as m
+from htlease.rules.attempt import AttemptId
+from htlease.wire.lease_client import Lease
 from htlease_wrapper.settings import Settings
 
 #: Of a lease that is still to come; the server counts from 1.

@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-from htlease import messages as m
 from htlease.errors import Refused
+from htlease.rules import messages as m
 from htlease_wrapper.ending import SUPERSEDED
 
 

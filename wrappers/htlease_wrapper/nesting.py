@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease import messages as m
-from htlease.client import LeaseClient
+from htlease.condor.private_files import read_own, replace_own
 from htlease.errors import BadConfig, Refused
-from htlease.plan import Plan
-from htlease_wrapper.private_files import read_own, replace_own
-from htlease_wrapper.processes import ancestors, start_ticks
-from htlease_wrapper.sandbox import FOLDER, SandboxState, StartId, is_held, read_state
+from htlease.execution.processes import ancestors, start_ticks
+from htlease.execution.sandbox_state import FOLDER, SandboxState, StartId, is_held, read_state
+from htlease.rules import messages as m
+from htlease.rules.plan import Plan
+from htlease.wire.lease_client import LeaseClient
 
 _MARK = "handed-over"
 _DONE = "done"

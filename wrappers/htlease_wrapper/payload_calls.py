@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.calls import Clock
-from htlease.client import LeaseClient
 from htlease.errors import BadConfig, Refused, ServerUnavailable
+from htlease.execution.connect import transport_to
+from htlease.execution.credentials import find_token, keep_renewed, renewed_token
+from htlease.execution.job import find_job, own_variables
+from htlease.execution.sandbox_state import FOLDER, STATE_FILE, read_state
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.lease_client import LeaseClient
+from htlease.wire.retry import Clock
 from htlease_wrapper.console import Console
-from htlease_wrapper.credentials import find_token, keep_renewed, renewed_token
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
-from htlease_wrapper.job import find_job, own_variables
 from htlease_wrapper.late_lease import wait_for_fence
-from htlease_wrapper.sandbox import FOLDER, STATE_FILE, read_state
-from htlease_wrapper.way import transport_to
 
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
 

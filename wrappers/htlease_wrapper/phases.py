@@ -1,6 +1,6 @@
 """Walks the plan under one lease: enter a phase, run it, complete or fail it; then end the lease.
 
-Which phases are left, the server decided with the grant (`htlease.plan.phases_left`).
+Which phases are left, the server decided with the grant (`htlease.rules.plan.phases_left`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from htlease import messages as m
-from htlease.client import Lease
+from htlease.condor import chirp
 from htlease.errors import Refused
-from htlease_wrapper import chirp
+from htlease.execution.signals import Interrupted, Signals
+from htlease.rules import messages as m
+from htlease.wire.lease_client import Lease
 from htlease_wrapper.admission import say_what_is_left
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
@@ -24,7 +25,6 @@ from htlease_wrapper.keeper import JITTER, Keeper
 from htlease_wrapper.letter import Letter
 from htlease_wrapper.phase_watch import LOOK_SECONDS, PhaseWatch
 from htlease_wrapper.settings import Settings
-from htlease_wrapper.signals import Interrupted, Signals
 from htlease_wrapper.spawn import CannotStart
 from htlease_wrapper.supervise import supervise
 from htlease_wrapper.wall_time import AFTER, NO_LIMIT, Limit, limit_of

@@ -11,25 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from htlease import messages as m
-from htlease.calls import Clock
-from htlease.client import Lease, LeaseClient
-from htlease_wrapper import chirp
-from htlease_wrapper.admission import admit
-from htlease_wrapper.console import Console
-from htlease_wrapper.credentials import Token, keep_renewed, renewed_token, token_of_job
-from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import (
-    BAD_CONFIG,
-    TRY_LATER,
-    Ended,
-    Leave,
-    NoLease,
-    end_as,
-    no_lease_for,
-)
-from htlease_wrapper.job import Job, choose_key, find_job, own_variables
-from htlease_wrapper.job_ad import (
+from htlease.condor import chirp
+from htlease.condor.job_ad import (
     checkpoint_exit_code,
     eviction_signals,
     evidence_of,
@@ -37,14 +20,12 @@ from htlease_wrapper.job_ad import (
     node_of,
     place_of,
 )
-from htlease_wrapper.keeper import Keeper
-from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracked, output_prefix
-from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
-from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
-from htlease_wrapper.phases import Walk
-from htlease_wrapper.private_files import replace_own
-from htlease_wrapper.processes import adopt_orphans
-from htlease_wrapper.sandbox import (
+from htlease.condor.private_files import replace_own
+from htlease.execution.connect import transport_to
+from htlease.execution.credentials import Token, keep_renewed, renewed_token, token_of_job
+from htlease.execution.job import Job, choose_key, find_job, own_variables
+from htlease.execution.processes import adopt_orphans
+from htlease.execution.sandbox_state import (
     FOLDER,
     HOOKS_FOLDER,
     STATE_FILE,
@@ -57,10 +38,29 @@ from htlease_wrapper.sandbox import (
     remove_state,
     write_state,
 )
+from htlease.execution.signals import Interrupted, Signals
+from htlease.rules import messages as m
+from htlease.wire.lease_client import Lease, LeaseClient
+from htlease.wire.retry import Clock
+from htlease_wrapper.admission import admit
+from htlease_wrapper.console import Console
+from htlease_wrapper.details import DetailsFile
+from htlease_wrapper.ending import (
+    BAD_CONFIG,
+    TRY_LATER,
+    Ended,
+    Leave,
+    NoLease,
+    end_as,
+    no_lease_for,
+)
+from htlease_wrapper.keeper import Keeper
+from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracked, output_prefix
+from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
+from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
+from htlease_wrapper.phases import Walk
 from htlease_wrapper.settings import RunOptions, Settings, settle
-from htlease_wrapper.signals import Interrupted, Signals
 from htlease_wrapper.untracked import become
-from htlease_wrapper.way import transport_to
 
 #: This file, for a payload in a container.
 _CARRIED = "htlease-ep.pyz"

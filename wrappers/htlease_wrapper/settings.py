@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from htlease.condor.job_ad import Ad
 from htlease.errors import BadConfig, InvalidField
-from htlease.plan import TTL_DEFAULT_SECONDS, Plan, PlanFile, check_ttl
+from htlease.rules.plan import TTL_DEFAULT_SECONDS, Plan, PlanFile, check_ttl
 from htlease_wrapper.container import Container
-from htlease_wrapper.job_ad import Ad
 
 WAIT_LEASE_SECONDS = 600.0
 WAIT_SERVER_SECONDS = 300.0
@@ -166,7 +166,7 @@ def _plan(options: RunOptions) -> PlanFile:
             "leave them out"
         )
     if options.plan is not None:
-        from htlease.plan_file import read_plan_file
+        from htlease.config.plan_file import read_plan_file
 
         file = read_plan_file(Path(options.plan), is_sent=True)
         if file.commands and options.command:
@@ -181,7 +181,7 @@ def _plan(options: RunOptions) -> PlanFile:
         return file
     _need_command(options, "there is no plan")
     if options.profile is not None:
-        from htlease.profiles import plan_of
+        from htlease.rules.profiles import plan_of
 
         return PlanFile(plan_of(options.profile), {}, None)
     plan = Plan.single(options.phase_name or "run", options.restart or "resume")

@@ -10,15 +10,15 @@ import zipimport
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from htlease.condor.job_ad import Ad
 from htlease.errors import BadConfig
-from htlease.plan import seconds_from
+from htlease.execution.job import find_job
+from htlease.execution.sandbox_state import read_state
+from htlease.rules.plan import seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.container import container_of
 from htlease_wrapper.ending import NoLease
-from htlease_wrapper.job import find_job
-from htlease_wrapper.job_ad import Ad
 from htlease_wrapper.run import run
-from htlease_wrapper.sandbox import read_state
 from htlease_wrapper.settings import RunOptions
 from htlease_wrapper.untracked import become
 
@@ -95,7 +95,7 @@ def _options(
     """Return what the site and the job say, as options of `run`; raises BadConfig."""
     container = container_of(command, ad.text("Cmd") if ad else None, environ)
     if plan is not None:
-        from htlease.plan_file import read_plan_file
+        from htlease.config.plan_file import read_plan_file
 
         if read_plan_file(Path(plan), is_sent=True).commands:
             command = ()

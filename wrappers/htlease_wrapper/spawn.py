@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from htlease_wrapper.given import at_start
+from htlease.execution.given import at_start
 from htlease_wrapper.limits import NoProcess, is_shortage
 from htlease_wrapper.untracked import absolute
 

@@ -12,10 +12,10 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from htlease.execution.processes import clear_out, reap, signal_all
+from htlease.execution.signals import Signals
 from htlease_wrapper.ending import Ended
 from htlease_wrapper.letter import Verdict
-from htlease_wrapper.processes import clear_out, reap, signal_all
-from htlease_wrapper.signals import Signals
 from htlease_wrapper.spawn import spawn
 from htlease_wrapper.terminal import Terminal
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from htlease_wrapper.given import Entries, at_start
+from htlease.execution.given import Entries, at_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from htlease.holds import WALL_TIME
+from htlease.rules.reasons import WALL_TIME
 from htlease_wrapper.settings import Settings
 
 #: What follows, by the plan's `on_wall_time`; HTCondor does it if the submit file lets it.

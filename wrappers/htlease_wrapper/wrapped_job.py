@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from htlease.condor.job_ad import Ad
 from htlease.errors import BadConfig
-from htlease.plan import seconds_from
-from htlease_wrapper.job import Job, find_job
-from htlease_wrapper.job_ad import Ad
-from htlease_wrapper.sandbox import read_state
+from htlease.execution.job import Job, find_job
+from htlease.execution.sandbox_state import read_state
+from htlease.rules.plan import seconds_from
 from htlease_wrapper.settings import RunOptions
 
 #: What HTCondor called every job's executable once.
@@ -54,7 +54,7 @@ def options_of(job: Job, arguments: Sequence[str]) -> RunOptions:
     command = (program_of(job.ad, job.sandbox), *arguments)
     plan = _named(job.ad, "HTLeasePlan", job.sandbox)
     if plan is not None:
-        from htlease.plan_file import read_plan_file
+        from htlease.config.plan_file import read_plan_file
 
         if read_plan_file(Path(plan), is_sent=True).commands:
             command = ()

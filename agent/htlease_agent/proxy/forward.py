@@ -14,9 +14,9 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from htlease.forward_proxy import ProxyUnusable, named_proxy
-from htlease.protocol import BODY_MAX_BYTES, VERSION
-from htlease.transport import tls_context
+from htlease.wire.forward_proxy import ProxyUnusable, named_proxy
+from htlease.wire.protocol import BODY_MAX_BYTES, VERSION
+from htlease.wire.transport import tls_context
 from htlease_agent.problems import problem
 
 #: A request has to fit into what a wrapper waits for its answer, both directions included.

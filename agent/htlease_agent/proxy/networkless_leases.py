@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from htlease import end_proof
-from htlease import messages as m
-from htlease.attempt import Evidence, Place, ReadFrom, SubjobKey, start_number
-from htlease.calls import Clock, send
+from htlease.condor.schedd import Plain
 from htlease.errors import BadConfig, Refused
-from htlease.journal import PARTS, Entry, Unreadable, from_attributes, pack
-from htlease.protocol import SUBJOB_CALLS, body_of, command_path, subjob_path
+from htlease.rules import end_proof
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, Place, ReadFrom, SubjobKey, start_number
+from htlease.wire.chirp_journal import PARTS, Entry, Unreadable, from_attributes, pack
+from htlease.wire.protocol import SUBJOB_CALLS, body_of, command_path, subjob_path
+from htlease.wire.retry import Clock, send
 from htlease_agent.queue_reader import QueueReader
-from htlease_cli.schedd import Plain
 
 if TYPE_CHECKING:
-    from htlease.transport import Transport
+    from htlease.wire.transport import Transport
 
 #: What `begin` reads of a job.
 ATTRIBUTES = (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
+from htlease.condor.hold_codes import held_by
+from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField, Refused
-from htlease.holds import held_by
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile.job_end import is_stamp
 from htlease_agent.reconcile.named_key import key_named
 from htlease_agent.reconcile.own_keys import own_key
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.schedd import Plain
 
 #: What is read of a held job.
 ATTRIBUTES = (

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease import end_proof
-from htlease import messages as m
-from htlease.attempt import AttemptId, ReadFrom, start_number
+from htlease.condor.hold_codes import removed_by
+from htlease.condor.hold_remove_reasons import reason_of
+from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField
-from htlease.holds import WALL_TIME, removed_by
-from htlease.plan import Plan
-from htlease.removal import reason_of
-from htlease_cli.schedd import Plain
+from htlease.rules import end_proof
+from htlease.rules import messages as m
+from htlease.rules.attempt import AttemptId, ReadFrom, start_number
+from htlease.rules.plan import Plan
+from htlease.rules.reasons import WALL_TIME
 
 REMOVED, COMPLETED, HELD = 3, 4, 5
 

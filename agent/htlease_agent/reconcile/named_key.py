@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from htlease_cli.schedd import Plain
+from htlease.condor.schedd import Plain
 
 #: In either form of an environment; a key has neither blanks nor quotes.
 _KEY_IN_ENVIRONMENT = re.compile(r"(?:^|[\s';|])HTLEASE_KEY=([^\s';|]+)")

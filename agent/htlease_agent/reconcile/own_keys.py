@@ -6,9 +6,9 @@ is known to the server by its ID from its first call on.
 
 from __future__ import annotations
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease_cli.lease_server import LeaseServer
+from htlease.client.client import LeaseServer
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 
 
 def own_key(server: LeaseServer, stamp: SubjobKey, global_job_id: str) -> SubjobKey:

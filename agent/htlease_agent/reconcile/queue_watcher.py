@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from htlease.end_proof import Job, job_from
 from htlease.errors import BadConfig, HTLeaseError
+from htlease.rules.end_proof import Job, job_from
 from htlease_agent.proxy.networkless_leases import ChirpStarts
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile import held_jobs

@@ -6,16 +6,16 @@ import logging
 import secrets
 import socket
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.end_proof import Finding
+from htlease.client.client import Document, LeaseServer
 from htlease.errors import InvalidField, Refused
-from htlease.plan import is_wall_time
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.end_proof import Finding
+from htlease.rules.plan import is_wall_time
 from htlease_agent.reconcile.evidence import Evidence
 from htlease_agent.reconcile.job_end import REMOVED, Closing, End, closing_of, is_about
 from htlease_agent.reconcile.own_keys import own_key
 from htlease_agent.reconcile.routed_copies import as_of_copy
-from htlease_cli.lease_server import Document, LeaseServer
 
 #: The relay's own lease spans the few calls that close a subjob.
 _TTL_SECONDS = 30.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from htlease.condor.schedd import Plain
 from htlease_agent.reconcile.job_end import End
-from htlease_cli.schedd import Plain
 
 
 def links_of(source: Mapping[str, Plain], body: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from htlease.plan_file import read_plan_file
+from htlease.config.plan_file import read_plan_file
 from htlease_cli.dag.hold_release import hold, release
 from htlease_cli.dag.instrument import Instrumented, Wanted, instrumented, read_dag_file, write
 from htlease_cli.dag.rebuild import rebuild

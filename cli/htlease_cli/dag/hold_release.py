@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import click
 
+from htlease.client.client import LeaseServer
+from htlease.condor import bindings_process as schedd
+from htlease.condor.hold_codes import OUR_SUBCODE
 from htlease.errors import Refused
-from htlease.holds import OUR_SUBCODE
-from htlease_cli import bindings_process as schedd
 from htlease_cli.dag.overview import dagman_of
 from htlease_cli.dag.queue import Job, dagman_by_jobs, jobs_below, report
 from htlease_cli.dag.status import workflow_named
-from htlease_cli.lease_server import LeaseServer
 from htlease_cli.session import pass_server
 
 #: HoldReasonCode of a hold that somebody asked for.

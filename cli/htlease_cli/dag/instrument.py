@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease.attempt import SubjobKey
+from htlease.condor import bindings_process, schedd
 from htlease.errors import BadConfig, InvalidField
-from htlease_cli import bindings_process, schedd
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.dag.kept_files import kept_files, kept_name
 from htlease_cli.pyz import kept_place
 from htlease_cli.staging.dag_text import MARK

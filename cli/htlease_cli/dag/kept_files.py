@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from htlease.protocol import BODY_MAX_BYTES
+from htlease.wire.protocol import BODY_MAX_BYTES
 from htlease_dagman.dag import Dag
 from htlease_dagman.settings import SERVICE_KINDS
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from htlease.holds import held_by
-from htlease.protocol import seconds_of
+from htlease.condor.hold_codes import held_by
+from htlease.condor.schedd import Plain
+from htlease.wire.protocol import seconds_of
 from htlease_cli.dag.progress import Standing
-from htlease_cli.schedd import Plain
 from htlease_cli.show.attempts import ending_text
 from htlease_cli.show.timeline import closing_reason, hold_text, who_acted
 from htlease_cli.tables import duration_text

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from htlease.attempt import SubjobKey
-from htlease.end_proof import of_queue
+from htlease.client.client import LeaseServer
+from htlease.condor.bindings_process import locate, queue_birthdate, read_history, read_jobs
+from htlease.condor.schedd import Plain, ScheddUnavailable
 from htlease.errors import BadConfig, Refused
-from htlease.flags import GROUP_SEPARATOR
-from htlease_cli.bindings_process import locate, queue_birthdate, read_history, read_jobs
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.end_proof import of_queue
+from htlease.rules.flags import GROUP_SEPARATOR
 from htlease_cli.dag.nodes import HELD, IDLE, JOB_ATTRIBUTES, Node, node_of, not_begun
 from htlease_cli.dag.progress import Standing, counted, counts_text, state_of
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.schedd import Plain, ScheddUnavailable
 from htlease_dagman.settings import SERVICE_KINDS
 
 #: Nodes that are asked for one by one; of more only what the list says is shown.

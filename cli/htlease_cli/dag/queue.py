@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
+from htlease.condor.bindings_process import read_jobs
+from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField, Refused
-from htlease_cli.bindings_process import read_jobs
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.schedd import Plain
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 
 HELD = 5
 #: JobStatus of jobs that can be held.

@@ -12,16 +12,16 @@ from typing import Any
 
 import click
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.end_proof import of_queue
-from htlease.holds import held_by, removed_by
+from htlease.client.client import LeaseServer
+from htlease.condor.bindings_process import queue_birthdate, read_history, read_jobs
+from htlease.condor.hold_codes import held_by, removed_by
+from htlease.condor.schedd import Plain
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.end_proof import of_queue
 from htlease_agent.reconcile.evidence import AskedEvidence
 from htlease_agent.reconcile.job_end import ATTRIBUTES, End, end_of
-from htlease_cli.bindings_process import queue_birthdate, read_history, read_jobs
 from htlease_cli.dag.status import workflow_named
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.schedd import Plain
 from htlease_cli.session import pass_server
 from htlease_cli.tables import Table, print_table
 

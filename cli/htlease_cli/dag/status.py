@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 
-from htlease.attempt import check_name
+from htlease.client.client import LeaseServer, as_json
 from htlease.errors import BadConfig
+from htlease.rules.attempt import check_name
 from htlease_cli.dag.instrument import workflow_of
 from htlease_cli.dag.nodes import COLUMNS, row_of
 from htlease_cli.dag.overview import Looking, Overview
 from htlease_cli.dag.progress import LEGEND, SIGNS, Standing, parts_of_bar
-from htlease_cli.lease_server import LeaseServer, as_json
 from htlease_cli.parameters import json_option
 from htlease_cli.session import pass_server
 from htlease_cli.tables import Table, print_table

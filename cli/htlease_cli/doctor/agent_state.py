@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease_cli.condor_config import CondorConfig
+from htlease.condor.condor_config import CondorConfig
 
 _ANSWER_SECONDS = 3.0
 #: A relay that condor_master starts again and again is there for moments.

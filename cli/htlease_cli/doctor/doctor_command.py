@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 
 import click
 
+from htlease.client.client import LeaseServer, as_json
+from htlease.client.connection import Connection
+from htlease.condor import bindings_process as schedd
+from htlease.condor.condor_config import ConfigRejected, find_config
 from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
-from htlease.plan import TTL_DEFAULT_SECONDS
-from htlease.protocol import seconds_of
-from htlease_cli import bindings_process as schedd
+from htlease.rules.plan import TTL_DEFAULT_SECONDS
+from htlease.wire.protocol import seconds_of
 from htlease_cli import installed_version
-from htlease_cli.condor_config import ConfigRejected, find_config
 from htlease_cli.doctor.agent_state import relay_state
 from htlease_cli.doctor.checks import (
     KNOBS,
@@ -35,11 +37,9 @@ from htlease_cli.doctor.checks import (
 from htlease_cli.doctor.hook_checks import hook_checks
 from htlease_cli.doctor.hook_facts import hook_facts
 from htlease_cli.doctor.hook_macros import CHECKED, macro_checks
-from htlease_cli.lease_server import LeaseServer, as_json
 from htlease_cli.parameters import DURATION, json_option
 from htlease_cli.pyz import find_pyz, version_of
 from htlease_cli.session import Session, pass_session
-from htlease_cli.settings import Connection
 from htlease_cli.tables import Table, print_table
 
 #: A name that no workflow has, to ask by; asking changes nothing.

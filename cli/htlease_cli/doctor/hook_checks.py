@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterator, Mapping
 
-from htlease.plan import seconds_from
+from htlease.rules.plan import seconds_from
 from htlease_cli.doctor.agent_state import RelayState
 from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
 

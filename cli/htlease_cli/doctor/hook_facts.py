@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from htlease_cli.condor_config import CondorConfig
+from htlease.condor.condor_config import CondorConfig
 from htlease_cli.doctor.hook_checks import HOOKS, KNOBS
 from htlease_cli.file_install import fault_of_hook
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from htlease.errors import BadConfig, InvalidField
-from htlease.plan import check_ttl, seconds_from
-from htlease.transport import CHIRP_URL, HttpTransport
+from htlease.rules.plan import check_ttl, seconds_from
+from htlease.wire.transport import CHIRP_URL, HttpTransport
 from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
 
 #: Same words as the hooks' own, `htlease_hooks.site.POLICIES`.

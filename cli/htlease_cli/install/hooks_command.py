@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from htlease.condor.condor_config import CondorConfig, find_config
 from htlease.errors import BadConfig
 from htlease_cli import installed_version
-from htlease_cli.condor_config import CondorConfig, find_config
 from htlease_cli.doctor.agent_state import relay_state
 from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
 from htlease_cli.doctor.hook_checks import hook_checks

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from htlease.condor.condor_config import CondorConfig
 from htlease.errors import BadConfig
-from htlease_cli.condor_config import CondorConfig
 from htlease_cli.file_install import (
     PYZ_LINK,
     fault_of_hook,

@@ -8,11 +8,11 @@ the fence's business.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from htlease.protocol import seconds_of
+from htlease.condor.job_event import JobEvent
+from htlease.wire.protocol import seconds_of
 from htlease_cli.show.attempts import Event
 from htlease_cli.show.timeline import told
 
@@ -26,19 +26,6 @@ _TELLING = (
     "TerminatedBySignal",
 )
 _EXECUTE = 1
-
-
-@dataclass(frozen=True)
-class JobEvent:
-    """An event of a job's event log."""
-
-    job: str
-    #: As in the event log, e.g. 1 for "job executing".
-    number: int
-    name: str
-    #: Seconds since 1970.
-    at: float
-    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

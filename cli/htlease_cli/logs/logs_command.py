@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import click
 
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
+from htlease.condor import bindings_process as schedd
+from htlease.condor.schedd import ScheddUnavailable
 from htlease.errors import Refused
-from htlease_cli import bindings_process as schedd
-from htlease_cli.lease_server import LeaseServer
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.logs.entries import Entry, from_event_log, from_history, in_order, line_of
 from htlease_cli.logs.outputs import Output, event_log_of, outputs_of, tail_of
 from htlease_cli.logs.workflow_jobs import Jobs
 from htlease_cli.parameters import WORKFLOW
-from htlease_cli.schedd import ScheddUnavailable
 from htlease_cli.session import pass_server
 
 _FOLLOW_SECONDS = 2.0

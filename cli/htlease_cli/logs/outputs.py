@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease_cli.schedd import Plain
+from htlease.condor.schedd import Plain
 
 _STARTS = re.compile(r"\$\$\(\[\s*NumJobStarts\s*\]\)", re.IGNORECASE)
 TAIL_BYTES = 64 * 1024

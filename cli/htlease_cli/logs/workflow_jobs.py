@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from htlease.attempt import SubjobKey
-from htlease_cli.bindings_process import read_history, read_jobs
-from htlease_cli.schedd import Plain
+from htlease.condor.bindings_process import read_history, read_jobs
+from htlease.condor.schedd import Plain
+from htlease.rules.attempt import SubjobKey
 
 _ATTRIBUTES = (
     *("GlobalJobId", "HTLeaseKey", "ClusterId", "ProcId", "NumJobStarts"),

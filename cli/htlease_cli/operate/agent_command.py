@@ -14,10 +14,10 @@ from types import ModuleType
 
 import click
 
+from htlease.client.connection import state_directory as state_directory_of
 from htlease.errors import BadConfig, HTLeaseError
 from htlease_cli.parameters import DURATION
 from htlease_cli.session import Session, pass_session
-from htlease_cli.settings import state_directory as state_directory_of
 
 SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
 #: Of the log; one older file is kept beside it.

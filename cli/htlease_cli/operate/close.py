@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import click
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey, check_name
+from htlease.client.client import Document, LeaseServer
 from htlease.errors import Refused
-from htlease_cli.lease_server import Document, LeaseServer
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey, check_name
 from htlease_cli.parameters import KEY
 from htlease_cli.session import pass_server
 from htlease_cli.tables import duration_text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from htlease.attempt import check_name
-from htlease_cli.lease_server import LeaseServer, as_json
+from htlease.client.client import LeaseServer, as_json
+from htlease.rules.attempt import check_name
 from htlease_cli.parameters import NAME, json_option
 from htlease_cli.session import pass_server
 from htlease_cli.tables import Table, moment_text, print_table

@@ -7,9 +7,9 @@ import time
 
 import click
 
+from htlease.client.client import Document, LeaseServer, as_json
 from htlease.errors import InvalidField, Refused
-from htlease.protocol import rfc3339, seconds_of
-from htlease_cli.lease_server import Document, LeaseServer, as_json
+from htlease.wire.protocol import rfc3339, seconds_of
 from htlease_cli.parameters import json_option, parse_duration
 from htlease_cli.session import pass_server
 from htlease_cli.tables import Table, moment_text, print_table

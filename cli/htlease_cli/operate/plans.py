@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from htlease.plan import TTL_DEFAULT_SECONDS, Plan
-from htlease.plan_file import RESTART_DEFAULT, read_plan_file
+from htlease.config.plan_file import RESTART_DEFAULT, read_plan_file
+from htlease.rules.plan import TTL_DEFAULT_SECONDS, Plan
 from htlease_cli.tables import Table, print_table
 
 _RESTARTS = {

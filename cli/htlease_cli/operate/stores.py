@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from htlease.client.client import LeaseServer
+from htlease.client.connection import state_directory
 from htlease.errors import BadConfig, HTLeaseError
-from htlease_cli.lease_server import LeaseServer
 from htlease_cli.parameters import DURATION
 from htlease_cli.session import pass_server
-from htlease_cli.settings import state_directory
 
 if TYPE_CHECKING:
     from htlease_server.tools.snapshot import Whole

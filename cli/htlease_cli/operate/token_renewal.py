@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
+from htlease.condor.bindings_process import read_jobs
+from htlease.condor.schedd import Plain, ScheddUnavailable
 from htlease.errors import InvalidField, Refused
-from htlease_cli.bindings_process import read_jobs
-from htlease_cli.lease_server import LeaseServer
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.parameters import DURATION, WORKFLOW
-from htlease_cli.schedd import Plain, ScheddUnavailable
 from htlease_cli.session import pass_server
 from htlease_cli.submit.token_files import FILE_NAME, TokenFiles, cluster_of
 from htlease_cli.tables import Table, moment_text, print_table

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from htlease.attempt import check_name
-from htlease_cli.lease_server import Document, LeaseServer, as_json
+from htlease.client.client import Document, LeaseServer, as_json
+from htlease.rules.attempt import check_name
 from htlease_cli.parameters import DURATION, WORKFLOW, json_option
 from htlease_cli.session import pass_server
 from htlease_cli.tables import Table, moment_text, print_table

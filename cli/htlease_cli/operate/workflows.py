@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from htlease.attempt import SubjobKey
-from htlease.plan_file import read_plan_file
-from htlease.profiles import PROFILE_NAMES, find_flow
-from htlease_cli.lease_server import LeaseServer, as_json
+from htlease.client.client import LeaseServer, as_json
+from htlease.config.plan_file import read_plan_file
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.profiles import PROFILE_NAMES, find_flow
 from htlease_cli.operate.plans import plan_document
 from htlease_cli.parameters import WORKFLOW, json_option
 from htlease_cli.session import pass_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from htlease.plan import is_wall_time
+from htlease.rules.plan import is_wall_time
 from htlease_cli.show.attempts import Attempt, Event, ending_text, read_attempts
 from htlease_cli.show.timeline import closing_reason, grant_reason, hold_text, who_acted
 from htlease_cli.tables import moment_text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from htlease.diagram import LIFECYCLE, diagram_of, dot, mermaid, refresh
+from htlease.config.diagram import LIFECYCLE, diagram_of, dot, mermaid, refresh
 from htlease.errors import BadConfig
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import click
 
-from htlease.attempt import SubjobKey, check_name
+from htlease.client.client import Document, LeaseServer, as_json
+from htlease.condor.bindings_process import read_history, read_jobs
+from htlease.condor.schedd import ScheddUnavailable
 from htlease.errors import BadConfig, Refused
-from htlease.rollup import COMMITTING
-from htlease_cli.bindings_process import read_history, read_jobs
-from htlease_cli.lease_server import Document, LeaseServer, as_json
+from htlease.rules.attempt import SubjobKey, check_name
+from htlease.rules.rollup import COMMITTING
 from htlease_cli.parameters import KEY, WORKFLOW, json_option
-from htlease_cli.schedd import ScheddUnavailable
 from htlease_cli.session import pass_server
 from htlease_cli.show.attempts import ending_text
 from htlease_cli.show.explain import explain

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from htlease.removal import reason_of
+from htlease.condor.hold_remove_reasons import reason_of
 from htlease_cli.show.attempts import Attempt, Event, ending_text, read_attempts
 from htlease_cli.tables import Table, moment_text, print_table
 

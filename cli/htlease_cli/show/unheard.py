@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from htlease.attempt import SubjobKey
+from htlease.condor.bindings_process import read_history, read_jobs
+from htlease.condor.hold_codes import held_by, removed_by
+from htlease.condor.schedd import Plain, ScheddUnavailable
 from htlease.errors import BadConfig, Refused
-from htlease.holds import held_by, removed_by
-from htlease_cli.bindings_process import read_history, read_jobs
-from htlease_cli.schedd import Plain, ScheddUnavailable
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.show.timeline import hold_text, who_acted
 
 _ATTRIBUTES = (

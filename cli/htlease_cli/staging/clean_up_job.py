@@ -11,10 +11,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from htlease.condor import schedd
+from htlease.condor.submit_description import is_wrapper
 from htlease.errors import BadConfig
-from htlease_cli import schedd
 from htlease_cli.staging.dag_text import CLEAN_UP, Layout
-from htlease_cli.submit.submit_file import is_wrapper
 
 #: Of the wrapper: no lease yet, or no server.
 _EXIT_LATER = 75

@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
 from htlease.errors import BadConfig
-from htlease_cli.lease_server import LeaseServer
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.pyz import find_pyz
 from htlease_cli.staging.clean_up_job import Lease, lease_of, local_program
 from htlease_cli.staging.compute_node import script_files, structure

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
 from htlease.errors import BadConfig, HTLeaseError
-from htlease_cli.lease_server import LeaseServer
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.operate.close import settle_as
 from htlease_cli.parameters import DURATION
 from htlease_cli.session import pass_server

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
 from htlease.errors import HTLeaseError, InvalidField, Refused
-from htlease.plan import Plan
-from htlease_cli.lease_server import LeaseServer
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import Plan
 
 
 def check_distinct(keys: Sequence[SubjobKey]) -> None:

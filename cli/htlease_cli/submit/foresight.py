@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from htlease.attempt import SubjobKey
+from htlease.condor import schedd
+from htlease.condor.submit_description import Commands, Description
 from htlease.errors import BadConfig, InvalidField
-from htlease_cli import schedd
-from htlease_cli.submit.submit_file import Commands, Description
+from htlease.rules.attempt import SubjobKey
 
 #: Commands would be run, or it is not one plain queue statement.
 _DOUBTFUL = re.compile(

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from htlease.condor import schedd
+from htlease.condor.queue_statement import check_no_slice, check_not_several, check_one_queue
+from htlease.condor.submit_description import is_wrapper, sends_files
 from htlease.errors import InvalidField
-from htlease_cli import schedd
 from htlease_cli.submit.node_descriptions import RUNS_COMMANDS, Seen, look, refusal_of
 from htlease_cli.submit.node_wrapping import Wrapping, left_alone, sending, variables_of
-from htlease_cli.submit.queue_statement import check_no_slice, check_not_several, check_one_queue
-from htlease_cli.submit.submit_file import is_wrapper, sends_files
 from htlease_dagman.dag import Dag, Node
 from htlease_dagman.dag_file import BadDag
 from htlease_dagman.include import NodeJobs

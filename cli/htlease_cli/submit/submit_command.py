@@ -13,18 +13,18 @@ from urllib.parse import urlsplit
 
 import click
 
-from htlease.attempt import NAME_LENGTH_MAX
+from htlease.client.client import as_json
+from htlease.client.connection import state_directory
+from htlease.condor import bindings_process as schedd
+from htlease.condor.bindings_process import read_jobs
+from htlease.config.plan_file import read_plan_file
 from htlease.errors import BadConfig, HTLeaseError, InvalidField
-from htlease.plan import check_ttl
-from htlease.plan_file import read_plan_file
-from htlease_cli import bindings_process as schedd
-from htlease_cli.bindings_process import read_jobs
+from htlease.rules.attempt import NAME_LENGTH_MAX
+from htlease.rules.plan import check_ttl
 from htlease_cli.doctor.checks import is_loopback
-from htlease_cli.lease_server import as_json
 from htlease_cli.parameters import DURATION, WORKFLOW, json_option
 from htlease_cli.pyz import find_pyz, kept_pyz
 from htlease_cli.session import Session, pass_session
-from htlease_cli.settings import state_directory
 from htlease_cli.submit import condor_submit
 from htlease_cli.submit.enrolment import check_distinct
 from htlease_cli.submit.foresight import as_commands, foreseen_keys, own_workflow, with_includes

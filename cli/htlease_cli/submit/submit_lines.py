@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from htlease.attempt import NAME_PATTERN
+from htlease.rules.attempt import NAME_PATTERN
 from htlease_cli.submit.exit_policy import exit_policy_lines, or_default
 
 #: Stands before what htlease says through condor_submit's error message.

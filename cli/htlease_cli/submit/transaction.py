@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease.attempt import SubjobKey
+from htlease.client.client import LeaseServer
+from htlease.condor import bindings_process as schedd
+from htlease.condor.schedd import QueuedJob, ScheddUnavailable
 from htlease.errors import HTLeaseError, InvalidField, Refused
-from htlease.messages import LABEL_MAX_CHARS, TEXT_MAX_CHARS
-from htlease.plan import Plan
-from htlease_cli import bindings_process as schedd
-from htlease_cli.lease_server import LeaseServer
-from htlease_cli.schedd import QueuedJob, ScheddUnavailable
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.messages import LABEL_MAX_CHARS, TEXT_MAX_CHARS
+from htlease.rules.plan import Plan
 from htlease_cli.submit import condor_submit
 from htlease_cli.submit.condor_submit import Answer, SubmitRefused
 from htlease_cli.submit.enrolment import Enrolment, check_distinct

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from htlease.end_proof import of_queue
+from htlease.rules.end_proof import of_queue
 from htlease_dagman.queue_ad import queue_birthdate
 from htlease_dagman.transfers.task import (
     Away,

@@ -15,7 +15,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_dagman.transfers.record import Record, key_of
 from htlease_dagman.transfers.task import (
     Away,

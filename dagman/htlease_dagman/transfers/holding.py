@@ -7,8 +7,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from htlease import messages as m
-from htlease.attempt import Evidence, ReadFrom, start_number
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, ReadFrom, start_number
 from htlease_dagman.transfers.record import PLAN
 
 _LINE = re.compile(r'(\w+)\s*=\s*(?:"([^"\\]*)"|(\d+))\s*')

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from htlease.attempt import SubjobKey
-from htlease.plan import PhaseSpec, Plan
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import PhaseSpec, Plan
 from htlease_dagman.transfers.task import Transfer
 
 PHASE = "transfer"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig, InvalidField
-from htlease.plan import TTL_DEFAULT_SECONDS, check_ttl
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import TTL_DEFAULT_SECONDS, check_ttl
 from htlease_dagman.transfers.lines import TomlFile
 from htlease_dagman.transfers.task import Item, Place, Transfer
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from htlease import messages as m
-from htlease.calls import Clock
-from htlease.client import Lease, LeaseClient
 from htlease.errors import Refused, ServerUnavailable
+from htlease.rules import messages as m
+from htlease.wire.lease_client import Lease, LeaseClient
+from htlease.wire.retry import Clock
 from htlease_dagman.transfers.engine import Adopted, Engine, Verdict, take_up
 from htlease_dagman.transfers.notices import send_notice
 from htlease_dagman.transfers.record import PHASE, Record, read_record

@@ -12,9 +12,9 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
-from htlease.calls import Clock, send
 from htlease.errors import HTLeaseError, Refused
-from htlease.transport import HttpTransport
+from htlease.wire.retry import Clock, send
+from htlease.wire.transport import HttpTransport
 from htlease_cli.show.timeline import print_timeline
 from htlease_lab.demo.local_starter import LocalSite
 from htlease_lab.demo.site import PoolSite, Site

@@ -16,9 +16,9 @@ from pathlib import Path
 import htlease
 import htlease_cli
 import htlease_dagman
-from htlease_cli.lease_server import LeaseServer
+from htlease.client.client import LeaseServer
+from htlease.client.connection import find_connection
 from htlease_cli.pyz import put_pyz
-from htlease_cli.settings import find_connection
 from htlease_lab.pool import Pool, PoolError
 from htlease_lab.pool.files import JOB_USER_ID
 from htlease_lab.scenarios import transfer_tool

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from htlease.errors import HTLeaseError
-from htlease.transport import INSECURE
+from htlease.wire.transport import INSECURE
 
 _START_SECONDS = 30.0
 _URL = re.compile(r"://([\d.]+:\d+)")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError
+from htlease.rules.attempt import SubjobKey
 from htlease_lab.scenarios.environment import Stage
 
 DATA = "some input\n"

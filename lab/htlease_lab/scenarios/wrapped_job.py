@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_lab.scenarios.runner import Play
 
 _HELD = 12

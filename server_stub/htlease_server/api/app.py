@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import perf_counter
 from urllib.parse import unquote
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey, check_name
 from htlease.errors import InvalidField
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey, check_name
 from htlease_server.api import routes
 from htlease_server.api.health import why_not_ready
 from htlease_server.api.maintenance_flags import Outages

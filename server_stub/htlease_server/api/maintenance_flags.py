@@ -6,9 +6,9 @@ import datetime
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from htlease import messages as m
-from htlease.attempt import check_name
 from htlease.errors import InvalidField
+from htlease.rules import messages as m
+from htlease.rules.attempt import check_name
 from htlease_server.api import routes
 from htlease_server.api.queries import Reading
 from htlease_server.api.request_context import Call

@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from htlease.subjob import HELD, Status
+from htlease.rules.state import HELD, Status
 from htlease.version import VERSION
 from htlease_server.counters import RequestTally, Spread
 from htlease_server.engine.commit.command_log import Ledger

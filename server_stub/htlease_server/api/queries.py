@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.plan import PhaseSpec, phases_left
-from htlease.protocol import rfc3339
-from htlease.rollup import rollup
-from htlease.subjob import CLOSED, Status, SubjobState
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.plan import PhaseSpec, phases_left
+from htlease.rules.rollup import rollup
+from htlease.rules.state import CLOSED, Status, SubjobState
+from htlease.wire.protocol import rfc3339
 from htlease_server.api.schema.admin_models import Audit
 from htlease_server.counters import LOOK_UPS
 from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.engine.batch import Waiting
 from htlease_server.logs import is_noted, note
 from htlease_server.models.request_models import Sent

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from htlease.errors import InvalidField
-from htlease.protocol import PHASE_CALLS, SUBJOB_CALLS
+from htlease.wire.protocol import PHASE_CALLS, SUBJOB_CALLS
 
 _SUBJOB = "/v1/workflows/{workflow}/subjobs/{subjob}"
 

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from time import perf_counter
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.protocol import reply_document, rfc3339
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.protocol import reply_document, rfc3339
 from htlease_server.api import routes
 from htlease_server.api.request_log import note_command
 from htlease_server.auth.job_tokens import Minted, OwnTokens

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from htlease import messages as m
 from htlease.errors import BadConfig, InvalidField
-from htlease.protocol import rfc3339
+from htlease.rules import messages as m
+from htlease.wire.protocol import rfc3339
 from htlease_server.api.queries import LIMIT_MAX, Reading
 from htlease_server.api.request_context import Call
 from htlease_server.api.subjobs import Commands, note_minted

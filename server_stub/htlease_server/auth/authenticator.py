@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.auth.job_tokens import EXPIRED, NOT_OURS, OwnTokens
 from htlease_server.auth.principal import ADMIN, ANONYMOUS, Caller
 from htlease_server.auth.revocations import REVOKED, Revocations

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from htlease.config.toml import toml_from
 from htlease.errors import BadConfig, InvalidField
-from htlease.toml_text import toml_from
 from htlease_server.auth.principal import EVERYWHERE, check_pattern
 from htlease_server.auth.roles import Role, role_named
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import jwt
 
-from htlease.attempt import SubjobKey
 from htlease.errors import InvalidField
+from htlease.rules.attempt import SubjobKey
 from htlease_server.auth.principal import EVERYWHERE, Binding, Caller, Slip, is_within
 from htlease_server.auth.roles import MINTS, Role, role_named
 from htlease_server.auth.signing_keys import KeyRing

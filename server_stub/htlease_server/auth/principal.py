@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from htlease import messages as m
-from htlease.attempt import check_name
+from htlease.rules import messages as m
+from htlease.rules.attempt import check_name
 from htlease_server.auth.roles import ADMINISTERING, CALLS, KINDS, MAY, Role
 
 #: Reaches every workflow.

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from htlease.protocol import rfc3339
+from htlease.wire.protocol import rfc3339
 from htlease_server.auth.principal import Caller
 from htlease_server.auth.roles import Role
 from htlease_server.store.base import DeedRow

@@ -8,9 +8,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from htlease import messages as m
 from htlease.errors import InvalidField
-from htlease.protocol import PHASE_CALLS
+from htlease.rules import messages as m
+from htlease.wire.protocol import PHASE_CALLS
 
 
 class Role(str, enum.Enum):

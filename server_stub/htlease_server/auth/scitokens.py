@@ -12,8 +12,8 @@ from typing import Any
 
 import jwt
 
-from htlease import messages as m
 from htlease.errors import BadConfig
+from htlease.rules import messages as m
 from htlease_server.auth.issuer_config import AuthConfig, Issuer
 from htlease_server.auth.job_tokens import UNREADABLE, numeric_date
 from htlease_server.auth.jwks_cache import IssuerAway, IssuerKeys

@@ -6,10 +6,10 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Union
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError
-from htlease.subjob import REQUESTS_KEPT, SubjobState
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.state import REQUESTS_KEPT, SubjobState
 from htlease_server.engine.site.audit import Deed
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import WindowChange

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from htlease.subjob import HELD, SubjobState, extended_deadline
+from htlease.rules.state import HELD, SubjobState, extended_deadline
 from htlease_server.store.base import MaintenanceRow, Run
 
 

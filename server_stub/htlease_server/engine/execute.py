@@ -1,6 +1,6 @@
 """What each request does within a turn: which state it meets, and what is kept of its outcome.
 
-The rules themselves are in `htlease.lifecycle`. Nothing here waits, and nothing is on the disk
+The rules themselves are in `htlease.rules.acquire`. Nothing here waits, and nothing is on the disk
 before the keeper commits the turn.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.flags import held_back
-from htlease.lifecycle import RETRY_MIN_SECONDS, decide, replayed_reply
-from htlease.quotas import over_quota
-from htlease.subjob import HELD, SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import RETRY_MIN_SECONDS, decide, replayed_reply
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.flags import held_back
+from htlease.rules.quotas import over_quota
+from htlease.rules.state import HELD, SubjobState, apply
 from htlease_server.engine.batch import Crashed, Turn, Waiting
 from htlease_server.engine.history import EVENT_NAMES, data_of, event_from, ids_in, marks_with
 from htlease_server.engine.site.audit import PUT_FLAG, PUT_WORKFLOW, TRIM, Deed

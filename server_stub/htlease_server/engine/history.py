@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from htlease import messages as m
-from htlease.protocol import rfc3339
-from htlease.subjob import REQUESTS_KEPT, SubjobState, evolve
+from htlease.rules import messages as m
+from htlease.rules.state import REQUESTS_KEPT, SubjobState, evolve
+from htlease.wire.protocol import rfc3339
 from htlease_server.models.response_models import Attempt, AttemptPhase, Closing
 from htlease_server.store.base import HistoryRow
 

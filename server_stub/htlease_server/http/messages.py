@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.protocol import problem_document
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.protocol import problem_document
 
 _encode = msgspec.json.Encoder().encode
 _STATUS_LINES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from htlease import messages as m
+from htlease.rules import messages as m
 
 #: Request line and headers; a SciToken has a few KiB.
 HEAD_MAX_BYTES = 32 * 1024

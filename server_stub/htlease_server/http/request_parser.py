@@ -11,8 +11,8 @@ from typing import Any
 
 import httptools
 
-from htlease import messages as m
-from htlease.protocol import BODY_MAX_BYTES
+from htlease.rules import messages as m
+from htlease.wire.protocol import BODY_MAX_BYTES
 from htlease_server.http import request_head
 from htlease_server.http.messages import Request
 from htlease_server.http.request_head import FIELDS_MAX, HEAD_MAX_BYTES, HEAD_TOO_LARGE, NO_HTTP

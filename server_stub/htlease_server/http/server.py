@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.http.messages import Answer, Request, encoded, problem
 from htlease_server.http.request_parser import RequestParser
 from htlease_server.logs import note

@@ -18,12 +18,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Place, check_name
 from htlease.errors import InvalidField
-from htlease.plan import Plan
-from htlease.profiles import plan_of
-from htlease.protocol import PHASE_CALLS, REQUEST_ID_MAX_CHARS, SUBJOB_CALLS, plan_from
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, Place, check_name
+from htlease.rules.plan import Plan
+from htlease.rules.profiles import plan_of
+from htlease.wire.protocol import PHASE_CALLS, REQUEST_ID_MAX_CHARS, SUBJOB_CALLS, plan_from
 from htlease_server.auth.job_tokens import TTL_MAX_SECONDS, Wanted
 from htlease_server.auth.principal import PATTERNS_MAX, Binding, check_pattern
 from htlease_server.auth.roles import Role, role_named

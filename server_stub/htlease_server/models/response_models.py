@@ -2,7 +2,7 @@
 
 Each class is a JSON object with these members and no others; `answer_schemas` makes of them what
 `/openapi.json` says. Those about the site are in `site_documents`; replies to commands, and the
-events of a history, in `htlease.messages`.
+events of a history, in `htlease.rules.messages`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 
-from htlease import messages as m
-from htlease.plan import RESTARTS, Plan
-from htlease.rollup import EMPTY, PARTIAL, ROLLUP_ORDER
-from htlease.subjob import Status
+from htlease.rules import messages as m
+from htlease.rules.plan import RESTARTS, Plan
+from htlease.rules.rollup import EMPTY, PARTIAL, ROLLUP_ORDER
+from htlease.rules.state import Status
 
 
 def one_of(*names: str) -> msgspec.Meta:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from htlease.attempt import SubjobKey
 from htlease.errors import HTLeaseError
+from htlease.rules.attempt import SubjobKey
 
 
 class StoreFailed(HTLeaseError):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from htlease import messages as m
-from htlease.subjob import REQUESTS_KEPT, SubjobState, replace
+from htlease.rules import messages as m
+from htlease.rules.state import REQUESTS_KEPT, SubjobState, replace
 from htlease_server.engine.history import event_from, fold, ids_in, mark_of, snapshot_from
 from htlease_server.tools.snapshot import Life, Whole
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import secrets
 
-from htlease import messages as m
-from htlease.attempt import AttemptId, Evidence, Place
-from htlease.subjob import apply
+from htlease.rules import messages as m
+from htlease.rules.attempt import AttemptId, Evidence, Place
+from htlease.rules.state import apply
 from htlease_server.engine.history import EVENT_NAMES, data_of, state_from
 from htlease_server.engine.states.cache import Entry
 from htlease_server.store.base import Batch, HistoryRow, SubjobRow

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from htlease import messages as m
-from htlease.attempt import Place
+from htlease.rules import messages as m
+from htlease.rules.attempt import Place
 from htlease_server.engine.history import EVENT_NAMES, data_of, event_document
 from htlease_server.store.base import HistoryRow
 from tests.unit.core.world import World

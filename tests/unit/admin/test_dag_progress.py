@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from htlease.holds import OUR_SUBCODE
+from htlease.condor.hold_codes import OUR_SUBCODE
 from htlease_cli.dag.nodes import HELD, IDLE, node_of, not_begun, row_of
 from htlease_cli.dag.overview import Dagman, Overview
 from htlease_cli.dag.progress import LEGEND, SIGNS, Standing, parts_of_bar, percent_done, state_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease.plan import ON_WALL_TIME
+from htlease.rules.plan import ON_WALL_TIME
 from htlease_cli.submit.node_wrapping import left_alone, variables_of, wrapping
 from htlease_cli.submit.submit_lines import Additions
 from htlease_dagman.dag import Node

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from htlease import messages as m
-from htlease.plan import Plan
+from htlease.rules import messages as m
+from htlease.rules.plan import Plan
 from htlease_cli.show.explain import explain
 from tests.unit.admin.recorder import SLOT, Recorder
 from tests.unit.core.world import GJID, STAGED

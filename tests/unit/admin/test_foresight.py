@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.submit.foresight import as_commands, foreseen_keys, own_workflow, with_includes
 
 EXECUTABLE = "executable = run.sh\n"

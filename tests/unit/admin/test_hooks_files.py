@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from htlease.condor.condor_config import find_config, parse_version
 from htlease.errors import BadConfig
-from htlease_cli.condor_config import find_config, parse_version
 from htlease_cli.doctor.hook_checks import HOOKS
 from htlease_cli.file_install import fault_of_hook
 from htlease_cli.install.roles import FILES, read_role

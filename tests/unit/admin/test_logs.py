@@ -6,15 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from htlease import messages as m
-from htlease_cli.logs.entries import (
-    Entry,
-    JobEvent,
-    from_event_log,
-    from_history,
-    in_order,
-    line_of,
-)
+from htlease.condor.job_event import JobEvent
+from htlease.rules import messages as m
+from htlease_cli.logs.entries import Entry, from_event_log, from_history, in_order, line_of
 from htlease_cli.logs.outputs import TAIL_BYTES, Output, outputs_of, tail_of
 from tests.unit.admin.recorder import Recorder
 

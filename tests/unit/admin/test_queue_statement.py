@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from htlease.condor.queue_statement import QueueStatement, check_one_queue, read_queue, split_item
 from htlease.errors import InvalidField
-from htlease_cli.submit.queue_statement import (
-    QueueStatement,
-    check_one_queue,
-    read_queue,
-    split_item,
-)
 
 
 @pytest.mark.parametrize(

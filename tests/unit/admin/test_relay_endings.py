@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from htlease import messages as m
+from htlease.condor.schedd import Plain
+from htlease.rules import messages as m
 from htlease_agent.reconcile.job_end import Closing, End, closing_of, end_of
-from htlease_cli.schedd import Plain
 
 JOB = "ap#7.0#1795225431"
 AD: dict[str, Plain] = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from htlease.end_proof import Job, LogEvent
+from htlease.condor.schedd import ScheddUnavailable
+from htlease.rules.end_proof import Job, LogEvent
 from htlease_agent.reconcile.evidence import AskedEvidence
 from htlease_agent.reconcile.job_end import COMPLETED, HELD, End
-from htlease_cli.schedd import ScheddUnavailable
 
 STARTD = "<10.77.0.12:9618?addrs=10.77.0.12-9618&sock=startd_111_f8b9>"
 END = End(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from htlease.condor.schedd import Plain
 from htlease_agent.job_tokens import brings_token
 from htlease_agent.reconcile.job_end import is_stamp
 from htlease_agent.reconcile.named_key import key_named
-from htlease_cli.schedd import Plain
 
 STAMPED = "ap1-42-1795225431/0"
 AD: dict[str, Plain] = {"HTLeaseKey": STAMPED, "ClusterId": 42, "ProcId": 0, "QDate": 1795225431}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from htlease.client.connection import Connection, find_connection
 from htlease.errors import BadConfig, InvalidField
 from htlease_cli.parameters import parse_duration
-from htlease_cli.settings import Connection, find_connection
 from htlease_cli.tables import Table, duration_text, plain_lines
 
 UID = os.geteuid()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.condor import bindings_process as schedd
+from htlease.condor.schedd import QueuedJob, ScheddUnavailable
 from htlease.errors import InvalidField, Refused, ServerUnavailable
-from htlease_cli import bindings_process as schedd
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_cli.operate.token_renewal import queued_tokens
-from htlease_cli.schedd import QueuedJob, ScheddUnavailable
 from htlease_cli.submit import condor_submit
 from htlease_cli.submit.condor_submit import Answer, SubmitRefused
 from htlease_cli.submit.enrolment import check_distinct

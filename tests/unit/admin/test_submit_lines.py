@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease.plan import ON_WALL_TIME
+from htlease.rules.plan import ON_WALL_TIME
 from htlease_cli.submit.submit_lines import Additions, added_lines, appended
 
 ADDITIONS = Additions(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import typing
 
-from htlease import messages as m
-from htlease.attempt import Place
+from htlease.rules import messages as m
+from htlease.rules.attempt import Place
 from htlease_cli.show import timeline as timeline_module
 from htlease_cli.show.timeline import COLUMNS, print_timeline, timeline
 from htlease_server.engine.history import EVENT_NAMES

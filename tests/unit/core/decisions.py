@@ -12,12 +12,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Place
-from htlease.lifecycle import decide, replayed_reply
-from htlease.plan import PhaseSpec, Plan
-from htlease.profiles import plan_of
-from htlease.subjob import GRANTS_KEPT, REFUSALS_KEPT, REMOVALS_KEPT, SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide, replayed_reply
+from htlease.rules.attempt import Evidence, Place
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.profiles import plan_of
+from htlease.rules.state import GRANTS_KEPT, REFUSALS_KEPT, REMOVALS_KEPT, SubjobState, apply
 from tests.unit.core.world import GJID, STAGED, World, nonce
 
 RECORD = Path(__file__).resolve().parents[2] / "data" / "decisions.txt"

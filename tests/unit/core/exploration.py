@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from htlease import messages as m
-from htlease.lifecycle import decide, replayed_reply
-from htlease.subjob import Status, SubjobState, after_downtime, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide, replayed_reply
+from htlease.rules.state import Status, SubjobState, after_downtime, apply
 from tests.unit.core.promises import Broken, Decide, check_state
 from tests.unit.core.small_worlds import (
     NOW,

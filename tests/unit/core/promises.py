@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Place
-from htlease.subjob import Status, SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, Place
+from htlease.rules.state import Status, SubjobState, apply
 from tests.unit.core.small_worlds import NOW, Setting
 from tests.unit.core.world import GJID, nonce
 

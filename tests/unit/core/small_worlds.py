@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Place
-from htlease.plan import PhaseSpec, Plan
-from htlease.subjob import HELD, SubjobState
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, Place
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.state import HELD, SubjobState
 from tests.unit.core.world import GJID, nonce
 
 TTL = 120.0

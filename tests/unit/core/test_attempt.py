@@ -2,7 +2,8 @@
 
 import pytest
 
-from htlease.attempt import (
+from htlease.errors import InvalidField
+from htlease.rules.attempt import (
     NAME_LENGTH_MAX,
     AttemptId,
     Evidence,
@@ -13,7 +14,6 @@ from htlease.attempt import (
     check_name,
     start_number,
 )
-from htlease.errors import InvalidField
 
 # (what happened, the later start, the earlier start, how the later one stands to it)
 ORDERS = [

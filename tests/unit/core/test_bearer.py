@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease.bearer import discovered
 from htlease.errors import BadConfig
+from htlease.wire.bearer import discovered
 
 UID = os.geteuid()
 

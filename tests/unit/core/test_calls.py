@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
-from htlease.calls import Clock, quoted, refused_from, send
 from htlease.errors import Refused, ServerUnavailable
-from htlease.transport import Answer, NoAnswer
+from htlease.wire.retry import Clock, quoted, refused_from, send
+from htlease.wire.transport import Answer, NoAnswer
 
 
 class Prepared:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from htlease.diagram import diagram_of, dot, mermaid, refresh
+from htlease.config.diagram import diagram_of, dot, mermaid, refresh
 from htlease.errors import InvalidField
-from htlease.profiles import PROFILE_NAMES, load_profile
-from htlease.subjob import TRANSITIONS, Status
+from htlease.rules.profiles import PROFILE_NAMES, load_profile
+from htlease.rules.state import TRANSITIONS, Status
 
 DOCS = Path(__file__).parents[3] / "docs"
 FLOWS = [f"{name}:{flow.name}" for name in PROFILE_NAMES for flow in load_profile(name).flows]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from htlease import event_log
-from htlease.end_proof import Job, LogEvent, job_from, of_log, of_queue, of_startd
-from htlease.event_log import read_events, read_rotated
+from htlease.condor import event_log
+from htlease.condor.event_log import read_events, read_rotated
+from htlease.rules.end_proof import Job, LogEvent, job_from, of_log, of_queue, of_startd
 
 JOB = "ap.example.org#12.0#1796117722"
 STARTD = "<10.77.0.12:9618?addrs=10.77.0.12-9618&alias=ep2&noUDP&sock=startd_111_f8b9>"

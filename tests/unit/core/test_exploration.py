@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from htlease import messages as m
-from htlease.lifecycle import decide
-from htlease.subjob import SubjobState
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide
+from htlease.rules.state import SubjobState
 from tests.unit.core.exploration import Explorer
 from tests.unit.core.promises import Broken, Decide
 from tests.unit.core.small_worlds import SETTINGS, Setting

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import Evidence
-from htlease.flags import RETRY_SECONDS, Flag, held_back, next_phase
-from htlease.lifecycle import decide
-from htlease.plan import PhaseSpec, Plan
-from htlease.profiles import plan_of
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide
+from htlease.rules.attempt import Evidence
+from htlease.rules.flags import RETRY_SECONDS, Flag, held_back, next_phase
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.profiles import plan_of
 from tests.unit.core.world import World, nonce
 
 PLAN = Plan((PhaseSpec("fetch", needs=("hpss", "pftp")), PhaseSpec("compute", "resume")))

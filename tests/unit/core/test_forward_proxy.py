@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from htlease.forward_proxy import ProxyUnusable, is_excepted, named_proxy
-from htlease.transport import HttpTransport, NoAnswer
+from htlease.wire.forward_proxy import ProxyUnusable, is_excepted, named_proxy
+from htlease.wire.transport import HttpTransport, NoAnswer
 from tests.unit.core.test_transport import Peer
 
 HOST, PORT = "lease.example.org", 8620
@@ -137,7 +137,7 @@ def test_a_proxy_that_leads_nowhere_is_passed_by_and_not_asked_again(
 ) -> None:
     proxy = Peer([b"HTTP/1.1 403 No\r\n\r\n"], [b"HTTP/1.1 403 No\r\n\r\n"])
     server = Peer([OK], [OK])
-    monkeypatch.setattr("htlease.forward_proxy.is_loopback", lambda host: False)
+    monkeypatch.setattr("htlease.wire.forward_proxy.is_loopback", lambda host: False)
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
     transport = HttpTransport(server.url, "secret", exchange_seconds=5)

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from htlease import messages as m
-from htlease.plan import ON_WALL_TIME, PhaseSpec, Plan
-from htlease.subjob import Status
+from htlease.rules import messages as m
+from htlease.rules.plan import ON_WALL_TIME, PhaseSpec, Plan
+from htlease.rules.state import Status
 from tests.unit.core.world import GJID, STAGED, World, nonce
 
 

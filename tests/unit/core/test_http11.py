@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease.http11 import (
+from htlease.wire.http11 import (
     BODY_MAX_BYTES,
     HEAD_MAX_BYTES,
     BadAnswer,

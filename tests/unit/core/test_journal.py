@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from htlease.journal import (
+from htlease.wire.chirp_journal import (
     PART_CHARS,
     PARTS,
     Entry,

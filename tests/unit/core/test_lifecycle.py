@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Place
 from htlease.errors import InvalidField
-from htlease.lifecycle import replayed_reply
-from htlease.plan import PhaseSpec, Plan
-from htlease.subjob import Status, after_downtime
+from htlease.rules import messages as m
+from htlease.rules.acquire import replayed_reply
+from htlease.rules.attempt import Evidence, Place
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.state import Status, after_downtime
 from tests.unit.core.world import GJID, STAGED, World, nonce
 
 SLOT = Place("ep1", "slot1_1@ep1", "<10.0.0.1:9618>#1700000000")

@@ -1,8 +1,8 @@
 """Phases and state machines under a lease."""
 
-from htlease import messages as m
-from htlease.plan import PhaseSpec, Plan
-from htlease.profiles import plan_of
+from htlease.rules import messages as m
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.profiles import plan_of
 from tests.unit.core.world import World
 
 # ---------------------------------------------------------------- phases

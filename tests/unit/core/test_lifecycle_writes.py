@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from htlease import messages as m
-from htlease.plan import PhaseSpec, Plan
-from htlease.subjob import CLOSED, GRANTS_KEPT, REFUSALS_KEPT, Status
+from htlease.rules import messages as m
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.state import CLOSED, GRANTS_KEPT, REFUSALS_KEPT, Status
 from tests.unit.core.world import World, nonce
 
 # ---------------------------------------------------------------- rule 6: writes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from htlease import messages as m
+from htlease.condor.hold_codes import OUR_SUBCODE, held_by
 from htlease.errors import InvalidField
-from htlease.holds import OUR_SUBCODE, held_by
-from htlease.subjob import REMOVALS_KEPT
+from htlease.rules import messages as m
+from htlease.rules.state import REMOVALS_KEPT
 from tests.unit.core.world import GJID, World, nonce
 
 HELD = m.Observed(GJID, "held", "user", "disk full", 1, 0)

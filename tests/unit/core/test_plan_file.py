@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from htlease.config.plan_file import plan_from_text, read_plan_file
 from htlease.errors import BadConfig
-from htlease.plan import PhaseSpec, Plan
-from htlease.plan_file import plan_from_text, read_plan_file
+from htlease.rules.plan import PhaseSpec, Plan
 
 TOML = """
 ttl_seconds = 90

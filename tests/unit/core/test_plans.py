@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from htlease.errors import InvalidField
-from htlease.plan import (
+from htlease.rules.plan import (
     ON_WALL_TIME,
     PHASES_MAX,
     RESTARTS,
@@ -25,7 +25,7 @@ from htlease.plan import (
     phases_left,
     seconds_from,
 )
-from htlease.rollup import EMPTY, PARTIAL, ROLLUP_ORDER, rollup
+from htlease.rules.rollup import EMPTY, PARTIAL, ROLLUP_ORDER, rollup
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import InvalidField
-from htlease.profiles import PROFILE_NAMES, find_flow, load_profile, plan_of
+from htlease.rules.profiles import PROFILE_NAMES, find_flow, load_profile, plan_of
 
 RECORDED = Path(__file__).parents[2] / "data" / "cts-states.json"
 DESIGN = Path(__file__).parents[4] / "shared" / "design" / "cts-states.json"

@@ -7,12 +7,12 @@ import dataclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Order, Place
-from htlease.lifecycle import decide
-from htlease.plan import PhaseSpec, Plan, phases_left
-from htlease.profiles import plan_of
-from htlease.subjob import CLOSED, SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide
+from htlease.rules.attempt import Evidence, Order, Place
+from htlease.rules.plan import PhaseSpec, Plan, phases_left
+from htlease.rules.profiles import plan_of
+from htlease.rules.state import CLOSED, SubjobState, apply
 from tests.unit.core.world import STAGED, nonce
 
 counts = st.none() | st.integers(0, 4)

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from htlease import messages as m
-from htlease.lifecycle import decide
-from htlease.quotas import EVENTS_MAX, STATE_MAX_BYTES, SUBMISSIONS_MAX, over_quota
-from htlease.subjob import SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide
+from htlease.rules.quotas import EVENTS_MAX, STATE_MAX_BYTES, SUBMISSIONS_MAX, over_quota
+from htlease.rules.state import SubjobState, apply
 
 NONCE = "nonce-of-a-test-0123456789"
 OTHER = "nonce-of-another-012345678"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from htlease.removal import reason_of
+from htlease.condor.hold_remove_reasons import reason_of
 
 CE_REMOVED = "CE job removed by SYSTEM_PERIODIC_REMOVE due to "
 NO_ROUTE = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from htlease import messages as m
-from htlease.rollup import rollup
-from htlease.subjob import Status
+from htlease.rules import messages as m
+from htlease.rules.rollup import rollup
+from htlease.rules.state import Status
 from tests.unit.core.world import World
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease import messages as m
-from htlease.subjob import SubjobState, extended_deadline, replace
+from htlease.rules import messages as m
+from htlease.rules.state import SubjobState, extended_deadline, replace
 
 _INSTANTS = st.floats(0, 1e6)
 _DURATIONS = st.floats(1, 1e5)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from htlease.errors import BadConfig
-from htlease.transport import Answer, HttpTransport, NoAnswer, plain_url
+from htlease.wire.transport import Answer, HttpTransport, NoAnswer, plain_url
 
 
 def _read_request(connection: socket.socket) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from htlease import messages as m
-from htlease.attempt import Evidence, Place
-from htlease.lifecycle import decide
-from htlease.plan import PhaseSpec, Plan
-from htlease.subjob import SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide
+from htlease.rules.attempt import Evidence, Place
+from htlease.rules.plan import PhaseSpec, Plan
+from htlease.rules.state import SubjobState, apply
 
 STAGED = Plan(
     (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from htlease.holds import removed_by
+from htlease.condor.hold_codes import removed_by
 from htlease_dagman.earlier import job_number, left_open
 from htlease_dagman.queue_ad import ad_from
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from htlease.holds import OUR_SUBCODE
+from htlease.condor.hold_codes import OUR_SUBCODE
 from htlease_dagman.hold import held_in, reports
 
 JOB = "ap1#13.0#101"

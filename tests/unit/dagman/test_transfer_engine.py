@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_dagman.transfers.engine import (
     UNKNOWN_LOOKS_MAX,
     Adopted,

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.lifecycle import decide
-from htlease.subjob import SubjobState, apply
+from htlease.rules import messages as m
+from htlease.rules.acquire import decide
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.state import SubjobState, apply
 from htlease_server.engine.history import EVENT_NAMES, data_of
 from tests.checker.explain import findings
 from tests.checker.record import Delivery, Recording

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_server.auth.rate_limit import BURST_SECONDS, Throttle
 from htlease_server.engine.batch import QueueFull, Waiting
 from htlease_server.engine.commit.priority_queue import NEWCOMERS_AT_ONCE, Lanes

@@ -8,9 +8,9 @@ from typing import Any
 import jwt
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import Evidence, SubjobKey
 from htlease.errors import InvalidField
+from htlease.rules import messages as m
+from htlease.rules.attempt import Evidence, SubjobKey
 from htlease_server.auth import authenticator as auth_module
 from htlease_server.auth.authenticator import Gate, OpenGate
 from htlease_server.auth.job_tokens import (

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import Turn, Waiting
 from htlease_server.engine.commit import shared_commit as module
 from htlease_server.engine.commit.command_log import BATCH_MAX

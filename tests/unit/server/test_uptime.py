@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htlease import messages as m
-from htlease.subjob import Status, SubjobState
+from htlease.rules import messages as m
+from htlease.rules.state import Status, SubjobState
 from htlease_server.engine.downtime import Uptime, steady_clock
 from htlease_server.engine.site.maintenance import (
     Announce,

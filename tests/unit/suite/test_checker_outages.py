@@ -6,8 +6,8 @@ import pytest
 from tests.checker.holders import kept_until
 from tests.checker.record import Delivery, Outage
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
 
 TTL = 10.0
 FIRST = Outage(down_at=105.0, gone_at=105.0, started_at=107.0)

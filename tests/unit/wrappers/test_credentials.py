@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_wrapper.credentials import Token, find_token, keep_renewed
+from htlease.execution.credentials import Token, find_token, keep_renewed
 
 UID = os.geteuid()
 

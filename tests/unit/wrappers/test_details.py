@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease.messages import DETAILS_MAX_BYTES
+from htlease.rules.messages import DETAILS_MAX_BYTES
 from htlease_wrapper.details import DetailsFile, UnusableDetails
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from htlease_wrapper import given
-from htlease_wrapper.given import Entries, Given, read_given
+from htlease.execution import given
+from htlease.execution.given import Entries, Given, read_given
 from htlease_wrapper.untracked import absolute
 
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
+from htlease.condor.job_ad import Ad, parse_ad
 from htlease.errors import BadConfig
-from htlease_wrapper.credentials import Token
-from htlease_wrapper.job import choose_key
-from htlease_wrapper.job_ad import Ad, parse_ad
+from htlease.execution.credentials import Token
+from htlease.execution.job import choose_key
 
 _AD = 'GlobalJobId = "ap1#42.7#17"\nClusterId = 42\nProcId = 7\n'
 

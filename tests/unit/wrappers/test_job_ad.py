@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease.attempt import Evidence, Place, SubjobKey
-from htlease_wrapper.job_ad import (
+from htlease.condor.job_ad import (
     Ad,
     checkpoint_exit_code,
     eviction_signals,
@@ -19,6 +18,7 @@ from htlease_wrapper.job_ad import (
     place_of,
     read_ad,
 )
+from htlease.rules.attempt import Evidence, Place, SubjobKey
 
 #: As the starter of 23.9.6 wrote it for the second start of a job, shortened.
 SECOND_START = """\

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.calls import Clock
-from htlease.client import Lease, LeaseClient
-from htlease.transport import Answer, NoAnswer
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.wire.lease_client import Lease, LeaseClient
+from htlease.wire.retry import Clock
+from htlease.wire.transport import Answer, NoAnswer
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.keeper import Keeper

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease_wrapper.processes import start_ticks
-from htlease_wrapper.sandbox import (
+from htlease.execution.processes import start_ticks
+from htlease.execution.sandbox_state import (
     FOLDER,
     STATE_FILE,
     SandboxState,

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from htlease import messages as m
-from htlease.protocol import PHASE_CALLS
+from htlease.rules import messages as m
+from htlease.wire.protocol import PHASE_CALLS
 from htlease_server.api.routes import ROUTES, Route
 from htlease_server.api.schema.response_schemas import ANSWERS, REF, answer_schemas
 from htlease_server.api.schema.schema_constraints import NAME, QUERY, state_limits

@@ -11,10 +11,10 @@ from typing import get_args
 
 import msgspec
 
-from htlease import messages as m
-from htlease.plan import RESTARTS
-from htlease.protocol import PHASE_CALLS, SUBJOB_CALLS
-from htlease.subjob import CLOSED, OPEN
+from htlease.rules import messages as m
+from htlease.rules.plan import RESTARTS
+from htlease.rules.state import CLOSED, OPEN
+from htlease.wire.protocol import PHASE_CALLS, SUBJOB_CALLS
 from htlease_server.api.schema import admin_models
 from htlease_server.api.schema.schema_constraints import Schema, narrow
 from htlease_server.engine.history import EVENT_NAMES, NEVER_SHOWN

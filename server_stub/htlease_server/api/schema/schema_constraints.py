@@ -1,6 +1,6 @@
 """What the commands check of each field, in the words of JSON Schema, for the OpenAPI document.
 
-The checks themselves are in `htlease.messages`, `htlease.plan` and `htlease.attempt`; a server
+The checks themselves are in `htlease.rules.messages`, `htlease.rules.plan` and `htlease.rules.attempt`; a server
 asked by every body that this allows and forbids shows whether both say the same.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from htlease import messages as m
-from htlease.attempt import NAME_LENGTH_MAX, NAME_PATTERN
-from htlease.plan import (
+from htlease.rules import messages as m
+from htlease.rules.attempt import NAME_LENGTH_MAX, NAME_PATTERN
+from htlease.rules.plan import (
     ON_WALL_TIME,
     PHASES_MAX,
     RESTARTS,
@@ -19,7 +19,7 @@ from htlease.plan import (
     TTL_MAX_SECONDS,
     TTL_MIN_SECONDS,
 )
-from htlease.profiles import PROFILE_NAMES, load_profile
+from htlease.rules.profiles import PROFILE_NAMES, load_profile
 from htlease_server.auth.job_tokens import TTL_MAX_SECONDS as TOKEN_TTL_MAX_SECONDS
 from htlease_server.auth.roles import MINTS, Role
 from htlease_server.engine.site.maintenance import WINDOW_MAX_SECONDS

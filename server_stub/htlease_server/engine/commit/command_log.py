@@ -1,6 +1,6 @@
 """The writer of a server, whatever its store: takes commands, decides them in order, answers.
 
-Every rule about leases is in `htlease.lifecycle`, what a command meets and leaves in `deciding`.
+Every rule about leases is in `htlease.rules.acquire`, what a command meets and leaves in `deciding`.
 Two ledgers: `pipeline` for a store of its own, `turns` for one that other servers write to.
 """
 
@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.counters import CommitTally
 from htlease_server.engine.batch import Answer, Waiting
 from htlease_server.engine.commit.priority_queue import Lanes

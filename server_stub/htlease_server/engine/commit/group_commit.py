@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.engine.batch import QueueFull, Turn, Waiting
 from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, Ledger, give
 from htlease_server.engine.commit.prefetch import Ahead

@@ -17,9 +17,9 @@ from contextlib import suppress
 from resource import RUSAGE_THREAD, getrusage
 from time import monotonic
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.subjob import REQUESTS_KEPT
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.state import REQUESTS_KEPT
 from htlease_server.engine.batch import Waiting
 from htlease_server.engine.execute import is_bare_renewal
 from htlease_server.engine.history import snapshot_from

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.engine.batch import QueueFull, Waiting
 from htlease_server.models.request_models import Sent
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
-from htlease import messages as m
+from htlease.rules import messages as m
 from htlease_server.engine.batch import Answer, QueueFull, Waiting
 from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, Ledger, give
 from htlease_server.engine.commit.priority_queue import Lanes

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from htlease.protocol import rfc3339
+from htlease.wire.protocol import rfc3339
 from htlease_server.store.base import DeedRow
 
 MINT, REVOKE, ROTATE = "mint-token", "revoke-token", "rotate-key"

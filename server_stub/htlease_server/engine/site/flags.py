@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from htlease.flags import GROUP_SEPARATOR, Flag
-from htlease.protocol import rfc3339
+from htlease.rules.flags import GROUP_SEPARATOR, Flag
+from htlease.wire.protocol import rfc3339
 from htlease_server.models.response_models import FlagDocument
 from htlease_server.store.base import FlagRow, WorkflowRow
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from htlease import messages as m
-from htlease.protocol import rfc3339
+from htlease.rules import messages as m
+from htlease.wire.protocol import rfc3339
 from htlease_server.engine.site.audit import ANNOUNCE, PUT_MAINTENANCE, WITHDRAW, Deed
 from htlease_server.models.response_models import Maintenance, Window
 from htlease_server.store.base import MaintenanceRow

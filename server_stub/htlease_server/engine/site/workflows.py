@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from htlease import messages as m
-from htlease.plan import Plan
-from htlease.protocol import plan_from
+from htlease.rules import messages as m
+from htlease.rules.plan import Plan
+from htlease.wire.protocol import plan_from
 from htlease_server.models.request_models import WorkflowBody
 from htlease_server.store.base import WorkflowRow
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
-from htlease.attempt import SubjobKey
-from htlease.messages import Rejection
-from htlease.subjob import CLOSED, SubjobState
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.messages import Rejection
+from htlease.rules.state import CLOSED, SubjobState
 from htlease_server.engine.history import snapshot_of
 from htlease_server.store.base import SubjobRow
 

@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol, TypeVar
 
-from htlease.subjob import HELD, Status
+from htlease.rules.state import HELD, Status
 from htlease_server.engine.states.state_source import Vantage
 from htlease_server.logs import note
 from htlease_server.store.base import Reader

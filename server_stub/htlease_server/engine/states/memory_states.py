@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import perf_counter
 
-from htlease.attempt import SubjobKey
-from htlease.subjob import REQUESTS_KEPT
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.state import REQUESTS_KEPT
 from htlease_server.engine.batch import Turn
 from htlease_server.engine.downtime import Uptime
 from htlease_server.engine.history import mark_of, marks_with, snapshot_from

@@ -23,9 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from htlease import messages as m
-from htlease.attempt import SubjobKey
-from htlease.subjob import SubjobState
+from htlease.rules import messages as m
+from htlease.rules.attempt import SubjobKey
+from htlease.rules.state import SubjobState
 from htlease_server.engine.batch import Turn, Waiting
 from htlease_server.engine.downtime import Uptime
 from htlease_server.engine.execute import is_bare_renewal

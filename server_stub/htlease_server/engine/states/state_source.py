@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import Turn, Waiting
 from htlease_server.engine.downtime import Uptime
 from htlease_server.engine.site.retention import Trim, Trimmed

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from htlease.attempt import SubjobKey
+from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import (
     Closed,
     DeedRow,

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from psycopg import errors
 
-from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
+from htlease.rules.attempt import SubjobKey
 from htlease_server.logs import note
 from htlease_server.store.base import (
     Batch,

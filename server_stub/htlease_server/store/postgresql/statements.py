@@ -9,7 +9,7 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import ExecStatus, Format
 
-from htlease.subjob import REQUESTS_KEPT
+from htlease.rules.state import REQUESTS_KEPT
 from htlease_server.store.base import (
     DeedRow,
     FlagRow,

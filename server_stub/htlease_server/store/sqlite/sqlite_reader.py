@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from htlease.attempt import SubjobKey
 from htlease.errors import BadConfig
+from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import (
     Closed,
     DeedRow,

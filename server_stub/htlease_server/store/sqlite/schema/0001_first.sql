@@ -20,7 +20,7 @@ CREATE TABLE workflow (
 );
 
 -- One row for each subjob: columns for lists and counts, and in `snapshot` the state that the
--- lease rules look at (msgpack of htlease.subjob.SubjobState), less its deadline.
+-- lease rules look at (msgpack of htlease.rules.state.SubjobState), less its deadline.
 CREATE TABLE subjob (
     id             INTEGER PRIMARY KEY,
     workflow_id    INTEGER NOT NULL REFERENCES workflow (id),

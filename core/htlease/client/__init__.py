@@ -1,0 +1,1 @@
+"""The client of access points and services."""

@@ -1,0 +1,1 @@
+"""What HTCondor's files, ads and tools say."""

@@ -1,0 +1,1 @@
+"""Files that people write, and diagrams for people."""

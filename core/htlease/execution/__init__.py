@@ -1,0 +1,1 @@
+"""What wrapper and hooks share on an execution point."""

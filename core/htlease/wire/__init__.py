@@ -1,0 +1,1 @@
+"""The protocol, and the caller's end of it."""
