@@ -9,15 +9,15 @@ from pathlib import Path
 
 #: Name of a hook's link -> the module whose `main(arguments)` returns the exit status.
 HOOKS = {
-    "prepare_job_before_transfer": "htlease_hooks.prepare",
-    "prepare_job": "htlease_hooks.prepare",
-    "update_job_info": "htlease_hooks.update",
-    "job_exit": "htlease_hooks.job_exit",
-    "shadow_prepare_job": "htlease_hooks.shadow",
-    "router_translate_job": "htlease_hooks.router",
-    "router_update_job_info": "htlease_hooks.router",
-    "router_job_finalize": "htlease_hooks.router",
-    "router_job_cleanup": "htlease_hooks.router",
+    "prepare_job_before_transfer": "htlease_hooks.starter.prepare",
+    "prepare_job": "htlease_hooks.starter.prepare",
+    "update_job_info": "htlease_hooks.starter.update",
+    "job_exit": "htlease_hooks.starter.job_exit",
+    "shadow_prepare_job": "htlease_hooks.shadow.shadow_prepare",
+    "router_translate_job": "htlease_hooks.router.router_hooks",
+    "router_update_job_info": "htlease_hooks.router.router_hooks",
+    "router_job_finalize": "htlease_hooks.router.router_hooks",
+    "router_job_cleanup": "htlease_hooks.router.router_hooks",
 }
 
 

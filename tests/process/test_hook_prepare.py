@@ -12,7 +12,7 @@ import pytest
 from tests.process.hooking import SECRETS, VERSIONS, Called, HookedStart, Hooks
 from tests.serving import ServerProcess
 
-from htlease_hooks.environment import job_environment
+from htlease_hooks.starter.environment import job_environment
 
 NewStart = Callable[..., HookedStart]
 

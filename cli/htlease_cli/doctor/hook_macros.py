@@ -11,7 +11,7 @@ from htlease.rules.plan import check_ttl, seconds_from
 from htlease.wire.transport import CHIRP_URL, HttpTransport
 from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
 
-#: Same words as the hooks' own, `htlease_hooks.site.POLICIES`.
+#: Same words as the hooks' own, `htlease_hooks.options.POLICIES`.
 _POLICIES = ("run", "idle", "hold")
 _BOOLEANS = ("true", "false", "t", "f", "yes", "no", "y", "n", "1", "0")
 

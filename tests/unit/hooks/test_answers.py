@@ -7,12 +7,12 @@ import pytest
 from htlease.condor.job_ad import Ad, Literal, parse_ad
 from htlease.errors import BadConfig, Refused
 from htlease.execution.sandbox_state import SandboxState, StartId
-from htlease_hooks.answer import Answer, quoted
-from htlease_hooks.asking import answer_to, answer_without_server
-from htlease_hooks.family import job_mark
-from htlease_hooks.job_exit import JobEnd, how_it_ended
-from htlease_hooks.site import Site, parse_site
-from htlease_hooks.update import Task, task_for
+from htlease_hooks.hook_reply import Answer, quoted
+from htlease_hooks.options import Site, parse_site
+from htlease_hooks.starter.acquire import answer_to, answer_without_server
+from htlease_hooks.starter.job_exit import JobEnd, how_it_ended
+from htlease_hooks.starter.process_tree import job_mark
+from htlease_hooks.starter.update import Task, task_for
 
 START = StartId("ap#1.0#2", 0, 1, "/scratch", "boot")
 VANILLA = Ad("test", {"jobuniverse": 5})

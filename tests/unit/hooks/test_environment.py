@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease_hooks.environment import Unreadable, job_environment, merged_attribute, split_v2
+from htlease_hooks.starter.environment import (
+    Unreadable,
+    job_environment,
+    merged_attribute,
+    split_v2,
+)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease_hooks import router_ad as ads
+from htlease_hooks.router import ads
 
 ROUTE = b'[ Name = "Site"; TargetUniverse = 5 ]'
 SOURCE = b"""\

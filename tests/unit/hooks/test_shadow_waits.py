@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from htlease_hooks import shadow
+from htlease_hooks.shadow import shadow_prepare
 
 AD = 'GlobalJobId = "ap#7.0#1"\nClusterId = 7\nProcId = 0\n'
 BLOCKED = (409, {"code": "blocked", "detail": "run needs hpss, which is down"})
@@ -18,13 +18,13 @@ GRANTED = (200, {"grant": "packed"})
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
-    monkeypatch.setattr(shadow, "time", clock)
+    monkeypatch.setattr(shadow_prepare, "time", clock)
     return slept
 
 
 def prepared(monkeypatch: pytest.MonkeyPatch, answers: list[Any], wait: float) -> Any:
-    monkeypatch.setattr(shadow, "post", lambda *_: answers.pop(0))
-    return shadow.prepare(shadow.Options("/s", "chirp:", 10.0, wait, "run"), AD)
+    monkeypatch.setattr(shadow_prepare, "post", lambda *_: answers.pop(0))
+    return shadow_prepare.prepare(shadow_prepare.Options("/s", "chirp:", 10.0, wait, "run"), AD)
 
 
 def test_a_start_goes_on_when_the_flag_is_raised_in_time(

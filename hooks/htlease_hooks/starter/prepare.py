@@ -15,13 +15,13 @@ from htlease.execution.credentials import Token
 from htlease.execution.given import at_start
 from htlease.execution.sandbox_state import SandboxState, remove_state, write_state
 from htlease.rules import messages as m
-from htlease_hooks import answer
-from htlease_hooks.answer import Answer, say
-from htlease_hooks.asking import answer_to, answer_without_server, ask
-from htlease_hooks.environment import merged_attribute
-from htlease_hooks.site import Site, parse_site
-from htlease_hooks.start import Start
-from htlease_hooks.time_limit import within
+from htlease_hooks import hook_reply
+from htlease_hooks.hook_reply import Answer, say
+from htlease_hooks.options import Site, parse_site
+from htlease_hooks.starter.acquire import answer_to, answer_without_server, ask
+from htlease_hooks.starter.context import Start
+from htlease_hooks.starter.environment import merged_attribute
+from htlease_hooks.timeout import within
 
 #: For all that is not waiting: files, chirp, the start of the thread.
 _OWN_SECONDS = 2.0
@@ -34,20 +34,20 @@ def main(name: str, arguments: Sequence[str]) -> int:
     try:
         site = parse_site(arguments)
     except BadConfig as error:
-        return Answer(answer.BAD_CONFIG, f"the hook {name} is set up wrong: {error}").give()
+        return Answer(hook_reply.BAD_CONFIG, f"the hook {name} is set up wrong: {error}").give()
     chained_output = ""
     if site.chain_of(name):
-        from htlease_hooks.chain import run_chained  # costs as much as all the rest
-        from htlease_hooks.environment import split_v2
+        from htlease_hooks.site_hook import run_chained  # costs as much as all the rest
+        from htlease_hooks.starter.environment import split_v2
 
         chain_arguments = split_v2(site.chain_args)
         chained = run_chained(site.chain_of(name), chain_arguments, ad_text, site.chain_limit)
         if chained.has_failed:
-            answer.pass_on(chained.stdout)
+            hook_reply.pass_on(chained.stdout)
             return chained.exit_status
         chained_output = chained.stdout
     given = prepare(name, f"{ad_text}\n{chained_output}", at_start().environ(), site)
-    answer.pass_on(chained_output)
+    hook_reply.pass_on(chained_output)
     return given.give()
 
 
@@ -59,13 +59,13 @@ def prepare(name: str, ad_text: str, environ: Mapping[str, str], site: Site) -> 
         start = Start(ad_text, environ, site)
         if not start.is_readable:
             return Answer(
-                answer.UNREADABLE_INPUT,
+                hook_reply.UNREADABLE_INPUT,
                 f"the hook {name} cannot read the job's ad: there is no GlobalJobId in it",
             )
         about = start.ad.text("HTLeaseKey") or f"job {start.job.global_job_id}"
         return within(limit_seconds, lambda: _prepared(name, start))
     except BadConfig as error:
-        return Answer(answer.BAD_CONFIG, f"{about}: {error}")
+        return Answer(hook_reply.BAD_CONFIG, f"{about}: {error}")
     except TimeoutError:
         return answer_without_server(site, about, f"no answer in {limit_seconds:g} s")
     except Exception as error:  # ours, and no reason for a job to suffer more than the site wants

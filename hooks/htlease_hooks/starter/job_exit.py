@@ -16,10 +16,10 @@ from htlease.execution.given import at_start
 from htlease.execution.job import sandbox_of
 from htlease.execution.sandbox_state import SandboxState, remove_state
 from htlease.rules import messages as m
-from htlease_hooks.answer import say
-from htlease_hooks.notes import Notes
-from htlease_hooks.start import Start
-from htlease_hooks.time_limit import within
+from htlease_hooks.hook_reply import say
+from htlease_hooks.starter.context import Start
+from htlease_hooks.starter.hook_state import Notes
+from htlease_hooks.timeout import within
 
 _OWN_SECONDS = 2.0
 #: HTCondor kills the hook after 30 s unless told otherwise.
@@ -71,7 +71,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
     except Exception as error:  # the access point finds out how the job ended, or the lease lapses
         say(f"job {start.job.global_job_id}: its end is not recorded: {error!r}")
     if site.chain_exit:
-        from htlease_hooks.chain import run_chained
+        from htlease_hooks.site_hook import run_chained
 
         run_chained(site.chain_exit, arguments, ad_text, _CHAIN_SECONDS)
     return 0

@@ -20,8 +20,8 @@ from htlease.condor.job_ad import Ad, parse_ad
 from htlease.execution.credentials import TOKEN_ATTRIBUTE
 from htlease.wire.chirp_journal import GRANT_ATTRIBUTE
 from htlease.wire.transport import CHIRP_URL
-from htlease_hooks import answer
-from htlease_hooks.answer import Answer, quoted
+from htlease_hooks import hook_reply
+from htlease_hooks.hook_reply import Answer, quoted
 from htlease_hooks.unix_http import post
 
 WAIT_SERVER_SECONDS = 10.0
@@ -55,11 +55,11 @@ def main(name: str, arguments: Sequence[str]) -> int:
     try:
         found = prepare(_options(arguments), sys.stdin.read(STDIN_MAX_CHARS))
     except argparse.ArgumentTypeError as error:
-        found = Answer(answer.BAD_CONFIG, f"HTLEASE_HOOK_SHADOW_PREPARE_JOB_ARGS: {error}")
+        found = Answer(hook_reply.BAD_CONFIG, f"HTLEASE_HOOK_SHADOW_PREPARE_JOB_ARGS: {error}")
     except Exception as error:
         # The type alone: what an error quotes might be the answer that has the token.
         text = f"internal error in the shadow's hook: {type(error).__name__}"
-        found = Answer(answer.UNREADABLE_INPUT, text)
+        found = Answer(hook_reply.UNREADABLE_INPUT, text)
     return found.give()
 
 
@@ -70,7 +70,9 @@ def prepare(options: Options, ad_text: str) -> Answer:
         return Answer()
     cluster, proc = ad.count("ClusterId"), ad.count("ProcId")
     if cluster is None or proc is None:
-        return Answer(answer.UNREADABLE_INPUT, "the job ad on stdin has no ClusterId and ProcId")
+        return Answer(
+            hook_reply.UNREADABLE_INPUT, "the job ad on stdin has no ClusterId and ProcId"
+        )
     try:
         status, document = _ask_about_flags(
             options, {"job": f"{cluster}.{proc}", "no_path": options.url == CHIRP_URL}
@@ -82,7 +84,7 @@ def prepare(options: Options, ad_text: str) -> Answer:
     detail = str(document.get("detail"))
     code = _REFUSALS.get(str(document.get("code")))
     if document.get("code") == "subjob-closed" and document.get("outcome") == "complete":
-        code = answer.COMPLETE
+        code = hook_reply.COMPLETE
     if code is None:
         return _without_server(options, detail)
     return Answer(code, f"job {cluster}.{proc}: {detail}")
@@ -90,12 +92,12 @@ def prepare(options: Options, ad_text: str) -> Answer:
 
 #: What the relay or the server says of the job itself; all else lies between relay and server.
 _REFUSALS = {
-    "forbidden": answer.BAD_CREDENTIAL,
-    "invalid": answer.BAD_CONFIG,
-    "lease-still-live": answer.LEASE_STILL_LIVE,
-    "blocked": answer.BLOCKED,
-    "superseded-attempt": answer.SUPERSEDED,
-    "subjob-closed": answer.CLOSED,
+    "forbidden": hook_reply.BAD_CREDENTIAL,
+    "invalid": hook_reply.BAD_CONFIG,
+    "lease-still-live": hook_reply.LEASE_STILL_LIVE,
+    "blocked": hook_reply.BLOCKED,
+    "superseded-attempt": hook_reply.SUPERSEDED,
+    "subjob-closed": hook_reply.CLOSED,
 }
 
 
@@ -117,7 +119,7 @@ def _without_server(options: Options, why: str) -> Answer:
         return Answer(message=f"the job starts without a token: {why}")
     text = f"no token for the job: {why}; see `htlease relay` on this access point"
     is_hold = options.on_no_server == "hold"
-    return Answer(answer.NO_SERVER_HOLD if is_hold else answer.NO_SERVER_IDLE, text)
+    return Answer(hook_reply.NO_SERVER_HOLD if is_hold else hook_reply.NO_SERVER_IDLE, text)
 
 
 def _options(arguments: Sequence[str]) -> Options:

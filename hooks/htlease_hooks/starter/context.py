@@ -31,10 +31,10 @@ from htlease.rules.attempt import SubjobKey
 from htlease.wire.lease_client import LeaseClient
 from htlease.wire.retry import Clock
 from htlease.wire.transport import CHIRP_URL
-from htlease_hooks.brought import brings_token, wrapper_options
-from htlease_hooks.environment import Unreadable, job_environment
-from htlease_hooks.notes import Notes
-from htlease_hooks.site import Site
+from htlease_hooks.options import Site
+from htlease_hooks.starter.brought import brings_token, wrapper_options
+from htlease_hooks.starter.environment import Unreadable, job_environment
+from htlease_hooks.starter.hook_state import Notes
 from htlease_wrapper.wrapped_job import is_wrapper_file
 
 #: Of a job's environment and of the hook's; daemons may have a BEARER_TOKEN of their own.

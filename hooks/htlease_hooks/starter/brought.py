@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from htlease.execution.credentials import BROUGHT_TOKEN
-from htlease_hooks.environment import Unreadable, split_v2
+from htlease_hooks.starter.environment import Unreadable, split_v2
 
 _ATTRIBUTE = re.compile(r"^\s*(transferinput|arguments|args)\s*=\s*(.*\S)\s*$", re.M | re.I)
 #: `/home/ann/htlease.token` in a list of files; `x-htlease.token` is another file.

@@ -16,7 +16,7 @@ from htlease.condor.private_files import make_private_folder, opened_own, read_o
 from htlease.errors import BadConfig
 from htlease.execution.sandbox_state import HOOKS_FOLDER
 from htlease.json_text import json_from
-from htlease_hooks.site import Site, site_from
+from htlease_hooks.options import Site, site_from
 
 _SITE = "site.json"
 _TOKEN = "token"

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from htlease.condor.job_ad import Ad, Literal
-from htlease_hooks import router_ad as ads
-from htlease_hooks.answer import say
-from htlease_hooks.router_relay import NoRelay, Relay
+from htlease_hooks.hook_reply import say
+from htlease_hooks.router import ads
+from htlease_hooks.router.agent_client import NoRelay, Relay
 
 _INPUT_MAX_BYTES = 64 << 20
 

@@ -17,7 +17,7 @@ from htlease.condor.job_ad import (
     key_of_submission,
     parse_ad,
 )
-from htlease_hooks.answer import quoted
+from htlease_hooks.hook_reply import quoted
 
 SEPARATOR = b"------"
 

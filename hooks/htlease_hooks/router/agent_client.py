@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htlease_hooks.time_limit import within
+from htlease_hooks.timeout import within
 
 #: Beside the link: the relay's socket, or a symbolic link to it.
 SOCKET_NAME = "relay.sock"

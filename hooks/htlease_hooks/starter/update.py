@@ -20,12 +20,12 @@ from htlease.execution.processes import start_ticks
 from htlease.execution.sandbox_state import STATE_FILE, SandboxState
 from htlease.rules import messages as m
 from htlease.wire.lease_client import LeaseClient
-from htlease_hooks.answer import say
-from htlease_hooks.family import container_mark, job_mark, stop
-from htlease_hooks.notes import Notes
-from htlease_hooks.prepare import keep
-from htlease_hooks.start import Start
-from htlease_hooks.time_limit import within
+from htlease_hooks.hook_reply import say
+from htlease_hooks.starter.context import Start
+from htlease_hooks.starter.hook_state import Notes
+from htlease_hooks.starter.prepare import keep
+from htlease_hooks.starter.process_tree import container_mark, job_mark, stop
+from htlease_hooks.timeout import within
 
 KILL_GRACE_SECONDS = 10.0
 _OWN_SECONDS = 5.0
@@ -75,7 +75,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
     except Exception as error:  # the lease may be lost for it, but not the job
         say(f"job {start.job.global_job_id}: the lease cannot be kept: {error!r}")
     if site.chain_update:
-        from htlease_hooks.chain import run_chained
+        from htlease_hooks.site_hook import run_chained
 
         run_chained(site.chain_update, [], ad_text, _CHAIN_SECONDS)
     return 0

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from htlease.condor.job_ad import parse_ad
 from htlease.execution.given import at_start
-from htlease_hooks import answer
-from htlease_hooks.answer import Answer
+from htlease_hooks import hook_reply
+from htlease_hooks.hook_reply import Answer
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,6 @@ def run_chained(path: str, arguments: Sequence[str], stdin: str, limit_seconds: 
 
 
 def _failed(message: str) -> Chained:
-    failed = Answer(answer.CHAIN_FAILED, message)
-    answer.say(message)
+    failed = Answer(hook_reply.CHAIN_FAILED, message)
+    hook_reply.say(message)
     return Chained(failed.text(), failed.exit_status)

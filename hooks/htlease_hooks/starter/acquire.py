@@ -7,9 +7,9 @@ from htlease.errors import Refused, ServerUnavailable
 from htlease.rules import messages as m
 from htlease.wire.lease_client import Lease, LeaseClient
 from htlease.wire.retry import Clock
-from htlease_hooks import answer
-from htlease_hooks.answer import NOTHING_TO_BRING_BACK, NOTHING_TO_DO, Answer
-from htlease_hooks.site import Site
+from htlease_hooks import hook_reply
+from htlease_hooks.hook_reply import NOTHING_TO_BRING_BACK, NOTHING_TO_DO, Answer
+from htlease_hooks.options import Site
 
 _ASK_AGAIN_MIN_SECONDS = 0.2
 _BACKOFF_FIRST_SECONDS = 0.25
@@ -56,19 +56,19 @@ def answer_to(
     code, why = refused.code, refused.detail
     if code == "lease-still-live":
         return Answer(
-            answer.LEASE_STILL_LIVE,
+            hook_reply.LEASE_STILL_LIVE,
             f"{about}: {why}, so this start went back to Idle before it did anything; it starts "
             "by itself when that lease has ended",
         )
     if code == "blocked":
         return Answer(
-            answer.BLOCKED,
+            hook_reply.BLOCKED,
             f"{about}: {why}, so this start went back to Idle before it did anything; it starts "
             "by itself when the flag is up again",
         )
     if code in ("superseded-attempt", "stale-fence"):
         return Answer(
-            answer.SUPERSEDED,
+            hook_reply.SUPERSEDED,
             f"{about}: {why}, so this start must not run; if nothing else works on it any more, "
             "submit it again",
         )
@@ -76,18 +76,18 @@ def answer_to(
         return answer_to_complete(about, ad, is_before_transfer)
     if code == "subjob-closed":
         return Answer(
-            answer.CLOSED,
+            hook_reply.CLOSED,
             f"{about}: {why}, so this start must not run; enroll the subjob again, then release "
             "this job",
         )
     if code in ("unauthorized", "forbidden"):
         token = f"the token found in {token_found_at}" if token_found_at else "a call without token"
         return Answer(
-            answer.BAD_CREDENTIAL,
+            hook_reply.BAD_CREDENTIAL,
             f"{about}: the server refuses {token} ({code}: {why}); give the job a new one, then "
             "release it",
         )
-    return Answer(answer.BAD_CONFIG, f"{about}: the server refuses the request: {refused}")
+    return Answer(hook_reply.BAD_CONFIG, f"{about}: the server refuses the request: {refused}")
 
 
 def answer_to_complete(about: str, ad: Ad, is_before_transfer: bool) -> Answer:
@@ -102,7 +102,7 @@ def answer_to_complete(about: str, ad: Ad, is_before_transfer: bool) -> Answer:
         return Answer(message=done, attributes=NOTHING_TO_BRING_BACK)
     if universe == _LOCAL or (universe == _VANILLA and not ad.text("TransferOutput")):
         return Answer(message=done, attributes=NOTHING_TO_DO)
-    return Answer(answer.COMPLETE, f"{about}: complete already; remove this job")
+    return Answer(hook_reply.COMPLETE, f"{about}: complete already; remove this job")
 
 
 def answer_without_server(site: Site, about: str, why: str) -> Answer:
@@ -111,11 +111,11 @@ def answer_without_server(site: Site, about: str, why: str) -> Answer:
         return Answer(message=f"{about}: {why}; the job starts without a lease")
     if site.on_no_server == "hold":
         return Answer(
-            answer.NO_SERVER_HOLD,
+            hook_reply.NO_SERVER_HOLD,
             f"{about}: {why}, and this site starts no job without a lease; release it later",
         )
     is_overloaded = "answered 503" in why or "answered 429" in why
     return Answer(
-        answer.OVERLOADED if is_overloaded else answer.NO_SERVER_IDLE,
+        hook_reply.OVERLOADED if is_overloaded else hook_reply.NO_SERVER_IDLE,
         f"{about}: {why}, so this start went back to Idle; it is tried again by itself",
     )

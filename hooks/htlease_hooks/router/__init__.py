@@ -1,0 +1,1 @@
+"""The hooks of the Job Router, on an access point."""

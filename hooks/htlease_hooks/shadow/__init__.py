@@ -1,0 +1,1 @@
+"""The hook of the shadow, on an access point."""
