@@ -17,7 +17,7 @@ from typing import Any
 import tenacity
 
 from bench.machine import Running, server
-from htlease_dagman.call import DEFER, MACROS, SKIP, words_for
+from htlease_dagman.scripts.invocation import DEFER, MACROS, SKIP, words_for
 from htlease_lab.pool import Pool
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -6,8 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
-from htlease_dagman.dag import read_dag
-from htlease_dagman.dag_file import BadDag
+from htlease_dagman.dagfile.lexer import BadDag
+from htlease_dagman.dagfile.parser import read_dag
 
 FOLDER = Path(__file__).parent / "data" / "dags"
 #: Folder -> the file that is submitted.

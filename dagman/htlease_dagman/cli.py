@@ -10,10 +10,10 @@ import os
 import sys
 
 from htlease.errors import BadConfig, HTLeaseError, ServerUnavailable
-from htlease_dagman.call import DEFER, Call, read_call
-from htlease_dagman.record import Busy, Record
-from htlease_dagman.script import Later, Script, Server
-from htlease_dagman.settings import CLEAN_UP, Settings, read_settings
+from htlease_dagman.scripts.dag_settings import CLEAN_UP, Settings, read_settings
+from htlease_dagman.scripts.invocation import DEFER, Call, read_call
+from htlease_dagman.scripts.node_record import Busy, Record
+from htlease_dagman.scripts.node_script import Later, Script, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one script and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["watch"]:
-        from htlease_dagman.watch import main as watch
+        from htlease_dagman.staging.watch_command import main as watch
 
         return watch(words[1:])
     if len(words) < 2:
@@ -56,19 +56,19 @@ def _run(settings: Settings, call: Call) -> int:
     if not settings.is_subjob(call.node):
         return 0
     if call.kind == "hold":
-        from htlease_dagman.hold import hold
+        from htlease_dagman.scripts.hold import hold
 
         return hold(settings, call)
     if settings.scripts(call.node).kind == CLEAN_UP:
-        from htlease_dagman import clean_up
+        from htlease_dagman.scripts import clean_up
 
         act = clean_up.pre if call.kind == "pre" else clean_up.post
     elif call.kind == "pre":
-        from htlease_dagman.pre import pre as act
+        from htlease_dagman.scripts.pre import pre as act
     elif settings.scripts(call.node).kind == "final":
-        from htlease_dagman.final import post as act
+        from htlease_dagman.scripts.final import post as act
     else:
-        from htlease_dagman.post import post as act
+        from htlease_dagman.scripts.post import post as act
     call.is_once = settings.scripts(call.node).kind == CLEAN_UP
     path = os.path.join(settings.state_directory, call.kind, call.node)
     try:

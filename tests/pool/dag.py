@@ -14,7 +14,7 @@ import click
 import tenacity
 from tests.pool.lab import PHASE_SCRIPT, PROJECT, Lab, write_for_job
 
-from htlease_dagman.call import DEFER, SKIP, words_for
+from htlease_dagman.scripts.invocation import DEFER, SKIP, words_for
 from htlease_lab.pool import PoolError
 from htlease_lab.pool.processes import Process
 

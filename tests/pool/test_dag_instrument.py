@@ -17,8 +17,8 @@ from tests import real_dags
 from tests.pool.dag import install
 from tests.pool.lab import Lab, write_for_job
 
-from htlease_dagman.dag import read_dag
-from htlease_dagman.settings import is_join_node
+from htlease_dagman.dagfile.parser import read_dag
+from htlease_dagman.scripts.dag_settings import is_join_node
 
 DAGS_TOGETHER_SECONDS = 420
 #: Stands in for htlease-dag: says what it was called with, and where.

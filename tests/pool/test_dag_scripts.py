@@ -9,7 +9,7 @@ import pytest
 from tests.pool.dag import Dag
 from tests.pool.lab import Lab
 
-from htlease_dagman.call import DEFER
+from htlease_dagman.scripts.invocation import DEFER
 from htlease_lab.pool import PoolError
 
 

@@ -30,7 +30,7 @@ from htlease.condor.bindings_process import read_history, read_jobs
 from htlease_agent.reconcile.job_end import ATTRIBUTES, COMPLETED, End
 from htlease_agent.reconcile.evidence import AskedEvidence
 from htlease.condor.startd import read_job_log
-from htlease_dagman.start_over import finding
+from htlease_dagman.scripts.start_over import finding
 
 evidence = AskedEvidence(None)
 

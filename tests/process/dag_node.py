@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.serving import ServerProcess
 
-from htlease_dagman.call import MACROS
+from htlease_dagman.scripts.invocation import MACROS
 
 
 class DagNode:

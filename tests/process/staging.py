@@ -146,7 +146,7 @@ ttl_seconds = 10
             environ["_CONDOR_JOB_AD"] = str(ad)
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "htlease_dagman.watch", "staging.toml"),
+                *(sys.executable, "-m", "htlease_dagman.staging.watch_command", "staging.toml"),
                 *(node, *options),
             ],
             cwd=self.folder,

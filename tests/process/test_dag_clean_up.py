@@ -7,8 +7,8 @@ import os
 import pytest
 from tests.process.dag_node import DagNode
 
-from htlease_dagman.call import SKIP
-from htlease_dagman.clean_up import FAILED, STAGE_IN
+from htlease_dagman.scripts.clean_up import FAILED, STAGE_IN
+from htlease_dagman.scripts.invocation import SKIP
 
 DAG_OK, NODE_FAILED, ABORTED = 0, 2, 3
 

@@ -9,7 +9,7 @@ from tests.process.dag_node import DagNode, NewNode, ended
 from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
-from htlease_dagman.call import DEFER, SKIP
+from htlease_dagman.scripts.invocation import DEFER, SKIP
 
 
 def test_post_commits_what_is_complete(node: DagNode) -> None:

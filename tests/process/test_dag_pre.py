@@ -10,7 +10,7 @@ from tests.process.dag_node import DagNode, NewNode, ended
 from tests.process.execution import wait_for
 from tests.serving import ServerProcess
 
-from htlease_dagman.call import DEFER, SKIP
+from htlease_dagman.scripts.invocation import DEFER, SKIP
 
 
 def test_pre_announces_the_try_and_leaves_a_token_that_only_its_owner_can_read(

@@ -11,7 +11,7 @@ from tests.process.dag_node import DagNode
 from tests.process.execution import Sandbox, wait_for
 from tests.serving import ServerProcess
 
-from htlease_dagman.call import DEFER
+from htlease_dagman.scripts.invocation import DEFER
 
 NewSandbox = Callable[..., Sandbox]
 

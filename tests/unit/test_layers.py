@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
 _BINDINGS = {"core/htlease/condor/schedd.py"}
 #: The one place that starts a server, the one that knows bindings, and so on.
 ONLY_IN = {
-    "globus_sdk": {"dagman/htlease_dagman/transfers/globus.py"},
+    "globus_sdk": {"dagman/htlease_dagman/staging/backends/globus.py"},
     "htlease_lab": {"cli/htlease_cli/operate/scenario_command.py"},
     "htlease_server": {"cli/htlease_cli/operate/serve.py", "cli/htlease_cli/operate/stores.py"},
     "htcondor2": _BINDINGS,

@@ -25,8 +25,8 @@ from htlease_cli.parameters import DURATION, WORKFLOW
 from htlease_cli.pyz import find_pyz, kept_pyz
 from htlease_cli.session import Session, pass_session
 from htlease_cli.submit.submit_command import default_workflow
-from htlease_dagman.dag_line import without_line
-from htlease_dagman.include import Names
+from htlease_dagman.dagfile.include_file import Names
+from htlease_dagman.dagfile.include_line import without_line
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, readable=False))
 

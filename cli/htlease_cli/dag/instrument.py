@@ -22,11 +22,7 @@ from htlease_cli.submit.node_descriptions import condor_version
 from htlease_cli.submit.node_submit_files import read_jobs
 from htlease_cli.submit.node_wrapping import Wrapping, wrapping
 from htlease_cli.submit.submit_lines import Additions
-from htlease_dagman.call import DEFER, SKIP
-from htlease_dagman.dag import Dag, Node, read_dag
-from htlease_dagman.dag_file import BadDag
-from htlease_dagman.dag_line import with_line, without_line
-from htlease_dagman.include import (
+from htlease_dagman.dagfile.include_file import (
     Instruments,
     Names,
     NodeJobs,
@@ -34,7 +30,11 @@ from htlease_dagman.include import (
     settings_document,
     structure_document,
 )
-from htlease_dagman.settings import SERVICE_KINDS, is_join_node
+from htlease_dagman.dagfile.include_line import with_line, without_line
+from htlease_dagman.dagfile.lexer import BadDag
+from htlease_dagman.dagfile.parser import Dag, Node, read_dag
+from htlease_dagman.scripts.dag_settings import SERVICE_KINDS, is_join_node
+from htlease_dagman.scripts.invocation import DEFER, SKIP
 
 PROGRAM = "htlease-dag"
 

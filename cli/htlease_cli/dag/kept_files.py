@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from htlease.wire.protocol import BODY_MAX_BYTES
-from htlease_dagman.dag import Dag
-from htlease_dagman.settings import SERVICE_KINDS
+from htlease_dagman.dagfile.parser import Dag
+from htlease_dagman.scripts.dag_settings import SERVICE_KINDS
 
 #: Of the one request that takes a workflow's document, left for plan and labels.
 _RESERVE_BYTES = 64 * 1024

@@ -17,7 +17,7 @@ from htlease_cli.dag.progress import Standing
 from htlease_cli.show.attempts import ending_text
 from htlease_cli.show.timeline import closing_reason, hold_text, who_acted
 from htlease_cli.tables import duration_text
-from htlease_dagman.verdict import RETRY_MAY_FOLLOW
+from htlease_dagman.scripts.post_decision import RETRY_MAY_FOLLOW
 
 Document = Mapping[str, Any]
 

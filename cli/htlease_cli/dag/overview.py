@@ -20,7 +20,7 @@ from htlease.rules.end_proof import of_queue
 from htlease.rules.flags import GROUP_SEPARATOR
 from htlease_cli.dag.nodes import HELD, IDLE, JOB_ATTRIBUTES, Node, node_of, not_begun
 from htlease_cli.dag.progress import Standing, counted, counts_text, state_of
-from htlease_dagman.settings import SERVICE_KINDS
+from htlease_dagman.scripts.dag_settings import SERVICE_KINDS
 
 #: Nodes that are asked for one by one; of more only what the list says is shown.
 DOCUMENTS_MAX = 500

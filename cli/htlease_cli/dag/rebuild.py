@@ -11,9 +11,9 @@ import click
 from htlease.errors import BadConfig
 from htlease_cli.dag.instrument import write
 from htlease_cli.dag.kept_files import REMOVED
-from htlease_dagman.dag_line import without_line
-from htlease_dagman.include import Names
-from htlease_dagman.settings import VERSION
+from htlease_dagman.dagfile.include_file import Names
+from htlease_dagman.dagfile.include_line import without_line
+from htlease_dagman.scripts.dag_settings import VERSION
 
 
 @click.command()

@@ -20,7 +20,7 @@ from htlease_cli.dag.progress import LEGEND, SIGNS, Standing, parts_of_bar
 from htlease_cli.parameters import json_option
 from htlease_cli.session import pass_server
 from htlease_cli.tables import Table, print_table
-from htlease_dagman.include import Names
+from htlease_dagman.dagfile.include_file import Names
 
 FOLLOW_SECONDS = 2.0
 UNDER_WAY, NEEDS_A_PERSON = 3, 4

@@ -15,10 +15,10 @@ from typing import Any
 from htlease_cli.staging.clean_up_job import Lease
 from htlease_cli.staging.dag_text import CLEAN_UP, COMPUTE, Layout, has_clean_up, nodes_of
 from htlease_cli.submit.node_submit_files import read_jobs
-from htlease_dagman import settings
-from htlease_dagman.dag import Dag, Node
-from htlease_dagman.dag_file import Place
-from htlease_dagman.include import Instruments, include_text_of, settings_document
+from htlease_dagman.dagfile.include_file import Instruments, include_text_of, settings_document
+from htlease_dagman.dagfile.lexer import Place
+from htlease_dagman.dagfile.parser import Dag, Node
+from htlease_dagman.scripts import dag_settings
 
 _DEFER_SECONDS = 60
 
@@ -34,7 +34,7 @@ def script_files(
     nodes = [_node(layout, dag_text, COMPUTE, "job", layout.file.compute)]
     if has_clean_up(layout.file):
         assert layout.file.clean_up is not None
-        nodes.append(_node(layout, dag_text, CLEAN_UP, settings.CLEAN_UP, layout.file.clean_up))
+        nodes.append(_node(layout, dag_text, CLEAN_UP, dag_settings.CLEAN_UP, layout.file.clean_up))
     dag = Dag(nodes={node.name: node for node in nodes})
     jobs = read_jobs(dag, False, False, names.job_token, None).jobs
     instruments = Instruments(names, layout.workflow, server, layout.program, _DEFER_SECONDS, jobs)

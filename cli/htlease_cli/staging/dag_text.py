@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from htlease.errors import BadConfig
-from htlease_dagman.include import Names
-from htlease_dagman.transfers.settings import settings_path
-from htlease_dagman.transfers.staging_file import STAGE_IN, STAGE_OUT, StagingFile
-from htlease_dagman.transfers.watcher import FAILED, LATER
+from htlease_dagman.dagfile.include_file import Names
+from htlease_dagman.staging.staging_file import STAGE_IN, STAGE_OUT, StagingFile
+from htlease_dagman.staging.staging_settings import settings_path
+from htlease_dagman.staging.watcher import FAILED, LATER
 
 COMPUTE, CLEAN_UP = "compute", "clean-up"
 MARK = "# Written by `htlease stage init`"

@@ -24,16 +24,16 @@ from htlease_cli.staging.dag_text import (
     has_clean_up,
     watcher_submit_text,
 )
-from htlease_dagman.transfers.engine import Adopted
-from htlease_dagman.transfers.service import open_backend
-from htlease_dagman.transfers.settings import (
+from htlease_dagman.staging.backends.registry import open_backend
+from htlease_dagman.staging.engine import Adopted
+from htlease_dagman.staging.staging_file import StagingFile
+from htlease_dagman.staging.staging_settings import (
     WorkflowSettings,
     read_secret,
     read_settings,
     settings_path,
     write_settings,
 )
-from htlease_dagman.transfers.staging_file import StagingFile
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@:=+,-]+")
 PROGRAM = "htlease-dag"

@@ -15,19 +15,19 @@ from htlease_cli.operate.close import settle_as
 from htlease_cli.parameters import DURATION
 from htlease_cli.session import pass_server
 from htlease_cli.staging.make_workflow import find_program, make
-from htlease_dagman.transfers.engine import Adopted
-from htlease_dagman.transfers.service import open_backend
-from htlease_dagman.transfers.settings import read_settings, settings_path, write_settings
-from htlease_dagman.transfers.staging_file import (
+from htlease_dagman.staging.backends.registry import open_backend
+from htlease_dagman.staging.engine import Adopted
+from htlease_dagman.staging.staging_file import (
     STAGE_IN,
     STAGE_OUT,
     STAGES,
     StagingFile,
     read_staging_file,
 )
-from htlease_dagman.transfers.task import Sight, State, TransferError
-from htlease_dagman.transfers.watcher import DONE, LATER
-from htlease_dagman.watch import watch
+from htlease_dagman.staging.staging_settings import read_settings, settings_path, write_settings
+from htlease_dagman.staging.transfer import Sight, State, TransferError
+from htlease_dagman.staging.watch_command import watch
+from htlease_dagman.staging.watcher import DONE, LATER
 
 _FILE = click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 

@@ -16,10 +16,10 @@ from htlease.condor.submit_description import is_wrapper, sends_files
 from htlease.errors import InvalidField
 from htlease_cli.submit.node_descriptions import RUNS_COMMANDS, Seen, look, refusal_of
 from htlease_cli.submit.node_wrapping import Wrapping, left_alone, sending, variables_of
-from htlease_dagman.dag import Dag, Node
-from htlease_dagman.dag_file import BadDag
-from htlease_dagman.include import NodeJobs
-from htlease_dagman.settings import SERVICE_KINDS
+from htlease_dagman.dagfile.include_file import NodeJobs
+from htlease_dagman.dagfile.lexer import BadDag
+from htlease_dagman.dagfile.parser import Dag, Node
+from htlease_dagman.scripts.dag_settings import SERVICE_KINDS
 
 _QUEUE = re.compile(r"^\s*queue\b.*", re.IGNORECASE | re.MULTILINE)
 #: Lines by which nodes with the same description may yet differ in what is asked here.

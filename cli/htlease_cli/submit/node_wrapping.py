@@ -25,8 +25,8 @@ from htlease_cli.submit.submit_lines import (
     unless_refused,
     wrapper_lines,
 )
-from htlease_dagman.dag import Node
-from htlease_dagman.include import Variables
+from htlease_dagman.dagfile.include_file import Variables
+from htlease_dagman.dagfile.parser import Node
 
 _FILES = (
     "transfer_input_files = $(transfer_input_files:$(TransferInputFiles:))$EVAL(htlease_inputs)"

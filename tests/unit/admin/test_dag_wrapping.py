@@ -11,8 +11,8 @@ import pytest
 from htlease.rules.plan import ON_WALL_TIME
 from htlease_cli.submit.node_wrapping import left_alone, variables_of, wrapping
 from htlease_cli.submit.submit_lines import Additions
-from htlease_dagman.dag import Node
-from htlease_dagman.dag_file import Place
+from htlease_dagman.dagfile.lexer import Place
+from htlease_dagman.dagfile.parser import Node
 
 ADDITIONS = Additions(
     pyz=Path("/opt/htlease-ep.pyz"),

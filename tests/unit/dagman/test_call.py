@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_dagman.call import MACROS, Call, read_call, words_for
+from htlease_dagman.scripts.invocation import MACROS, Call, read_call, words_for
 
 
 def call(kind: str = "post", ad: Path | None = None, **macros: str) -> Call:

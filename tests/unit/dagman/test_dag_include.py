@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from htlease_dagman.call import DEFER, SKIP
-from htlease_dagman.dag import Dag, read_dag
-from htlease_dagman.include import (
+from htlease_dagman.dagfile.include_file import (
     Instruments,
     Names,
     NodeJobs,
@@ -16,7 +14,9 @@ from htlease_dagman.include import (
     settings_document,
     structure_document,
 )
-from htlease_dagman.settings import read_settings
+from htlease_dagman.dagfile.parser import Dag, read_dag
+from htlease_dagman.scripts.dag_settings import read_settings
+from htlease_dagman.scripts.invocation import DEFER, SKIP
 
 DAG = """\
 JOB A a.sub

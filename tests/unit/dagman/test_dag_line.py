@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease_dagman.dag_line import with_line, without_line
+from htlease_dagman.dagfile.include_line import with_line, without_line
 from tests import real_dags
 
 INCLUDE = Path("/home/ann/my.dag.htlease.inc")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease_dagman.dag import Dag, read_dag
-from htlease_dagman.dag_file import BadDag
+from htlease_dagman.dagfile.lexer import BadDag
+from htlease_dagman.dagfile.parser import Dag, read_dag
 
 
 def read(place: Path, text: str, **parts: str) -> Dag:

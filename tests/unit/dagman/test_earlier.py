@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from htlease.condor.hold_codes import removed_by
-from htlease_dagman.earlier import job_number, left_open
-from htlease_dagman.queue_ad import ad_from
+from htlease_dagman.scripts.previous_run import job_number, left_open
+from htlease_dagman.scripts.queue_ad import ad_from
 
 OLD, NEW = "ap1#12.0#100", "ap1#39.0#200"
 JOB = "ap1#13.0#101"

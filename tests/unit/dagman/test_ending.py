@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from htlease_dagman.ending import removals
-from htlease_dagman.queue_ad import ads_from
+from htlease_dagman.scripts.queue_ad import ads_from
+from htlease_dagman.scripts.removals import removals
 
 DAGMAN = {"ClusterId": 7, "GlobalJobId": "ap1#7.0#100"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from htlease_dagman.final import nodes_left
+from htlease_dagman.scripts.final import nodes_left
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from htlease.condor.hold_codes import OUR_SUBCODE
-from htlease_dagman.hold import held_in, reports
+from htlease_dagman.scripts.hold import held_in, reports
 
 JOB = "ap1#13.0#101"
 IDLE, RUNNING, REMOVED, COMPLETED, HELD = 1, 2, 3, 4, 5

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from htlease_dagman.verdict import Standing, judge, standing_of
+from htlease_dagman.scripts.post_decision import Standing, judge, standing_of
 
 OPEN, UNSEEN = Standing("j", False, True, None, ()), Standing("t", False, False, None, ())
 SEVERAL = Standing("t", False, False, None, (), jobs=5)

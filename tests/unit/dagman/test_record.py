@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from htlease_dagman.record import Busy, Note, Record, read_note
+from htlease_dagman.scripts.node_record import Busy, Note, Record, read_note
 
 
 def test_a_note_is_there_again_for_the_same_try_and_new_for_another(tmp_path: Path) -> None:

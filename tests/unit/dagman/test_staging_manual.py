@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease_dagman.transfers.service import open_backend
-from htlease_dagman.transfers.staging_file import read_staging_file
+from htlease_dagman.staging.backends.registry import open_backend
+from htlease_dagman.staging.staging_file import read_staging_file
 
 MANUAL = Path(__file__).resolve().parents[3] / "docs" / "staging.md"
 FILES = re.findall(r"^```toml\n(.*?)^```", MANUAL.read_text(), re.DOTALL | re.MULTILINE)

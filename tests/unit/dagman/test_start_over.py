@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease_dagman.queue_ad import queue_birthdate
-from htlease_dagman.start_over import finding
+from htlease_dagman.scripts.queue_ad import queue_birthdate
+from htlease_dagman.scripts.start_over import finding
 
 JOB = "ap#12.0#1796117722"
 AD: dict[str, str | int] = {"GlobalJobId": JOB, "JobUniverse": 5, "JobLeaseDuration": 2400}

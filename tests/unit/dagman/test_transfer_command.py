@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from htlease_dagman.transfers.command import CommandBackend, CommandRules
-from htlease_dagman.transfers.task import (
+from htlease_dagman.staging.backends.command import CommandBackend, CommandRules
+from htlease_dagman.staging.transfer import (
     Away,
     CannotFind,
     Item,

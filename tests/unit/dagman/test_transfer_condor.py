@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from htlease_dagman.transfers import condor
-from htlease_dagman.transfers.condor import CondorBackend, sight_of, submit_text
-from htlease_dagman.transfers.task import Away, CannotFind, Item, Place, Refused, State, Transfer
+from htlease_dagman.staging.backends import condor
+from htlease_dagman.staging.backends.condor import CondorBackend, sight_of, submit_text
+from htlease_dagman.staging.transfer import Away, CannotFind, Item, Place, Refused, State, Transfer
 
 HERE, THERE = Place("here", "/data"), Place("there", "osdf:///ours/run7")
 

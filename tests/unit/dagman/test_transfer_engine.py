@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htlease.rules.attempt import SubjobKey
-from htlease_dagman.transfers.engine import (
+from htlease_dagman.staging.engine import (
     UNKNOWN_LOOKS_MAX,
     Adopted,
     Engine,
@@ -20,8 +20,7 @@ from htlease_dagman.transfers.engine import (
     next_step,
     take_up,
 )
-from htlease_dagman.transfers.record import Record, key_of, read_record
-from htlease_dagman.transfers.task import (
+from htlease_dagman.staging.transfer import (
     Away,
     CannotFind,
     Item,
@@ -32,6 +31,7 @@ from htlease_dagman.transfers.task import (
     State,
     Transfer,
 )
+from htlease_dagman.staging.transfer_record import Record, key_of, read_record
 
 KEY = SubjobKey("run7", "stage-in")
 TRANSFER = Transfer(Place("a", "/a"), Place("b", "/b"), (Item("x", "x"),))

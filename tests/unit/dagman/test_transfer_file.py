@@ -12,17 +12,17 @@ from htlease_cli.dag.instrument import Wanted, instrumented
 from htlease_cli.staging.clean_up_job import Program, lease_of, local_program
 from htlease_cli.staging.compute_node import script_files, structure
 from htlease_cli.staging.dag_text import Layout, dag_text, dagman_config_text, watcher_submit_text
-from htlease_dagman.transfers.command import SEARCHED
-from htlease_dagman.transfers.engine import Adopted
-from htlease_dagman.transfers.service import command_rules, open_backend
-from htlease_dagman.transfers.settings import (
+from htlease_dagman.staging.backends.command import SEARCHED
+from htlease_dagman.staging.backends.registry import command_rules, open_backend
+from htlease_dagman.staging.engine import Adopted
+from htlease_dagman.staging.staging_file import StagingFile, read_staging_file
+from htlease_dagman.staging.staging_settings import (
     WorkflowSettings,
     read_secret,
     read_settings,
     settings_path,
     write_settings,
 )
-from htlease_dagman.transfers.staging_file import StagingFile, read_staging_file
 
 GOOD = """\
 workflow = "run7"

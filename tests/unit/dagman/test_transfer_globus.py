@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_dagman.transfers.globus import GlobusBackend, globus_backend, sight_of
-from htlease_dagman.transfers.staging_file import read_staging_file
-from htlease_dagman.transfers.task import NeedsPerson, State
+from htlease_dagman.staging.backends.globus import GlobusBackend, globus_backend, sight_of
+from htlease_dagman.staging.staging_file import read_staging_file
+from htlease_dagman.staging.transfer import NeedsPerson, State
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from htlease_dagman.transfers.notices import send_notice
-from htlease_dagman.transfers.staging_file import Notice
+from htlease_dagman.staging.notify import send_notice
+from htlease_dagman.staging.staging_file import Notice
 
 
 def test_a_command_gets_the_subject_as_a_word_and_the_text_on_its_input(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from htlease_dagman.transfers.engine import Engine, Verdict, take_up
-from htlease_dagman.transfers.record import Record
-from htlease_dagman.transfers.run import RunBackend
-from htlease_dagman.transfers.task import Item, NeedsPerson, Place, Sight, State, Transfer
+from htlease_dagman.staging.backends.local import RunBackend
+from htlease_dagman.staging.engine import Engine, Verdict, take_up
+from htlease_dagman.staging.transfer import Item, NeedsPerson, Place, Sight, State, Transfer
+from htlease_dagman.staging.transfer_record import Record
 from tests.unit.dagman.test_transfer_engine import KEY
 
 TRANSFER = Transfer(Place("a", "/a"), Place("b", "/b"), (Item("x", "y"), Item("z", "z")))

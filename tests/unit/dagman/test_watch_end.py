@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from htlease_dagman import watch
-from htlease_dagman.transfers.watcher import DONE, FAILED, LATER
+from htlease_dagman.staging import watch_command
+from htlease_dagman.staging.watcher import DONE, FAILED, LATER
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
@@ -15,8 +15,8 @@ def test_what_breaks_a_watcher_is_no_answer_of_it(
     def break_down(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(watch, "read_settings", break_down)
-    status = watch.main(["staging.toml", "stage-in"])
+    monkeypatch.setattr(watch_command, "read_settings", break_down)
+    status = watch_command.main(["staging.toml", "stage-in"])
     assert status not in (DONE, FAILED, LATER, 1)
     said = capsys.readouterr().err
     assert type(error).__name__ in said and "Traceback" not in said

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from htlease_dagman.call import Call
-    from htlease_dagman.record import Record
-    from htlease_dagman.settings import Settings
+    from htlease_dagman.scripts.dag_settings import Settings
+    from htlease_dagman.scripts.invocation import Call
+    from htlease_dagman.scripts.node_record import Record
 
 _RENEW_PART = 1 / 4
 _ASK_AGAIN_MIN_SECONDS = 0.2
@@ -195,15 +195,15 @@ class Script:
 
     def run_chained(self, words: Sequence[str], lease: Lease | None) -> int:
         """Run the user's script, keep the lease meanwhile, return its exit status."""
-        from htlease_dagman import chain  # loads what starts processes
+        from htlease_dagman.scripts import user_script  # loads what starts processes
 
         try:
-            return chain.run(
+            return user_script.run(
                 self.call.expand(words),
                 lambda: lease is not None and self._is_lost(lease),
                 self.settings.ttl_seconds * _RENEW_PART,
             )
-        except chain.Ended:
+        except user_script.Ended:
             raise NodeFails(
                 f"{words[0]} was ended, for a later submission has taken the node over"
             ) from None

@@ -31,23 +31,19 @@ from htlease.wire import protocol
 from htlease.wire.lease_client import LeaseClient
 from htlease.wire.retry import Clock, send
 from htlease.wire.transport import HttpTransport
-from htlease_dagman.call import first_try
-from htlease_dagman.transfers.engine import Engine
-from htlease_dagman.transfers.holding import acquire_command
-from htlease_dagman.transfers.record import read_record
-from htlease_dagman.transfers.service import open_backend
-from htlease_dagman.transfers.settings import (
+from htlease_dagman.scripts.invocation import first_try
+from htlease_dagman.staging.backends.registry import open_backend
+from htlease_dagman.staging.engine import Engine
+from htlease_dagman.staging.evidence import acquire_command
+from htlease_dagman.staging.staging_file import STAGE_OUT, StagingFile, read_staging_file
+from htlease_dagman.staging.staging_settings import (
     WorkflowSettings,
     read_secret,
     read_settings,
     settings_path,
 )
-from htlease_dagman.transfers.staging_file import (
-    STAGE_OUT,
-    StagingFile,
-    read_staging_file,
-)
-from htlease_dagman.transfers.watcher import DONE, FAILED, LATER, Stop, Watcher
+from htlease_dagman.staging.transfer_record import read_record
+from htlease_dagman.staging.watcher import DONE, FAILED, LATER, Stop, Watcher
 
 #: EX_SOFTWARE of sysexits(3).
 BROKEN = 70

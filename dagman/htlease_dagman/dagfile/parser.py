@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from htlease_dagman.dag_file import NODE_KEYWORDS, BadDag, Command, Place, Words, read_commands
-from htlease_dagman.dag_line import ENDING
+from htlease_dagman.dagfile.include_line import ENDING
+from htlease_dagman.dagfile.lexer import NODE_KEYWORDS, BadDag, Command, Place, Words, read_commands
 
 ALL_NODES = "ALL_NODES"
 _RESERVED = ("PARENT", "CHILD", ALL_NODES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from htlease_dagman.transfers.staging_file import Notice
+from htlease_dagman.staging.staging_file import Notice
 
 _COMMAND_SECONDS = 60.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from htlease.condor.event_log import read_events
 from htlease.rules.end_proof import ATTRIBUTES, Finding, job_from, of_log, of_queue, of_startd
-from htlease_dagman.queue_ad import queue_birthdate, read_ads
+from htlease_dagman.scripts.queue_ad import queue_birthdate, read_ads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from htlease.errors import Refused
-from htlease_dagman.call import SKIP, told
-from htlease_dagman.record import read_note
-from htlease_dagman.script import Later, Lease, NodeFails, Script
+from htlease_dagman.scripts.invocation import SKIP, told
+from htlease_dagman.scripts.node_record import read_note
+from htlease_dagman.scripts.node_script import Later, Lease, NodeFails, Script
 
 #: `$DAG_STATUS` of a DAG that aborts (ABORT-DAG-ON) and of one that was removed. Source: measured
 #: on 23.9.6 and 25.14.1.
@@ -17,12 +17,12 @@ CUT_SHORT = ("3", "4")
 def pre(script: Script) -> int:
     """Prepare one try of a node and return the exit status; raises Later or HTLeaseError."""
     if script.call.macros.get("DAG_STATUS") in CUT_SHORT and script.chained.kind == "final":
-        from htlease_dagman.ending import tell_of_removals
+        from htlease_dagman.scripts.removals import tell_of_removals
 
         tell_of_removals(script)
     try:
         if _enroll(script) > 1:
-            from htlease_dagman.earlier import tell_of_removal
+            from htlease_dagman.scripts.previous_run import tell_of_removal
 
             tell_of_removal(script)
         _wait_for_flags(script)

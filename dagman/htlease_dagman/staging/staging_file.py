@@ -15,8 +15,8 @@ from typing import Any
 from htlease.errors import BadConfig, InvalidField
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.plan import TTL_DEFAULT_SECONDS, check_ttl
-from htlease_dagman.transfers.lines import TomlFile
-from htlease_dagman.transfers.task import Item, Place, Transfer
+from htlease_dagman.staging.toml_lines import TomlFile
+from htlease_dagman.staging.transfer import Item, Place, Transfer
 
 STAGE_IN, STAGE_OUT = STAGES = ("stage-in", "stage-out")
 #: job: one long watcher, a job in local universe. chain: short ones, each a retry of the node.

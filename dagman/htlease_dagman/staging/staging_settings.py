@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from htlease.errors import BadConfig
-from htlease_dagman.transfers.engine import Adopted
+from htlease_dagman.staging.engine import Adopted
 
 
 @dataclass(frozen=True)

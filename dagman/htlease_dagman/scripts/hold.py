@@ -16,10 +16,10 @@ from htlease.errors import HTLeaseError
 from htlease.rules.end_proof import ATTRIBUTES
 from htlease.rules.reasons import WALL_TIME
 from htlease.rules.start_number import ReadFrom, start_number
-from htlease_dagman.call import Call
-from htlease_dagman.queue_ad import number, read_ad
-from htlease_dagman.script import Script, Server
-from htlease_dagman.settings import Settings
+from htlease_dagman.scripts.dag_settings import Settings
+from htlease_dagman.scripts.invocation import Call
+from htlease_dagman.scripts.node_script import Script, Server
+from htlease_dagman.scripts.queue_ad import number, read_ad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def hold(settings: Settings, call: Call) -> int:
     words = settings.scripts(call.node).hold
     if not words:
         return 0
-    from htlease_dagman import chain  # loads what starts processes
+    from htlease_dagman.scripts import user_script  # loads what starts processes
 
-    return chain.run(call.expand(words), lambda: False, 3600.0)
+    return user_script.run(call.expand(words), lambda: False, 3600.0)
 
 
 def held_in(ad: Mapping[str, str | int]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _starts(ad: Mapping[str, str | int]) -> dict[str, int | None]:
 
 def _is_over(script: Script, job: str, ad: Mapping[str, str | int]) -> bool:
     """Tell whether the start that a limit on run time held has given up its lease, or must have."""
-    from htlease_dagman.start_over import finding
+    from htlease_dagman.scripts.start_over import finding
 
     if script.document()["status"] not in ("active", "recalled", "lapsed"):
         return True  # what is told only explains it

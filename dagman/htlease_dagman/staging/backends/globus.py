@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from htlease.errors import BadConfig
-from htlease_dagman.transfers.settings import read_secret
-from htlease_dagman.transfers.staging_file import StagingFile
-from htlease_dagman.transfers.task import Away, NeedsPerson, Place, Refused, Sight, State, Transfer
+from htlease_dagman.staging.staging_file import StagingFile
+from htlease_dagman.staging.staging_settings import read_secret
+from htlease_dagman.staging.transfer import (
+    Away,
+    NeedsPerson,
+    Place,
+    Refused,
+    Sight,
+    State,
+    Transfer,
+)
 
 CALL_SECONDS = 20.0
 _TABLE = "service"

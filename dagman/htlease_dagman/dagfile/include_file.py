@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from htlease_dagman.call import DEFER, SKIP, words_for
-from htlease_dagman.dag import ALL_NODES, Dag, Node, Script
-from htlease_dagman.dag_line import ENDING
-from htlease_dagman.settings import CLEAN_UP, SERVICE_KINDS, VERSION
+from htlease_dagman.dagfile.include_line import ENDING
+from htlease_dagman.dagfile.parser import ALL_NODES, Dag, Node, Script
+from htlease_dagman.scripts.dag_settings import CLEAN_UP, SERVICE_KINDS, VERSION
+from htlease_dagman.scripts.invocation import DEFER, SKIP, words_for
 
 KINDS = ("PRE", "POST", "HOLD")
 #: What the scripts of a FINAL node want to know besides.

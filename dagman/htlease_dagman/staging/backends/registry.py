@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from htlease_dagman.transfers.command import (
+from htlease_dagman.staging.backends.command import (
     BRACES,
     CALL_SECONDS_DEFAULT,
     EXIT_NO_PERMISSION,
@@ -12,9 +12,9 @@ from htlease_dagman.transfers.command import (
     CommandBackend,
     CommandRules,
 )
-from htlease_dagman.transfers.run import RunBackend
-from htlease_dagman.transfers.staging_file import StagingFile, pattern, seconds, words
-from htlease_dagman.transfers.task import Backend
+from htlease_dagman.staging.backends.local import RunBackend
+from htlease_dagman.staging.staging_file import StagingFile, pattern, seconds, words
+from htlease_dagman.staging.transfer import Backend
 
 _TABLE = "service"
 _BACKENDS = "run, command, condor, globus"
@@ -30,13 +30,13 @@ def open_backend(file: StagingFile) -> Backend:
     if name == "command":
         return CommandBackend(command_rules(file))
     if name == "globus":
-        from htlease_dagman.transfers.globus import globus_backend  # loads globus-sdk
+        from htlease_dagman.staging.backends.globus import globus_backend  # loads globus-sdk
 
         return globus_backend(file)
     if name == "run":
         return RunBackend(*_run_rules(file))
     if name == "condor":
-        from htlease_dagman.transfers.condor import CondorBackend
+        from htlease_dagman.staging.backends.condor import CondorBackend
 
         _check_keys(file, ("backend", "commands"))
         return CondorBackend(_meanings(file, "commands"))

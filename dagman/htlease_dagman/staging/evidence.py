@@ -9,7 +9,7 @@ from pathlib import Path
 
 from htlease.rules import messages as m
 from htlease.rules.attempt import Evidence, ReadFrom, start_number
-from htlease_dagman.transfers.record import PLAN
+from htlease_dagman.staging.transfer_record import PLAN
 
 _LINE = re.compile(r'(\w+)\s*=\s*(?:"([^"\\]*)"|(\d+))\s*')
 

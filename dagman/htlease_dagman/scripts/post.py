@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from htlease.errors import Refused
 from htlease.rules.start_number import ReadFrom, start_number
-from htlease_dagman.call import told
-from htlease_dagman.script import Later, Lease, NodeFails, Script
-from htlease_dagman.verdict import (
+from htlease_dagman.scripts.invocation import told
+from htlease_dagman.scripts.node_script import Later, Lease, NodeFails, Script
+from htlease_dagman.scripts.post_decision import (
     RETRY_MAY_FOLLOW,
     SUPERSEDED,
     Standing,
@@ -143,8 +143,8 @@ def _report_end(script: Script, submission: str) -> bool:
 
     Else a remark says why not, and the lease runs out.
     """
-    from htlease_dagman.queue_ad import number, read_ad  # loads what starts processes
-    from htlease_dagman.start_over import NAMES, finding
+    from htlease_dagman.scripts.queue_ad import number, read_ad  # loads what starts processes
+    from htlease_dagman.scripts.start_over import NAMES, finding
 
     names = ("GlobalJobId", "NumJobStarts", "NumShadowStarts", "ExitCode", "ExitSignal", *NAMES)
     job = script.call.macros["JOBID"]

@@ -7,13 +7,13 @@ measured.
 
 from __future__ import annotations
 
-from htlease_dagman.post import post as settle
+from htlease_dagman.scripts.post import post as settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from htlease_dagman.script import Script
+    from htlease_dagman.scripts.node_script import Script
 
 FAILED = 1
 #: `$DAG_STATUS` of a DAG of which no node has failed and that nobody has ended.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from htlease.condor.hold_codes import removed_by
 from htlease.errors import Refused
-from htlease_dagman.queue_ad import read_ad
-from htlease_dagman.script import Script
+from htlease_dagman.scripts.node_script import Script
+from htlease_dagman.scripts.queue_ad import read_ad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from htlease.errors import Refused, ServerUnavailable
 from htlease.rules import messages as m
 from htlease.wire.lease_client import Lease, LeaseClient
 from htlease.wire.retry import Clock
-from htlease_dagman.transfers.engine import Adopted, Engine, Verdict, take_up
-from htlease_dagman.transfers.notices import send_notice
-from htlease_dagman.transfers.record import PHASE, Record, read_record
-from htlease_dagman.transfers.staging_file import Notice
-from htlease_dagman.transfers.task import TransferError
+from htlease_dagman.staging.engine import Adopted, Engine, Verdict, take_up
+from htlease_dagman.staging.notify import send_notice
+from htlease_dagman.staging.staging_file import Notice
+from htlease_dagman.staging.transfer import TransferError
+from htlease_dagman.staging.transfer_record import PHASE, Record, read_record
 
 #: DAGMan's RETRY spares one exit code, so whatever is not to be tried again has the same. It is not
 #: 1, with which a Python ends that could not even start.

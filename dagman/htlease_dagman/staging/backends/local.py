@@ -12,8 +12,8 @@ import signal
 import subprocess
 from collections.abc import Mapping
 
-from htlease_dagman.transfers.command import ends_of, filled, list_of
-from htlease_dagman.transfers.task import NeedsPerson, Place, Sight, State, Transfer
+from htlease_dagman.staging.backends.command import ends_of, filled, list_of
+from htlease_dagman.staging.transfer import NeedsPerson, Place, Sight, State, Transfer
 
 _END_SECONDS = 5.0
 

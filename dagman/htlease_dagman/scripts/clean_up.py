@@ -7,10 +7,10 @@ for the clean-up itself may go well and the workflow has failed.
 from __future__ import annotations
 
 from htlease.errors import Refused
-from htlease_dagman.call import SKIP
-from htlease_dagman.post import post as settle
-from htlease_dagman.pre import write_token
-from htlease_dagman.script import Script
+from htlease_dagman.scripts.invocation import SKIP
+from htlease_dagman.scripts.node_script import Script
+from htlease_dagman.scripts.post import post as settle
+from htlease_dagman.scripts.pre import write_token
 
 FAILED = 1
 STAGE_IN = "stage-in"

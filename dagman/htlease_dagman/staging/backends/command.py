@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from re import Pattern
 
-from htlease_dagman.transfers.task import (
+from htlease_dagman.staging.transfer import (
     Away,
     CannotFind,
     NeedsPerson,

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from htlease.rules.end_proof import of_queue
-from htlease_dagman.queue_ad import queue_birthdate
-from htlease_dagman.transfers.task import (
+from htlease_dagman.scripts.queue_ad import queue_birthdate
+from htlease_dagman.staging.transfer import (
     Away,
     CannotFind,
     NeedsPerson,

@@ -15,7 +15,7 @@ from typing import Any
 
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.plan import PhaseSpec, Plan
-from htlease_dagman.transfers.task import Transfer
+from htlease_dagman.staging.transfer import Transfer
 
 PHASE = "transfer"
 #: `once`: what was moved stays moved, so the subjob closes with this phase.

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from htlease.rules.attempt import SubjobKey
-from htlease_dagman.transfers.record import Record, key_of
-from htlease_dagman.transfers.task import (
+from htlease_dagman.staging.transfer import (
     Away,
     Backend,
     CannotFind,
@@ -27,6 +26,7 @@ from htlease_dagman.transfers.task import (
     State,
     Transfer,
 )
+from htlease_dagman.staging.transfer_record import Record, key_of
 
 GENERATIONS_MAX_DEFAULT = 3
 #: A service may need a moment to know a task that it has just accepted.

@@ -1,0 +1,1 @@
+"""DAG files: read as DAGMan reads them, and the lines put into them."""

@@ -1,0 +1,1 @@
+"""What DAGMan calls for nodes: PRE, POST and HOLD."""

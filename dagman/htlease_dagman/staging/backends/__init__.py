@@ -1,0 +1,1 @@
+"""Transfer services: what each of them is told and asked."""
