@@ -26,7 +26,7 @@ HOOK_LINKS = (
 
 def run_untracked(arguments):  # type: ignore[no-untyped-def]
     """Become the payload; it exits as it would have without a wrapper."""
-    from htlease_wrapper.untracked import become
+    from htlease_wrapper.exec_payload import become
 
     if os.path.isabs(arguments[0] if arguments else ""):  # noqa: PTH117
         return become(arguments)  # a site put us in front of a job that knows nothing of us

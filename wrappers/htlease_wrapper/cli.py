@@ -13,7 +13,7 @@ from htlease.errors import BadConfig, HTLeaseError
 from htlease.execution.given import at_start
 from htlease.rules.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
-from htlease_wrapper.ending import BAD_CONFIG, Leave, NoLease, internal_error
+from htlease_wrapper.exit_status import BAD_CONFIG, Leave, NoLease, internal_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _under_lease(options: RunOptions, environ: Mapping[str, str], console: Conso
             raise
         why = error.why
 
-    from htlease_wrapper.untracked import become
+    from htlease_wrapper.exec_payload import become
 
     console.say(f"{why}; the payload runs untracked, nothing of it is recorded")
     return become(options.command)
@@ -142,13 +142,13 @@ def _phase(arguments: Sequence[str], console: Console) -> int:
     _add_wait_server(parser)
     given = parser.parse_args(arguments[1:])
 
-    from htlease_wrapper import payload_calls
+    from htlease_wrapper import phase_command
 
-    call = payload_calls.open_call(at_start().environ(), console, given.wait_server_seconds)
+    call = phase_command.open_call(at_start().environ(), console, given.wait_server_seconds)
     if given.verb == "enter":
         _print(call.enter(given.name) + "\n")
     elif given.verb == "complete":
-        call.complete(given.name, payload_calls.artifacts_from(given.artifact))
+        call.complete(given.name, phase_command.artifacts_from(given.artifact))
     else:
         call.fail(given.name, given.reason, given.exit_code)
     return 0
@@ -160,9 +160,9 @@ def _details(arguments: Sequence[str], console: Console) -> int:
     _add_wait_server(parser)
     given = parser.parse_args(arguments[1:])
 
-    from htlease_wrapper import payload_calls
+    from htlease_wrapper import phase_command
 
-    call = payload_calls.open_call(at_start().environ(), console, given.wait_server_seconds)
+    call = phase_command.open_call(at_start().environ(), console, given.wait_server_seconds)
     call.save_details(given.file)
     return 0
 
@@ -190,7 +190,7 @@ def _compile(arguments: Sequence[str], console: Console) -> int:
     parser.add_argument("file", help="the copy, with bytecode for this Python")
     target = Path(parser.parse_args(arguments[1:]).file)
 
-    from htlease_wrapper.compiled import write_compiled
+    from htlease_wrapper.bytecode import write_compiled
 
     write_compiled(Path(sys.argv[0]), target)
     return 0

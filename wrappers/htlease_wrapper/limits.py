@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from htlease_wrapper.ending import TRY_LATER, NoLease
+from htlease_wrapper.exit_status import TRY_LATER, NoLease
 
 #: So many processes the payload finds room for beside the wrapper and its thread, or it has none.
 _SPARE_PROCESSES = 8

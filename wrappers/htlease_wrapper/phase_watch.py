@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from htlease_wrapper.keeper import Keeper
-from htlease_wrapper.letter import Verdict
+from htlease_wrapper.lease_thread import Keeper
+from htlease_wrapper.queued_command import Verdict
 
 #: How often a wait in the main thread looks up although nobody poked it.
 LOOK_SECONDS = 1.0

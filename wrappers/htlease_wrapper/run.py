@@ -42,10 +42,11 @@ from htlease.execution.signals import Interrupted, Signals
 from htlease.rules import messages as m
 from htlease.wire.lease_client import Lease, LeaseClient
 from htlease.wire.retry import Clock
-from htlease_wrapper.admission import admit
+from htlease_wrapper.acquire import admit
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import (
+from htlease_wrapper.exec_payload import become
+from htlease_wrapper.exit_status import (
     BAD_CONFIG,
     TRY_LATER,
     Ended,
@@ -54,13 +55,12 @@ from htlease_wrapper.ending import (
     end_as,
     no_lease_for,
 )
-from htlease_wrapper.keeper import Keeper
 from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracked, output_prefix
+from htlease_wrapper.lease_thread import Keeper
 from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
 from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
-from htlease_wrapper.phases import Walk
+from htlease_wrapper.phase_runner import Walk
 from htlease_wrapper.settings import RunOptions, Settings, settle
-from htlease_wrapper.untracked import become
 
 #: This file, for a payload in a container.
 _CARRIED = "htlease-ep.pyz"

@@ -17,10 +17,10 @@ from htlease.execution.sandbox_state import read_state
 from htlease.rules.plan import seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.container import container_of
-from htlease_wrapper.ending import NoLease
+from htlease_wrapper.exec_payload import become
+from htlease_wrapper.exit_status import NoLease
 from htlease_wrapper.run import run
 from htlease_wrapper.settings import RunOptions
-from htlease_wrapper.untracked import become
 
 #: A slot is not kept waiting for a server that is away as long as by a user who asked for it.
 WAIT_SERVER_SECONDS = 10.0

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from htlease.execution.given import at_start
+from htlease_wrapper.exec_payload import absolute
 from htlease_wrapper.limits import NoProcess, is_shortage
-from htlease_wrapper.untracked import absolute
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126

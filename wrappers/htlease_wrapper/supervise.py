@@ -14,8 +14,8 @@ from typing import Protocol
 
 from htlease.execution.processes import clear_out, reap, signal_all
 from htlease.execution.signals import Signals
-from htlease_wrapper.ending import Ended
-from htlease_wrapper.letter import Verdict
+from htlease_wrapper.exit_status import Ended
+from htlease_wrapper.queued_command import Verdict
 from htlease_wrapper.spawn import spawn
 from htlease_wrapper.terminal import Terminal
 

@@ -11,7 +11,7 @@ import pytest
 
 from htlease.execution import given
 from htlease.execution.given import Entries, Given, read_given
-from htlease_wrapper.untracked import absolute
+from htlease_wrapper.exec_payload import absolute
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from htlease.wire.retry import Clock
 from htlease.wire.transport import Answer, NoAnswer
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.keeper import Keeper
-from htlease_wrapper.letter import Verdict
+from htlease_wrapper.lease_thread import Keeper
+from htlease_wrapper.queued_command import Verdict
 
 GRANT = m.Grant(7, 1, "ap1#1.0#1@1.1", 1, 100.0, "run", (), False, None, None)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from htlease.errors import Refused
 from htlease.rules import messages as m
-from htlease_wrapper.ending import SUPERSEDED
+from htlease_wrapper.exit_status import SUPERSEDED
 
 
 class Verdict(enum.Enum):

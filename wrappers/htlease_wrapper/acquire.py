@@ -8,7 +8,7 @@ from htlease.errors import Refused, ServerUnavailable
 from htlease.rules import messages as m
 from htlease.wire.lease_client import Lease, LeaseClient
 from htlease_wrapper.console import Console
-from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave, NoLease
+from htlease_wrapper.exit_status import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave, NoLease
 
 #: Asked again after at least this long, whatever the server says.
 _ASK_AGAIN_MIN_SECONDS = 0.2

@@ -17,13 +17,13 @@ from htlease.errors import Refused
 from htlease.execution.signals import Interrupted, Signals
 from htlease.rules import messages as m
 from htlease.wire.lease_client import Lease
-from htlease_wrapper.admission import say_what_is_left
+from htlease_wrapper.acquire import say_what_is_left
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import OUT_OF_TIME, TRY_LATER, Ended, Leave, signal_name
-from htlease_wrapper.keeper import JITTER, Keeper
-from htlease_wrapper.letter import Letter
+from htlease_wrapper.exit_status import OUT_OF_TIME, TRY_LATER, Ended, Leave, signal_name
+from htlease_wrapper.lease_thread import JITTER, Keeper
 from htlease_wrapper.phase_watch import LOOK_SECONDS, PhaseWatch
+from htlease_wrapper.queued_command import Letter
 from htlease_wrapper.settings import Settings
 from htlease_wrapper.spawn import CannotStart
 from htlease_wrapper.supervise import supervise

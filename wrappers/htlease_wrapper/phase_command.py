@@ -23,7 +23,7 @@ from htlease.wire.lease_client import LeaseClient
 from htlease.wire.retry import Clock
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.ending import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
+from htlease_wrapper.exit_status import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
 from htlease_wrapper.late_lease import wait_for_fence
 
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})

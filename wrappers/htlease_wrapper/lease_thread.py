@@ -23,10 +23,10 @@ from htlease.wire.retry import Clock
 from htlease_wrapper.absence import Absence
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile, UnusableDetails
-from htlease_wrapper.ending import BAD_CONFIG
+from htlease_wrapper.exit_status import BAD_CONFIG
 from htlease_wrapper.late_lease import NO_FENCE, under
-from htlease_wrapper.letter import Letter, Loss, Verdict
 from htlease_wrapper.limits import is_shortage
+from htlease_wrapper.queued_command import Letter, Loss, Verdict
 
 RENEW_PART = 1 / 4
 #: Renewals of a thousand jobs that started together should not stay together.
