@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.contract.drill import START, Drill, acquire, nonce
 from tests.contract.stores import RefusingStore, SqliteKind, WriterAtOnce
-from tests.unit.core.decisions import told
+from tests.unit.core.rules.decisions import told
 
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey

@@ -1,9 +1,11 @@
-"""Imports point at the core, and what goes to execution points is standard library only."""
+"""Imports point down, no name stands for two modules, and execution points need the standard library only."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,115 @@ def test_messages_and_rules_are_pure() -> None:
             for alias in node.names
         }
         assert not found & impure, path
+
+
+#: Package -> its rooms from the lowest up; a room imports from itself and from those before it.
+#: Modules beside each other in one word are one room.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "core/htlease": (
+        "errors version json_text",
+        *("rules", "wire", "condor", "config", "execution", "client"),
+    ),
+    "hooks/htlease_hooks": (
+        "hook_reply options site_hook timeout unix_http",
+        *("starter", "shadow", "router", "cli"),
+    ),
+    "dagman/htlease_dagman": ("scripts", "dagfile", "staging", "cli"),
+    "server_stub/htlease_server": (
+        "logs counters",
+        *("http", "store", "auth", "models", "engine", "api", "tools", "serve", "__main__"),
+    ),
+    "agent/htlease_agent": (
+        "peer_credentials problems queue_reader server_token workflow_owners",
+        *("proxy", "reconcile", "job_tokens routed_jobs hook_api", "daemon"),
+    ),
+    "cli/htlease_cli": (
+        "file_install parameters pyz session tables",
+        *("doctor", "submit", "install", "show", "operate", "staging", "dag", "logs", "cli"),
+    ),
+    "lab/htlease_lab": ("pool", "scenarios", "demo"),
+}
+ENTRIES_MAX = 12
+
+
+def module_name(path: Path) -> str:
+    """Return the name by which a source is imported."""
+    parts = path.relative_to(PROJECT).with_suffix("").parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, known: set[str]) -> Iterator[str]:
+    """Yield our modules that one imports when it runs, wherever the import stands."""
+    here = module_name(path)
+    package = here if path.name == "__init__.py" else here.rpartition(".")[0]
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                yield from (one for one in (name if name in known else base,) if one in known)
+
+
+GRAPH: dict[str, set[str]] = {}
+for _path in sources():
+    GRAPH[module_name(_path)] = set()
+for _path in sources():
+    GRAPH[module_name(_path)] |= set(imports_of(_path, set(GRAPH))) - {module_name(_path)}
+
+
+def room_of(module: str, place: str) -> int:
+    """Return how high the room of a module is."""
+    name = module.split(".")[1]
+    return next(i for i, room in enumerate(ROOMS[place]) if name in room.split())
+
+
+@pytest.mark.parametrize("place", ROOMS)
+def test_imports_point_down(place: str) -> None:
+    package = Path(place).name
+    modules = [name for name in GRAPH if name.startswith(f"{package}.")]
+    upward = [
+        f"{module} imports {other}"
+        for module in modules
+        for other in GRAPH[module]
+        if other in modules and room_of(other, place) > room_of(module, place)
+    ]
+    assert not upward
+
+
+def test_no_import_leads_back_to_where_it_began() -> None:
+    left = {module: set(others) for module, others in GRAPH.items()}
+    while free := {module for module, others in left.items() if not others & left.keys()}:
+        for module in free:
+            del left[module]
+    # The start of the pyz is a wrapper or a hook, and a hook may go on as the wrapper.
+    assert not left, sorted(left)
+
+
+@pytest.mark.parametrize("place", MAY_IMPORT)
+def test_a_name_stands_for_one_module(place: str) -> None:
+    names = Counter(
+        path.stem for path in (PROJECT / place).rglob("*.py") if not path.stem.startswith("__")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_a_room_of_the_server_can_be_taken_in_at_a_glance() -> None:
+    top = PROJECT / "server_stub" / "htlease_server"
+    for folder in (top, *(path for path in top.iterdir() if path.is_dir())):
+        entries = [
+            path.name
+            for path in folder.iterdir()
+            if path.name not in ("__init__.py", "__pycache__", "py.typed")
+        ]
+        assert len(entries) <= ENTRIES_MAX, (folder, sorted(entries))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.core.world import World
+from tests.unit.core.rules.world import World
 
 
 @pytest.fixture
