@@ -37,7 +37,7 @@ test-slow: $(VENV) ## What takes too long for every change: long plays, long fuz
 
 fuzz: $(VENV) ## Half an hour of hostile clients against a server, from a seed that is told
 	HTLEASE_FUZZ_SECONDS=1800 HTLEASE_FUZZ_SEED=$${HTLEASE_FUZZ_SEED:-$$(date +%s)} \
-		$(PY) -m pytest -s tests/process/test_server_hostile.py
+		$(PY) -m pytest -s tests/process/server/test_server_hostile.py
 
 mutants: $(VENV) ## Change what decides in small ways, and count which changes the tests notice
 	.venv/bin/pip install -q --editable '.[mutants]'

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.process.execution import wait_for
+from tests.process.server.test_server_writer import is_gone, writer_of
 from tests.process.store_command import NONCE, OTHER, command, done, store_of
-from tests.process.test_server_writer import is_gone, writer_of
 from tests.process.wire_call import Called, Caller
 from tests.serving import ServerProcess
 

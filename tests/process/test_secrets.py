@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.process.agent.test_relay_proxy import Relay
 from tests.process.execution import Sandbox, wait_for
 from tests.process.hooking import HookedStart
-from tests.process.test_relay_proxy import Relay
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
 

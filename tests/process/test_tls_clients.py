@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from tests.process.agent.test_relay_proxy import Relay
 from tests.process.hooking import HookedStart, Hooks
-from tests.process.test_relay_proxy import Relay
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
 

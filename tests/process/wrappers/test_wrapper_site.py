@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.process.execution import NewSandbox, Sandbox, server_away
-from tests.process.test_wrapper_exit_status import DEADLY
+from tests.process.wrappers.test_wrapper_exit_status import DEADLY
 from tests.serving import ServerProcess
 
 SH = "/bin/sh"

@@ -17,7 +17,7 @@ from tests.serving import ServerProcess
 from htlease_lab.pool import debian
 from htlease_lab.pool.instance import base_directory
 
-_APPTAINER = Path(__file__).parents[1] / "pool" / "runtimes" / "apptainer"
+_APPTAINER = Path(__file__).parents[2] / "pool" / "runtimes" / "apptainer"
 _CONTAINED = subprocess.run(
     ["unshare", "--user", "--pid", "--mount", "--fork", "true"], check=False, capture_output=True
 )

@@ -14,7 +14,7 @@ import pytest
 from tests.condor_submit import CondorSubmit
 from tests.serving import ServerProcess
 
-DATA = Path(__file__).parents[1] / "data" / "submit"
+DATA = Path(__file__).parents[2] / "data" / "submit"
 PROGRAM = "/opt/htlease/bin/htlease-dag"
 #: What DAGMan submits of each, seen on 23.9.6 and 25.14.1.
 COUNTS = {

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from tests.process.test_relay_watcher import MadeQueue, ToldEvidence
+from tests.process.agent.test_relay_watcher import MadeQueue, ToldEvidence
 from tests.serving import ServerProcess
 
 from htlease.client.client import LeaseServer

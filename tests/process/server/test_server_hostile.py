@@ -28,7 +28,7 @@ IS_LONG = "HTLEASE_FUZZ_SECONDS" in os.environ
 MEMORY_MAX_MIB = 200
 #: How long its event loop may work before a good client's request has its turn.
 LOOP_MAX_SECONDS = 0.05
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 #: Real ones are used where pyenv has them.
 TOO_OLD = ("3.6", "3.7", "3.8")

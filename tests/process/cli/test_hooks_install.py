@@ -197,7 +197,7 @@ def test_hooks_of_the_site_are_found_and_chained(machine: Machine, knob: str) ->
 
 def test_a_file_copied_by_hand_does_not_put_the_sites_hooks_out(machine: Machine) -> None:
     machine.write("10-site.conf", "STARTER_DEFAULT_JOB_HOOK_KEYWORD = SITE\n")
-    template = Path(__file__).parents[2] / "hooks" / "condor" / "execution-point.conf"
+    template = Path(__file__).parents[3] / "hooks" / "condor" / "execution-point.conf"
     machine.write("60-htlease-ep.conf", template.read_text())
     assert machine.value("STARTER_DEFAULT_JOB_HOOK_KEYWORD") == "SITE"
     done = machine.run("status", "--pyz", machine.pyz)

@@ -21,7 +21,7 @@ from tests.submit_comparison import differences, kinds
 
 from htlease_cli.submit.submit_lines import Additions, appended
 
-DATA = Path(__file__).parents[1] / "data" / "submit"
+DATA = Path(__file__).parents[2] / "data" / "submit"
 CASES = sorted(path.name for path in DATA.glob("*.sub"))
 FILES, LEAST = 300, 5
 #: How many kinds of differences are shown with a short file.
