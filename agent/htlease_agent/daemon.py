@@ -45,7 +45,7 @@ class RelayOptions:
     token_ttl_seconds: float
     state_directory: Path
     poll_seconds: float
-    #: Of leases that are kept here, see `chirp_starts`.
+    #: Of leases that are kept here, see `networkless_leases`.
     chirp_ttl_seconds: float
 
 

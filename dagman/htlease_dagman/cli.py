@@ -1,7 +1,7 @@
 """`htlease-dag pre|post|hold SETTINGS NAME VALUE...`: what DAGMan calls on the access point.
 
-The words are those of `call.words_for`. The exit status is DAGMan's business: 0, a failure, or
-`call.DEFER` and `call.SKIP`, which the generated include file tells DAGMan about.
+The words are those of `invocation.words_for`. The exit status is DAGMan's business: 0, a failure,
+or `invocation.DEFER` and `invocation.SKIP`, which the generated include file tells DAGMan about.
 """
 
 from __future__ import annotations

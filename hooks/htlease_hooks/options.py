@@ -1,6 +1,6 @@
 """What a site's configuration tells the hooks: the arguments of both PREPARE hooks. Pure.
 
-HTCondor gives arguments to PREPARE hooks only; the others read what PREPARE noted (`notes`).
+HTCondor gives arguments to PREPARE hooks only; the others read what PREPARE noted (`hook_state`).
 """
 
 from __future__ import annotations

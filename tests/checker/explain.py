@@ -3,7 +3,7 @@
 The server's own history gives the order in which it says that it acted; nothing else of it is
 believed. With that order as the witness the search for a linearization is not exponential:
 
-1.  Rules   every event of the history is what `lifecycle.decide` makes of a request that some
+1.  Rules   every event of the history is what `acquire.decide` makes of a request that some
             client sent, in the state that the events before it lead to. Nothing is recorded
             twice, by nobody, or under a fence that was not there.
 2.  Order   no event stands behind one whose request was sent after the former's was answered.

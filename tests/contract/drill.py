@@ -188,7 +188,7 @@ class Drill:
         return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
 
     def read(self, look_up: Any) -> Any:
-        """Return what a coroutine of `reading` returns."""
+        """Return what a coroutine of `queries` returns."""
         return self._loop.run_until_complete(look_up)
 
     def until_counted(self, workflow: str, after: str = "") -> Any:

@@ -12,7 +12,7 @@ def hook_facts(
 ) -> tuple[dict[str, str], tuple[int, ...], dict[str, str]]:
     """Return macros that are set, HTCondor's version, and why it would not run a hook, by macro.
 
-    What runs on the machine is no part of it: see `relay_state`.
+    What runs on the machine is no part of it: see `agent_state`.
     """
     values = config.values(KNOBS)
     faults = {

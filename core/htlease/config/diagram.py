@@ -1,4 +1,4 @@
-"""State diagrams drawn from the tables that the code runs by: `subjob.TRANSITIONS` and profiles.
+"""State diagrams drawn from the tables that the code runs by: `state.TRANSITIONS` and profiles.
 
 Plain diagrams show the few states of a good day; full ones show every state, with failure and
 cancellation. A document keeps its diagrams current by `refresh`.

@@ -20,10 +20,10 @@ names fence and nonce, so that whoever held the lease before is shut out by arit
                 what failed, and the others only when forced.
 8.  Clock       only the server's, and only when somebody asks. A lease that lapsed and that
                 nobody took is revived by its holder's renewal; after downtime, see
-                `subjob.after_downtime`.
+                `state.after_downtime`.
 
-The remaining rules live where they act: the client's deadline (9) in `client`, roll-ups (10) in
-`rollup`. Scripts and operators (11) are holders like jobs, of another kind; evidence of
+The remaining rules live where they act: the client's deadline (9) in `lease_client`, roll-ups (10)
+in `rollup`. Scripts and operators (11) are holders like jobs, of another kind; evidence of
 different kinds does not compare.
 """
 

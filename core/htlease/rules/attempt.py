@@ -3,7 +3,7 @@
 HTCondor's counters are evidence and never proof. `NumJobStarts` reaches the queue lazily, so
 several starts may show one value; `NumShadowStarts` also counts reconnects of a process that goes
 on; a restart by `checkpoint_exit_code` moves neither. Attempts are therefore compared by
-dominance, and only the server's fence decides. `starts.start_number` is the one place that knows
+dominance, and only the server's fence decides. `start_number` is the one module that knows
 by how much each reader of `NumJobStarts` is off.
 """
 

@@ -2,7 +2,7 @@
 
 Three things do, and nothing else:
 
-    (a) the newcomer runs in the holder's own slot          the server sees it, see `lifecycle`
+    (a) the newcomer runs in the holder's own slot          the server sees it, see `acquire`
     (b) the startd that ran the start has it no more        `of_startd`
     (c) the event log has an end that the starter told      `of_log`
 

@@ -1,4 +1,4 @@
-"""What a lease allows: every write under a fence, decided (rules 6 and 7 of `lifecycle`)."""
+"""What a lease allows: every write under a fence, decided (rules 6 and 7 of `acquire`)."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Plan:
     phases: tuple[PhaseSpec, ...]
     #: One of TAKEOVERS.
     takeover: str = "wait"
-    #: `PROFILE` or `PROFILE:FLOW` of `htlease.rules.profiles` when the order is not a straight line.
+    #: `PROFILE` or `PROFILE:FLOW` of `profiles` when the order is not a straight line.
     profile: str | None = None
     #: One of ON_WALL_TIME; None: as HTCondor has it, for limits of its own, and else next-attempt.
     on_wall_time: str | None = None

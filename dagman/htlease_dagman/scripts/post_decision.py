@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 #: Exit status of a wrapper whose attempt was overtaken by a later one.
 SUPERSEDED = 76
-#: The one phase of a job that names none (`htlease.rules.plan.Plan.single`), whose exit says it all.
+#: The one phase of a job that names none (`rules.plan.Plan.single`), whose exit says it all.
 _PLAIN = [("run", "resume", False)]
 
 #: How the reason of a failed try ends that DAGMan may follow with another.

@@ -1,7 +1,8 @@
 """A transfer service to be broken on purpose: it speaks the part of the Globus Transfer API that
 `globus-sdk` needs to submit, watch, find and cancel transfers, and it really copies the files.
 
-    python -m htlease_lab.scenarios.transfer_service --listen ADDRESS:PORT --root DIRECTORY --token-file F
+    python -m htlease_lab.scenarios.transfer_service --listen ADDRESS:PORT \
+        --root DIRECTORY --token-file F
 
 Collections are names only: paths are paths of this machine, below the root. What goes wrong is set
 by `POST /control`; `GET /control` counts what was asked. Not for other people's data.

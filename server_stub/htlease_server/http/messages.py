@@ -72,7 +72,7 @@ class Unadmitted(Refusal):
 
 
 class Busy(Refusal):
-    """Refuses what would be done if there were less to do; `cause` is one of `tally.BUSY`."""
+    """Refuses what would be done if there were less to do; `cause` is one of `counters.BUSY`."""
 
     def __init__(self, cause: str, detail: str, retry_after_seconds: float) -> None:
         super().__init__("overloaded", detail)

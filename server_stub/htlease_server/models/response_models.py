@@ -1,7 +1,7 @@
 """The documents about subjobs and workflows, as types: mypy holds the code to them.
 
-Each class is a JSON object with these members and no others; `answer_schemas` makes of them what
-`/openapi.json` says. Those about the site are in `site_documents`; replies to commands, and the
+Each class is a JSON object with these members and no others; `response_schemas` makes of them what
+`/openapi.json` says. Those about the site are in `admin_models`; replies to commands, and the
 events of a history, in `htlease.rules.messages`.
 """
 

@@ -108,7 +108,7 @@ class WorkflowRow(NamedTuple):
 
 
 class DeedRow(NamedTuple):
-    """Something that was done to the site itself; see `deeds`."""
+    """Something that was done to the site itself; see `engine.site.audit`."""
 
     at: float
     kind: str

@@ -87,7 +87,7 @@ def _put_back(backup: Path, path: Path, hold: Hold) -> tuple[int, int]:
 
 
 def shut_out(path: Path, reason: str) -> tuple[int, int]:
-    """End every lease of a store and raise its fences; see `fencing`. Raises BadConfig."""
+    """End every lease of a store and raise its fences; see `fence_off`. Raises BadConfig."""
     store = SqliteStore(path)
     try:
         whole = SqliteWhole(path)

@@ -1,4 +1,4 @@
-"""The documents about the site itself: deeds, tokens, keys, trimming, health; see `documents`."""
+"""The documents about the site itself: deeds, tokens, keys, trimming, health."""
 
 from __future__ import annotations
 

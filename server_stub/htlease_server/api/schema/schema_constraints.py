@@ -1,6 +1,6 @@
 """What the commands check of each field, in the words of JSON Schema, for the OpenAPI document.
 
-The checks themselves are in `htlease.rules.messages`, `htlease.rules.plan` and `htlease.rules.attempt`; a server
+The checks themselves are in `htlease.rules`: `messages`, `plan` and `attempt`; a server
 asked by every body that this allows and forbids shows whether both say the same.
 """
 

@@ -1,7 +1,8 @@
 """The writer of a server, whatever its store: takes commands, decides them in order, answers.
 
-Every rule about leases is in `htlease.rules.acquire`, what a command meets and leaves in `deciding`.
-Two ledgers: `pipeline` for a store of its own, `turns` for one that other servers write to.
+Every rule about leases is in `htlease.rules.acquire`, what a command meets and leaves in
+`execute`. Two ledgers: `group_commit` for a store of its own, `shared_commit` for
+one that other servers write to.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the writer asks of whoever keeps states between two of its turns.
 
-Two keepers: `exclusive` is the only one over its store and so trusts its memory;
+Two keepers: `memory_states` is the only one over its store and so trusts its memory;
 `postgresql.keeper` has others beside it, and each of its turns reads what it needs.
 """
 

@@ -1,4 +1,4 @@
-"""Who holds the lease: the rules one by one, each test a row of the table in `lifecycle`."""
+"""Who holds the lease: the rules one by one, each test a row of the table in `acquire`."""
 
 import dataclasses
 
