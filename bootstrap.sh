@@ -20,4 +20,4 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 echo "making .venv in $PWD, which takes about a minute"
 "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --editable '.[ap,condor,globus,relay,server,postgres,scitokens,docs,test]'
+.venv/bin/python -m pip install --quiet --editable '.[ap,condor,globus,agent,server,postgres,scitokens,docs,test]'

@@ -24,7 +24,7 @@ def conforming(call: str, document: _T) -> _T:
 
 
 def check_answer(method: str, url: str, status: int, body: bytes) -> None:
-    """Fail unless an answer of a server, or of a relay in front of it, is as published."""
+    """Fail unless an answer of a server, or of an agent in front of it, is as published."""
     found = routes.find(urlsplit(url).path.encode())
     route = found and found.methods.get(method.encode())
     if route is None:  # the document tells nothing of it

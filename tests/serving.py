@@ -172,7 +172,7 @@ class ServerProcess:
         return exchange(f"{self.web_url}/v1/{path}", token, body)
 
     def operator_token(self) -> str:
-        """Mint a token for a service such as the relay."""
+        """Mint a token for a service such as the agent."""
         answer = self.ask("POST", "tokens", {"role": "operator"})
         token: str = answer["token"]
         return token

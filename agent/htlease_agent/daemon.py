@@ -1,4 +1,4 @@
-"""The relay's process: what it listens on, and how it starts and ends."""
+"""The agent's process: what it listens on, and how it starts and ends."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.server_token import RenewingTransport
 from htlease_agent.workflow_owners import WorkflowOwners
 
-#: What is under way when the relay is told to end may take so long.
+#: What is under way when the agent is told to end may take so long.
 END_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class RelayOptions:
-    """What `htlease relay` was asked to do."""
+class AgentOptions:
+    """What `htlease agent` was asked to do."""
 
     #: Address and port of the proxy; None: no proxy.
     listen: tuple[str, int] | None
@@ -50,7 +50,7 @@ class RelayOptions:
 
 
 async def run(
-    options: RelayOptions, find: Callable[[], Connection], say: Callable[[str], object]
+    options: AgentOptions, find: Callable[[], Connection], say: Callable[[str], object]
 ) -> None:
     """Serve until SIGTERM or SIGINT; raises BadConfig when it cannot listen.
 
@@ -59,7 +59,7 @@ async def run(
     name = socket.gethostname()
     server = LeaseServer(RenewingTransport(find), find().url)
     chirp = ChirpStarts(
-        RenewingTransport(find, via=f"chirp {name} (htlease-relay)"),
+        RenewingTransport(find, via=f"chirp {name} (htlease-agent)"),
         options.state_directory / "starts",
         options.chirp_ttl_seconds,
     )
@@ -75,7 +75,7 @@ async def run(
         Reports(server, evidence), watched, options.state_directory, options.poll_seconds, chirp
     )
     stop = threading.Event()
-    watching = threading.Thread(target=watcher.run, args=(stop,), name="relay-watcher", daemon=True)
+    watching = threading.Thread(target=watcher.run, args=(stop,), name="agent-watcher", daemon=True)
     door = Door()
     async with contextlib.AsyncExitStack() as stack:
         loop = asyncio.get_running_loop()
@@ -89,7 +89,7 @@ async def run(
                 raise BadConfig(f"--listen {host}:{port}: {error.strerror or error}") from None
             stack.callback(listening.close)
             address = listening.sockets[0].getsockname()
-            say(f"htlease relay: passes on what comes to http://{address[0]}:{address[1]}")
+            say(f"htlease agent: passes on what comes to http://{address[0]}:{address[1]}")
         make = door.to(await _running(stack, Desk(starts).app(), door))
         desk = await loop.create_unix_server(make, sock=_unix_socket(options.socket_path))
         stack.callback(options.socket_path.unlink, missing_ok=True)
@@ -98,7 +98,7 @@ async def run(
         stack.callback(watched.close)
         stack.callback(stop.set)
         watching.start()
-        say(f"htlease relay: tokens at {options.socket_path}")
+        say(f"htlease agent: tokens at {options.socket_path}")
         await _told_to_end()
 
 
@@ -127,7 +127,7 @@ async def _told_to_end() -> None:
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    """Listen at a path, in place of what a killed relay left there; raises BadConfig.
+    """Listen at a path, in place of what a killed agent left there; raises BadConfig.
 
     Everybody may connect: who it is, the kernel tells for each connection.
     """
@@ -135,7 +135,7 @@ def _unix_socket(path: Path) -> socket.socket:
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         if _is_answered(path):
-            raise BadConfig(f"another relay answers at {path} already; stop it, or name another")
+            raise BadConfig(f"another agent answers at {path} already; stop it, or name another")
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         listening.bind(str(temporary))
@@ -144,7 +144,7 @@ def _unix_socket(path: Path) -> socket.socket:
         temporary.rename(path)
     except OSError as error:
         raise BadConfig(
-            f"relay socket {path}: {error.strerror or error}; name another with --socket"
+            f"agent socket {path}: {error.strerror or error}; name another with --socket"
         ) from None
     return listening
 

@@ -1,4 +1,4 @@
-"""The relay's unix socket, where hooks ask: the shadow's for a start, the router's for a copy."""
+"""The agent's unix socket, where hooks ask: the shadow's for a start, the router's for a copy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READ_SECONDS = 5.0
 #: Calls that wait for the schedd or the server; whoever comes then is told to follow its policy.
 WAITING_MAX = 500
 
-log = logging.getLogger("htlease_relay")
+log = logging.getLogger("htlease_agent")
 
 
 class Desk:
@@ -39,7 +39,7 @@ class Desk:
         reports = Reports(starts.server, evidence=None)
         self._routes = Routes(starts.server, starts.owners, starts.queue, reports)
         # The schedd answers one at a time anyway.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-desk")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent-desk")
         self._waiting = 0
 
     def app(self) -> web.Application:

@@ -28,7 +28,7 @@ _ATTRIBUTES = (
     *("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
     *("Environment", "Env", "TransferInput", "ClusterId", "ProcId", "QDate", "HTLeaseStamp"),
 )
-#: Refusals that the job has to hear; others are between relay and server.
+#: Refusals that the job has to hear; others are between agent and server.
 _ABOUT_THE_LEASE = ("lease-still-live", "blocked", "superseded-attempt", "subjob-closed")
 
 
@@ -78,7 +78,7 @@ class Starts:
                 raise  # ours, and the job's fault
             if refused.code in _ABOUT_THE_LEASE:
                 raise
-            raise ServerUnavailable(f"the lease server refuses the relay: {refused}") from None
+            raise ServerUnavailable(f"the lease server refuses the agent: {refused}") from None
         return {"token": minted["token"]}
 
     def _begin(self, constraint: str, key: SubjobKey) -> str:

@@ -26,7 +26,7 @@ class Peer:
         return cls(pid, uid)
 
     def may_speak_for(self, owner: str) -> bool:
-        """Tell whether this peer is the owner, root, HTCondor, or whoever runs the relay."""
+        """Tell whether this peer is the owner, root, HTCondor, or whoever runs the agent."""
         if self.uid in (0, os.geteuid()):
             return True
         return self.uid in (_uid_of(owner), _uid_of("condor"))

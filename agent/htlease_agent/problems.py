@@ -1,4 +1,4 @@
-"""What the relay itself refuses, as RFC 9457 problems of the wire protocol."""
+"""What the agent itself refuses, as RFC 9457 problems of the wire protocol."""
 
 from __future__ import annotations
 

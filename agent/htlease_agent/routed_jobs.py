@@ -93,13 +93,13 @@ class Routes:
             raise Refused(
                 "forbidden",
                 f"user {peer.uid} has no job {job} in this queue; if the router's is another, "
-                "start the relay with the router's CONDOR_CONFIG",
+                "start the agent with the router's CONDOR_CONFIG",
             )
         source, asked = ads[0].get("GlobalJobId"), body.get("source")
         if asked and asked != source:
             raise Refused(
                 "forbidden",
-                f"job {job} is {source} here and {asked} to the router: this relay reads another "
+                f"job {job} is {source} here and {asked} to the router: this agent reads another "
                 "queue than the router's; start it with the router's CONDOR_CONFIG",
             )
         named = {"HTLeaseKey": body["key"]} if isinstance(body.get("key"), str) else {}

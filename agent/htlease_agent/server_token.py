@@ -1,6 +1,6 @@
-"""The relay's own token, looked for again when the server takes it no longer.
+"""The agent's own token, looked for again when the server takes it no longer.
 
-A relay runs for months and its token does not last as long: somebody, or a cron job, puts a fresh
+An agent runs for months and its token does not last as long: somebody, or a cron job, puts a fresh
 one into the file, before the old one expires or after.
 """
 
@@ -17,7 +17,7 @@ from htlease.wire.transport import Answer, HttpTransport
 #: The token has expired or was revoked, or is for less than is asked.
 _REFUSALS = (401, 403)
 
-log = logging.getLogger("htlease_relay")
+log = logging.getLogger("htlease_agent")
 
 
 class RenewingTransport:
@@ -46,10 +46,10 @@ class RenewingTransport:
                 return False
             self._transport, self._connection = self._to(found), found
         except BadConfig as error:
-            log.warning("the server refuses the relay's token, and there is no other: %s", error)
+            log.warning("the server refuses the agent's token, and there is no other: %s", error)
             return False
         assert found.credential is not None
-        log.info("the server refuses the relay's token; goes on with %s", found.credential.source)
+        log.info("the server refuses the agent's token; goes on with %s", found.credential.source)
         return True
 
     def _to(self, connection: Connection) -> HttpTransport:

@@ -17,7 +17,7 @@ from htlease_cli.dag.dag_commands import dag
 from htlease_cli.doctor.doctor_command import doctor
 from htlease_cli.install.hooks_command import hooks
 from htlease_cli.logs.logs_command import logs
-from htlease_cli.operate.agent_command import relay
+from htlease_cli.operate.agent_command import agent
 from htlease_cli.operate.close import cancel, commit, settle
 from htlease_cli.operate.flags import flag
 from htlease_cli.operate.maintenance import maintenance
@@ -99,7 +99,7 @@ htlease.add_section(
     "Look", [list_command, show, history, explain_command, logs, find, graph, audit]
 )
 htlease.add_section("Act", [submit, plan, dag, stage, cancel, commit, settle, flag, maintenance])
-htlease.add_section("Set up", [serve, store, relay, hooks, doctor, token, workflow, pool, scenario])
+htlease.add_section("Set up", [serve, store, agent, hooks, doctor, token, workflow, pool, scenario])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from htlease.wire.http11 import BadAnswer, read_answer, request_bytes
 
 ANSWER_MAX_BYTES = 1 << 20
-_FIELDS = {"Host": "relay", "Content-Type": "application/json", "Connection": "close"}
+_FIELDS = {"Host": "agent", "Content-Type": "application/json", "Connection": "close"}
 
 
 def post(

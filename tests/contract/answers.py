@@ -119,7 +119,7 @@ def digest(*told: str) -> str:
 def _morning(day: Day) -> None:
     """Workflows, and who may have them."""
     put = '{"request_id": "w-1", "labels": {"group": "star"}}'
-    day.step(day.workflow("run7", put, PLAN, owner="alice", via="1.1 relay"))
+    day.step(day.workflow("run7", put, PLAN, owner="alice", via="1.1 agent"))
     day.step(day.workflow("run7", put, PLAN, owner="bob"))
     day.step(day.workflow("run7", '{"request_id": "w-1", "labels": {}}', PLAN))
     day.step(day.workflow("t", '{"request_id": "w-2", "template": true}', PLAN))
@@ -132,7 +132,7 @@ def _morning(day: Day) -> None:
     day.step(day.command(acquire(), SubjobKey("bobs", "x"), owner="bob", is_own_only=True))
     day.step(day.command(acquire(), SubjobKey("new", "x"), owner="bob", is_own_only=True))
     day.step(day.command(m.Enter(1, nonce(1), "run"), SubjobKey("new", "nobody")))
-    day.step(day.wide(Deed(MINT, "run7", data={"ttl": 1, "left_out": None}), via="1.1 relay"))
+    day.step(day.wide(Deed(MINT, "run7", data={"ttl": 1, "left_out": None}), via="1.1 agent"))
     day.step(day.command(m.Renew(1, nonce(1)), SubjobKey("run7", "nobody")))
 
 
@@ -142,7 +142,7 @@ def _jobs(day: Day) -> None:
     day.step(day.command(m.Enroll("ap1#43.0#1795225431"), A, "enroll-2"))
     day.step(day.command(m.Enroll("ap1#42.0#1795225431"), A, "enroll-1"))
     day.step(day.command(m.Enroll("ap1#44.0#1795225431"), A, "enroll-1"))
-    day.step(day.command(acquire(global_job_id="ap1#43.0#1795225431"), A, "a-1", via="1.1 relay"))
+    day.step(day.command(acquire(global_job_id="ap1#43.0#1795225431"), A, "a-1", via="1.1 agent"))
     day.step(
         day.command(acquire(global_job_id="ap1#43.0#1795225431"), A, "a-1"),
         day.command(acquire(2), A, "a-1"),

@@ -52,7 +52,7 @@ class ComputingElement(Pool):
     def __init__(self, site: Pool) -> None:
         super().__init__(site.name)
         self.place = site.directory / "ce"
-        #: The pyz, the router's links and the relay's socket.
+        #: The pyz, the router's links and the agent's socket.
         self.hooks = self.place / "hooks"
         self._config = self.place / "condor_config"
         self._log = self.place / "master.out"

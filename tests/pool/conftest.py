@@ -13,9 +13,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.pool.agent import AgentProcess, install_shadow_hook
+from tests.pool.agent_jobs import PROXY_PORT
 from tests.pool.lab import Lab
-from tests.pool.relay import RelayProcess, install_shadow_hook
-from tests.pool.relay_jobs import PROXY_PORT
 
 from htlease_lab.pool import Pool, mending
 
@@ -81,11 +81,11 @@ def _mend(pool: Pool, after: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def relay(lab: Lab) -> Iterator[RelayProcess]:
-    """A relay that every starting job of the pool asks."""
-    relay = RelayProcess(lab, "--poll", "1", "--listen", f"{lab.pool.ap_address}:{PROXY_PORT}")
-    relay.start()
-    install_shadow_hook(lab, relay)
-    yield relay
-    lab.pool.configure("ap", "relay-test", None)
-    relay.stop()
+def agent(lab: Lab) -> Iterator[AgentProcess]:
+    """An agent that every starting job of the pool asks."""
+    agent = AgentProcess(lab, "--poll", "1", "--listen", f"{lab.pool.ap_address}:{PROXY_PORT}")
+    agent.start()
+    install_shadow_hook(lab, agent)
+    yield agent
+    lab.pool.configure("ap", "agent-test", None)
+    agent.stop()

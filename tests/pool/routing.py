@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.pool.agent import AgentProcess, site_directory
 from tests.pool.lab import PROJECT, Lab, TestJob
-from tests.pool.relay import RelayProcess, site_directory
 
 POLLING_SECONDS = 2
 HOOKS = ("translate_job", "update_job_info", "job_finalize", "job_cleanup")
@@ -34,16 +34,16 @@ HTLEASE_HOOK_DIR = {hooks}
 """
 
 
-class Relay(RelayProcess):
-    """A relay that can be made to hang, and more than one of which can be there."""
+class Agent(AgentProcess):
+    """An agent that can be made to hang, and more than one of which can be there."""
 
     def __init__(self, lab: Lab, directory: Path | None = None) -> None:
         super().__init__(lab, "--poll", "2")
         if directory is not None:
             self.directory = directory
-            self.socket = directory / "relay.sock"
-            self.log = directory / "relay.log"
-            self.state = directory / "relay-state"
+            self.socket = directory / "agent.sock"
+            self.log = directory / "agent.log"
+            self.state = directory / "agent-state"
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process; one that is not killed is waited for, so that another may come."""
@@ -52,7 +52,7 @@ class Relay(RelayProcess):
             self.signal(signal.SIGCONT)
         super().stop(number)
         if number != signal.SIGKILL:
-            self.lab.pool.wait_for(lambda: not self.socket.exists(), "the relay to end", 20)
+            self.lab.pool.wait_for(lambda: not self.socket.exists(), "the agent to end", 20)
 
     def signal(self, number: int) -> None:
         assert self._process is not None
@@ -169,16 +169,16 @@ def submit_routed(
 
 
 @contextmanager
-def routed_by(lab: Lab, more: str = "") -> Iterator[Relay]:
-    """Have a Job Router with our hooks and a relay for a while."""
-    relay = Relay(lab)
-    relay.start()
+def routed_by(lab: Lab, more: str = "") -> Iterator[Agent]:
+    """Have a Job Router with our hooks and an agent for a while."""
+    agent = Agent(lab)
+    agent.start()
     install_router(lab, more)
     try:
-        yield relay
+        yield agent
     finally:
         lab.pool.configure("ap", "router", None)
-        relay.stop()
+        agent.stop()
 
 
 def found(lab: Lab, identifier: str) -> list[str]:

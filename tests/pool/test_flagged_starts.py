@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.pool.agent import AgentProcess, install_shadow_hook
+from tests.pool.agent_jobs import closed, history, submit_program, wait_granted
 from tests.pool.hooked import HookedSite, wait_fence
 from tests.pool.lab import Lab
-from tests.pool.relay import RelayProcess, install_shadow_hook
-from tests.pool.relay_jobs import closed, history, submit_program, wait_granted
 
 HELD, TRANSFER = 12, 40
 #: Of a hook of the starter, and of the shadow.
@@ -77,11 +77,11 @@ def test_a_flag_stops_nothing_that_has_begun_and_holds_back_its_next_start(
 
 
 def test_a_job_without_network_waits_as_idle_and_runs_when_the_flag_is_up(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     need(lab, "flagged-chirp", "hpss-chirp")
     put(lab, "hpss-chirp", False)
-    install_shadow_hook(lab, relay, wait_flag="1")
+    install_shadow_hook(lab, agent, wait_flag="1")
     lines = ('My.HTLeaseKey = "flagged-chirp/s"', "+HTLeaseNoPath = true")
     program = "#!/bin/sh\necho ran\n"
     _, directory = submit_program(lab, "flagged-chirp", program, "", *lines)

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from tests.pool.agent import _PACKAGES, _PURE
 from tests.pool.lab import PROJECT, Lab, TestJob
-from tests.pool.relay import _PACKAGES, _PURE
 from tests.pool.test_restarts import FAULTS
 
 from htlease_lab.pool.network import EXECUTION_POINTS
@@ -42,7 +42,7 @@ class InstalledSite:
         self.roles: tuple[str, ...] = ("ap", "ep")
         self.directory = lab.pool.directory / "installed-site"
         self.directory.mkdir(mode=0o755)
-        self.log = self.directory / "relay.log"
+        self.log = self.directory / "agent.log"
         self.log.touch()
         self.log.chmod(0o666)
         self.pyz = self.directory / "new.pyz"
@@ -83,7 +83,7 @@ class InstalledSite:
         macros = {
             "HTLEASE_TTL": "30",
             "HTLEASE_UPDATE_INTERVAL": "3",
-            "HTLEASE_RELAY": self.command,
+            "HTLEASE_AGENT": self.command,
             "HTLEASE_ADMIN_TOKEN_FILE": self.token,
         }
         more = [part for name in macros for part in ("--set", f"{name}={macros[name]}")]
@@ -98,8 +98,8 @@ class InstalledSite:
             self.roles = ("router", *self.roles)
             self.hooks("install", "--role", "router", *where)
         self.hooks("install", "--role", "ap", *url, *where, *more[4:], "--reconfig")
-        socket = self.lab.pool.directory / "ap" / "lock" / "htlease.relay"
-        self.lab.wait_for(socket.exists, f"the relay, see {self.log}", 60)
+        socket = self.lab.pool.directory / "ap" / "lock" / "htlease.agent"
+        self.lab.wait_for(socket.exists, f"the agent, see {self.log}", 60)
 
     def uninstall(self) -> None:
         for role in self.roles:
@@ -137,7 +137,7 @@ def wait_entered(job: TestJob, fence: int) -> None:
 
 
 def starts(job: TestJob) -> list[dict[str, object]]:
-    """Return the grants to the job itself; the relay, which reports its end, has one too."""
+    """Return the grants to the job itself; the agent, which reports its end, has one too."""
     return [grant for grant in job.grants() if grant["kind"] == "job"]
 
 

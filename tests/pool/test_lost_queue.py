@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.pool.agent import AgentProcess
 from tests.pool.lab import Lab, write_for_job
-from tests.pool.relay import RelayProcess
 
 
 @pytest.fixture
-def relay(lab: Lab) -> Iterator[RelayProcess]:
-    """A relay that watches and gives no job anything; the numbers of jobs begin at 1."""
+def agent(lab: Lab) -> Iterator[AgentProcess]:
+    """An agent that watches and gives no job anything; the numbers of jobs begin at 1."""
     lose_queue(lab)
-    relay = RelayProcess(lab, "--poll", "1").beside("lost-queue")
-    relay.start()
-    yield relay
-    relay.stop()
+    agent = AgentProcess(lab, "--poll", "1").beside("lost-queue")
+    agent.start()
+    yield agent
+    agent.stop()
 
 
 def submit(lab: Lab, directory: Path, key: str, seconds: int) -> str:
@@ -64,7 +64,7 @@ def lose_queue(lab: Lab) -> None:
 
 
 def test_what_became_of_jobs_is_not_told_by_a_schedd_that_lost_them(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     pool, server = lab.pool, lab.server
     directory = pool.job_directory("lost-queue")
@@ -72,14 +72,14 @@ def test_what_became_of_jobs_is_not_told_by_a_schedd_that_lost_them(
     job = submit(lab, directory, lost, 3000)
     pool.wait_event(directory / "log", 1)
     lose_queue(lab)
-    lab.wait_for(lambda: "JobQueueBirthdate" in relay.log.read_text(), "the relay to say it", 60)
+    lab.wait_for(lambda: "JobQueueBirthdate" in agent.log.read_text(), "the agent to say it", 60)
     assert pool.jobs() == []
 
-    told = relay.python("-m", "htlease_cli.cli", "dag", "reconcile", "lost-queue")
+    told = agent.python("-m", "htlease_cli.cli", "dag", "reconcile", "lost-queue")
     assert "has lost the job queue that it was in; its lease runs out" in " ".join(told.split())
 
     assert submit(lab, directory, known, 1) == job, "the numbers begin again"
     lab.wait_for(lambda: server.subjob(known)["status"] != "active", "the end of what is known", 90)
-    relay.python("-m", "htlease_cli.cli", "dag", "reconcile", "lost-queue")
+    agent.python("-m", "htlease_cli.cli", "dag", "reconcile", "lost-queue")
     assert server.subjob(lost)["status"] == "active"
     assert not server.events(lost, "attempt-exited", "job-ended", "job-removed")

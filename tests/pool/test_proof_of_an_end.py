@@ -1,6 +1,6 @@
 """Nothing is taken for proof of an end while the payload lives: cut off, frozen, removed by force.
 
-Every job holds a lease that nobody gives up. A relay watches, `htlease dag reconcile` is run again
+Every job holds a lease that nobody gives up. An agent watches, `htlease dag reconcile` is run again
 and again, and what POST and HOLD scripts would judge is asked for; then the payloads are looked
 at. Slow: HTCondor takes minutes to notice a cut connection, and its own default is not shortened.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.pool.agent import AgentProcess
 from tests.pool.lab import Lab, write_for_job
-from tests.pool.relay import RelayProcess
 
 #: TCP_KEEPALIVE_INTERVAL, and how long to watch at most: the pool's own, and HTCondor's default.
 _KEEPALIVES = {"quick": (5, 200), "default": (360, 560)}
@@ -52,7 +52,7 @@ def judged(job):
     as_node = {**ad, "DAGManNodesLog": log}
     return {
         "log": of_log(events, facts),
-        "relay": evidence.finding(end),
+        "agent": evidence.finding(end),
         "POST": finding(number, as_node),
         "HOLD": finding(number, as_node, may_run_again=True),
         "004 of hold or removal": of_log(lenient, facts),
@@ -62,7 +62,7 @@ with concurrent.futures.ThreadPoolExecutor(16) as pool:
     print(json.dumps(dict(zip(sys.argv[1:], pool.map(judged, sys.argv[1:])))))
 """
 #: What htlease goes by; the last of the others is what it must not go by.
-_OURS = ("log", "relay", "POST", "HOLD", "server")
+_OURS = ("log", "agent", "POST", "HOLD", "server")
 
 
 @dataclass
@@ -150,7 +150,7 @@ class Watch:
 
     lab: Lab
     workflow: str
-    relay: RelayProcess
+    agent: AgentProcess
     cases: list[Case]
     began_at: float = 0.0
 
@@ -158,8 +158,8 @@ class Watch:
         """Look until so many seconds after the cut, or until nothing more can come."""
         while True:
             asked_at = time.monotonic() - self.began_at
-            self.relay.python("-m", "htlease_cli.cli", "dag", "reconcile", self.workflow)
-            told = self.relay.python("-c", _ASK, *(case.global_job_id for case in self.cases))
+            self.agent.python("-m", "htlease_cli.cli", "dag", "reconcile", self.workflow)
+            told = self.agent.python("-c", _ASK, *(case.global_job_id for case in self.cases))
             found: dict[str, dict[str, Any] | None] = json.loads(told)
             for case in self.cases:
                 judged = dict(found[case.global_job_id] or {})
@@ -171,12 +171,12 @@ class Watch:
 
 
 @pytest.fixture
-def relay(lab: Lab) -> Iterator[RelayProcess]:
-    """A relay that watches and gives no job anything."""
-    relay = RelayProcess(lab, "--poll", "1").beside("proof")
-    relay.start()
-    yield relay
-    relay.stop()
+def agent(lab: Lab) -> Iterator[AgentProcess]:
+    """An agent that watches and gives no job anything."""
+    agent = AgentProcess(lab, "--poll", "1").beside("proof")
+    agent.start()
+    yield agent
+    agent.stop()
 
 
 def cases() -> list[Case]:
@@ -201,13 +201,13 @@ def cases() -> list[Case]:
 @pytest.mark.slow
 @pytest.mark.parametrize("keepalive", _KEEPALIVES)
 def test_nobody_reports_an_end_while_the_payload_lives(
-    lab: Lab, relay: RelayProcess, keepalive: str, capsys: pytest.CaptureFixture[str]
+    lab: Lab, agent: AgentProcess, keepalive: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pool = lab.pool
     interval_seconds, watch_seconds = _KEEPALIVES[keepalive]
     for host in ("ap", "ep1", "ep2"):
         pool.configure(host, "keepalive", f"TCP_KEEPALIVE_INTERVAL = {interval_seconds}")
-    watch = Watch(lab, f"proof-{keepalive}", relay, cases())
+    watch = Watch(lab, f"proof-{keepalive}", agent, cases())
     for number, case in enumerate(watch.cases):
         case.submit(lab, watch.workflow, number)
     by_name = {case.name: case for case in watch.cases}
@@ -236,7 +236,7 @@ def test_nobody_reports_an_end_while_the_payload_lives(
         assert not [case.name for case in watch.cases if who in case.alive_after], table
     # It is no silence: what can be proven is, to all who ask.
     for name in ("ends-well-without-lease", "removed", "held-stubborn"):
-        assert {"relay", "POST", "HOLD"} <= by_name[name].proven.keys(), table
+        assert {"agent", "POST", "HOLD"} <= by_name[name].proven.keys(), table
     assert "log" in by_name["ends-well"].proven, table
     assert "log" not in by_name["ends-well-without-lease"].proven, table
     for name in ("ends-well", "ends-well-without-lease", "removed"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.pool.lab import PROJECT, Lab, TestJob
-from tests.pool.routing import Relay, RoutedJob, routed_by, submit_routed
+from tests.pool.routing import Agent, RoutedJob, routed_by, submit_routed
 
 from htlease.condor.hold_remove_reasons import reason_of
 from htlease_lab.pool.network import EXECUTION_POINTS
@@ -49,11 +49,11 @@ def ce_policy() -> str:
 
 
 @pytest.fixture(scope="module")
-def relay(lab: Lab) -> Iterator[Relay]:
+def agent(lab: Lab) -> Iterator[Agent]:
     for ep in EXECUTION_POINTS:
         lab.pool.configure(ep, "limits", _POLICY)
-    with routed_by(lab, ce_policy()) as relay:
-        yield relay
+    with routed_by(lab, ce_policy()) as agent:
+        yield agent
     for ep in EXECUTION_POINTS:
         lab.pool.configure(ep, "limits", None)
 
@@ -84,7 +84,7 @@ def code(ad: dict[str, object], attribute: str) -> str:
     return reason_of(str(ad.get(attribute, ""))).code
 
 
-def test_each_routed_limit_is_reached_and_has_its_name(lab: Lab, relay: Relay) -> None:
+def test_each_routed_limit_is_reached_and_has_its_name(lab: Lab, agent: Agent) -> None:
     limits = ("held", "idle", "completed", "walltime", "memory", "disk")
     jobs = {limit: submit(lab, limit) for limit in limits}
     jobs["held"].source.wait_told("alive", "compute")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tests.pool.lab import Lab
 from tests.pool.routing import (
-    Relay,
+    Agent,
     RoutedJob,
     found,
     kill_router,
@@ -29,13 +29,13 @@ ODD_LINES = [
 
 
 @pytest.fixture(scope="module")
-def relay(lab: Lab) -> Iterator[Relay]:
-    """A relay beside an access point that routes jobs, with our hooks."""
-    with routed_by(lab) as relay:
-        yield relay
+def agent(lab: Lab) -> Iterator[Agent]:
+    """An agent beside an access point that routes jobs, with our hooks."""
+    with routed_by(lab) as agent:
+        yield agent
 
 
-def test_a_copy_that_is_evicted_removed_and_held_stays_one_subjob(lab: Lab, relay: Relay) -> None:
+def test_a_copy_that_is_evicted_removed_and_held_stays_one_subjob(lab: Lab, agent: Agent) -> None:
     job = submit_routed(lab, "chain", {"block": {"compute": [1, 2, 3]}})
     first = job.wait_copy(status=2)
     job.source.wait_told("alive", "compute", attempt=1)
@@ -65,7 +65,7 @@ def test_a_copy_that_is_evicted_removed_and_held_stays_one_subjob(lab: Lab, rela
         assert job.source.key in found(lab, identifier), identifier
 
 
-def test_an_ad_goes_through_the_hook_unchanged(lab: Lab, relay: Relay) -> None:
+def test_an_ad_goes_through_the_hook_unchanged(lab: Lab, agent: Agent) -> None:
     job = submit_routed(lab, "odd", lines=ODD_LINES)
     copy = job.wait_copy()
     job.wait_final()
@@ -79,7 +79,7 @@ def test_an_ad_goes_through_the_hook_unchanged(lab: Lab, relay: Relay) -> None:
     assert lines(f"{copy['ClusterId']}.0") == lines(job.source.job)
 
 
-def test_only_the_copy_has_the_starters_hook_keyword(lab: Lab, relay: Relay) -> None:
+def test_only_the_copy_has_the_starters_hook_keyword(lab: Lab, agent: Agent) -> None:
     job = submit_routed(lab, "keyword", {"block": {"compute": [1]}, "block_seconds": 8})
     copy = job.wait_copy()
     assert copy["HookKeyword"] == "HTLEASE"
@@ -94,7 +94,7 @@ def test_only_the_copy_has_the_starters_hook_keyword(lab: Lab, relay: Relay) -> 
     job.wait_final()
 
 
-def test_a_job_that_opted_out_is_routed_as_it_is(lab: Lab, relay: Relay) -> None:
+def test_a_job_that_opted_out_is_routed_as_it_is(lab: Lab, agent: Agent) -> None:
     key = "nothing/of-it"
     job = submit_routed(lab, "optout", lines=["My.HTLease = false"], key=key)
     copy = job.wait_copy()
@@ -103,7 +103,7 @@ def test_a_job_that_opted_out_is_routed_as_it_is(lab: Lab, relay: Relay) -> None
     assert found(lab, "of-it") == []
 
 
-def test_a_killed_router_adopts_its_copies(lab: Lab, relay: Relay) -> None:
+def test_a_killed_router_adopts_its_copies(lab: Lab, agent: Agent) -> None:
     job = submit_routed(lab, "crash", {"block": {"compute": [1, 2]}})
     copy = job.wait_copy(status=2)
     job.source.wait_told("alive", "compute", attempt=1)
@@ -144,7 +144,7 @@ def _mirrored_before_the_end(job: RoutedJob, copy: str) -> None:
     ids=["counters mirrored in time", "counters repeated by the next copy"],
 )
 def test_a_new_copy_is_newer_whatever_it_inherits(
-    lab: Lab, relay: Relay, remove: object, inherited_starts: int
+    lab: Lab, agent: Agent, remove: object, inherited_starts: int
 ) -> None:
     job = submit_routed(lab, "race", {"block": {"compute": [1, 2]}})
     first = job.wait_copy(status=2)
@@ -164,7 +164,7 @@ def test_a_new_copy_is_newer_whatever_it_inherits(
     job.wait_final()
 
 
-def test_a_job_is_routed_and_ends_while_the_server_is_away(lab: Lab, relay: Relay) -> None:
+def test_a_job_is_routed_and_ends_while_the_server_is_away(lab: Lab, agent: Agent) -> None:
     lab.token(f"away-{lab.submitted + 1}")
     lab.server.stop()
     job = submit_routed(lab, "away", {"block": {"compute": [1]}, "block_seconds": 3})
@@ -173,7 +173,7 @@ def test_a_job_is_routed_and_ends_while_the_server_is_away(lab: Lab, relay: Rela
     assert copy["HTLeaseKey"] == job.source.key
     lab.server.start()
     job.source.wait_told("alive", "compute")
-    relay.signal(signal.SIGSTOP)
+    agent.signal(signal.SIGSTOP)
     try:
         job.source.wait_gone()
         lab.wait_for(
@@ -182,11 +182,11 @@ def test_a_job_is_routed_and_ends_while_the_server_is_away(lab: Lab, relay: Rela
             90,
         )
     finally:
-        relay.signal(signal.SIGCONT)
+        agent.signal(signal.SIGCONT)
     assert job.source.wait_status("complete")["epoch"] == 1
 
 
-def test_a_removed_source_closes_its_subjob(lab: Lab, relay: Relay) -> None:
+def test_a_removed_source_closes_its_subjob(lab: Lab, agent: Agent) -> None:
     job = submit_routed(lab, "removed", {"block": {"compute": [1]}})
     job.source.wait_told("alive", "compute")
     lab.pool.remove(job.source.job)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.pool.agent import site_directory
 from tests.pool.lab import Lab, write_for_job
-from tests.pool.relay import site_directory
 from tests.pool.routing import found, routed_by, submit_routed
 
 SLURM = Path(__file__).with_name("payloads") / "slurm.py"

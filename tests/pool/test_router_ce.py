@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 from tests.pool.computing_element import ComputingElement
 from tests.pool.lab import PROJECT, Lab
-from tests.pool.routing import Relay, RoutedJob, found, submit_routed
+from tests.pool.routing import Agent, RoutedJob, found, submit_routed
 
 RETRIES = "ENABLE_JOB_RETRIES = {}\n"
 #: What the gridmanager of a submitter sets on a job that it sends to a CE.
@@ -24,7 +24,7 @@ class Site:
     #: Its jobs are the CE's.
     lab: Lab
     ce: ComputingElement
-    relay: Relay
+    agent: Agent
 
     def submit(self, name: str, blocked: list[int]) -> RoutedJob:
         """Submit to the CE as a remote submitter would."""
@@ -48,10 +48,10 @@ def site(lab: Lab) -> Iterator[Site]:
     ce = ComputingElement(lab.pool)
     at_ce = replace(lab, pool=ce)
     ce.start(lab, RETRIES.format(True))
-    relay = Relay(at_ce, ce.hooks)
-    relay.start()
-    yield Site(at_ce, ce, relay)
-    relay.stop()
+    agent = Agent(at_ce, ce.hooks)
+    agent.start()
+    yield Site(at_ce, ce, agent)
+    agent.stop()
     ce.stop()
     lab.pool.configure("ap", "site", None)
 
@@ -124,8 +124,8 @@ def test_a_ce_that_forbids_restarts_is_no_error_of_the_job(lab: Lab, site: Site)
     assert document["outcome"] == "failed"
 
 
-def test_a_relay_of_the_other_configuration_is_refused(lab: Lab, site: Site) -> None:
-    """Job IDs of CE and site overlap, so the relay of the one must not answer for the other."""
+def test_a_agent_of_the_other_configuration_is_refused(lab: Lab, site: Site) -> None:
+    """Job IDs of CE and site overlap, so the agent of the one must not answer for the other."""
     bystander = submit_held(lab)
     while (before := submit_held(site.lab)) < bystander:
         pass
@@ -134,8 +134,8 @@ def test_a_relay_of_the_other_configuration_is_refused(lab: Lab, site: Site) -> 
     # Both schedds have this machine's name, so in one second the same number is the same ID.
     second = int(time.time())
     lab.wait_for(lambda: int(time.time()) > second, "the next second", 5)
-    site.relay.stop()
-    wrong = Relay(lab, site.ce.hooks)
+    site.agent.stop()
+    wrong = Agent(lab, site.ce.hooks)
     wrong.start()
     try:
         job = site.submit("mistaken", [])
@@ -143,7 +143,7 @@ def test_a_relay_of_the_other_configuration_is_refused(lab: Lab, site: Site) -> 
         job.source.wait_gone(90)
     finally:
         wrong.stop()
-        site.relay.start()
+        site.agent.start()
     assert job.source.job == f"{bystander}.0", "the site has a job of the same number"
     said = (site.ce.place / "log/JobRouterLog").read_text()
     assert "reads another queue than the router's" in said

@@ -192,7 +192,7 @@ def test_the_example_of_a_requirement_refuses_a_bad_key_at_submission(site: Site
 
 
 def test_an_ordinary_job_is_seen_by_all_hooks_in_order(site: Site) -> None:
-    site.configure_ap("HTLEASE_RELAY = /bin/true")
+    site.configure_ap("HTLEASE_AGENT = /bin/true")
     site.configure_eps()
     called = site.called()
     assert [name for name in called if "prepare" in name] == [
@@ -222,7 +222,7 @@ def test_a_job_that_names_another_keyword_gets_the_shadows_hook_but_not_the_star
     site: Site, keyword: str
 ) -> None:
     """HTCondor's default keyword is for jobs that name none; one that exists nowhere counts too."""
-    site.configure_ap("HTLEASE_RELAY = /bin/true")
+    site.configure_ap("HTLEASE_AGENT = /bin/true")
     site.configure_eps(f"SITE_HOOK_PREPARE_JOB = {site.directory}/sites-own")
     theirs = ["sites-own"] if keyword == "SITE" else []
     line = f'+HookKeyword = "{keyword}"'
@@ -231,28 +231,28 @@ def test_a_job_that_names_another_keyword_gets_the_shadows_hook_but_not_the_star
     assert "prepare_job" in site.called(line)
 
 
-def test_the_relay_runs_as_condor_and_is_started_again(site: Site, tmp_path: Path) -> None:
-    notes = site.directory / "relay-notes"
+def test_the_agent_runs_as_condor_and_is_started_again(site: Site, tmp_path: Path) -> None:
+    notes = site.directory / "agent-notes"
     notes.touch()
     notes.chmod(0o666)
-    program = site.program("relay-stand-in", _DAEMON.format(notes=notes))
-    site.configure_ap(f"HTLEASE_RELAY = {program}\nHTLEASE_URL = https://lease.example.org")
+    program = site.program("agent-stand-in", _DAEMON.format(notes=notes))
+    site.configure_ap(f"HTLEASE_AGENT = {program}\nHTLEASE_URL = https://lease.example.org")
 
     def starts() -> list[str]:
         return notes.read_text().splitlines()
 
-    def relays() -> list[int]:
+    def agents() -> list[int]:
         return [p.pid for p in site.pool.processes() if str(program) in p.argv]
 
-    site.pool.wait_for(lambda: len(starts()) == 1, "the relay to start", 30)
+    site.pool.wait_for(lambda: len(starts()) == 1, "the agent to start", 30)
     _, user, arguments = starts()[0].split(" ", 2)
     assert user == ("condor" if os.geteuid() == 0 else Path.home().owner())
-    assert arguments.startswith("relay --socket=/")
+    assert arguments.startswith("agent --socket=/")
     assert "--server=https://lease.example.org " in arguments
-    os.kill(relays()[0], signal.SIGKILL)
-    site.pool.wait_for(lambda: len(starts()) == 2, "the relay to be started again", 30)
+    os.kill(agents()[0], signal.SIGKILL)
+    site.pool.wait_for(lambda: len(starts()) == 2, "the agent to be started again", 30)
     site.configure_ap()
-    site.pool.wait_for(lambda: not relays(), "the relay to end", 30)
+    site.pool.wait_for(lambda: not agents(), "the agent to end", 30)
 
 
 def test_condor_q_shows_attempt_phase_and_lease(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""HTCondor's own limits on run time: the relay reads in the queue what the job cannot know.
+"""HTCondor's own limits on run time: the agent reads in the queue what the job cannot know.
 
 What the wrapper does by itself and what `htlease submit` adds: the scenario `walltime`.
 """
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.pool.agent import AgentProcess
 from tests.pool.dag import Dag
 from tests.pool.lab import Lab, TestJob
-from tests.pool.relay import RelayProcess
 
 HELD, WALL_TIME = 12, "walltime: The job exceeded allowed execute duration of 00:06"
 PLAN = """
@@ -24,16 +24,16 @@ restart = "resume"
 
 
 @pytest.fixture(scope="module")
-def relay(lab: Lab) -> Iterator[RelayProcess]:
-    """A relay that watches the queue; jobs bring their tokens themselves."""
-    relay = RelayProcess(lab, "--poll", "1")
-    relay.start()
-    yield relay
-    relay.stop()
+def agent(lab: Lab) -> Iterator[AgentProcess]:
+    """An agent that watches the queue; jobs bring their tokens themselves."""
+    agent = AgentProcess(lab, "--poll", "1")
+    agent.start()
+    yield agent
+    agent.stop()
 
 
 def test_a_dags_hold_script_puts_the_reason_on_record(lab: Lab) -> None:
-    """Without a relay; the next start goes on, and the node ends well."""
+    """Without an agent; the next start goes on, and the node ends well."""
     block = {"block": {"compute": [1]}, "block_seconds": 600}
     dag = Dag(lab, "limit-dag", ["JOB A job.sub"], behaviour=block)
     text = (dag.directory / "job.sub").read_text()
@@ -54,7 +54,7 @@ def limited(lab: Lab, name: str, policy: str, *lines: str) -> TestJob:
     """Submit a job that never ends, under a limit of HTCondor's, and wait for its hold."""
     limit = "allowed_execute_duration = 6"
     job = lab.submit(name, plan=PLAN.format(policy=policy), lines=(limit, *lines))
-    # The relay knows a job by its key alone.
+    # The agent knows a job by its key alone.
     lab.pool.run(["condor_qedit", job.job, "HTLeaseKey", f'"{job.key}"'])
     lab.pool.wait_event(job.log, HELD)
     return job
@@ -72,7 +72,7 @@ def ends(job: TestJob) -> list[dict[str, Any]]:
 
 
 def test_a_limit_that_held_the_job_is_the_reason_of_the_attempts_end(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     job = limited(lab, "limit-hold", 'on_wall_time = "hold"')
     (attempt,) = ends(job)
@@ -88,7 +88,7 @@ def test_a_limit_that_held_the_job_is_the_reason_of_the_attempts_end(
     lab.pool.remove(job.job)
 
 
-def test_a_plan_that_calls_it_a_failure_closes_the_subjob(lab: Lab, relay: RelayProcess) -> None:
+def test_a_plan_that_calls_it_a_failure_closes_the_subjob(lab: Lab, agent: AgentProcess) -> None:
     job = limited(lab, "limit-fail", 'on_wall_time = "fail"')
     document = job.wait_status("failed")
     assert [attempt["reason"] for attempt in document["attempts"]] == [WALL_TIME]
@@ -98,7 +98,7 @@ def test_a_plan_that_calls_it_a_failure_closes_the_subjob(lab: Lab, relay: Relay
 
 
 def test_a_removal_for_the_same_reason_is_a_failure_with_that_reason(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     line = "periodic_remove = JobStatus == 5 && (HoldReasonCode == 46 || HoldReasonCode == 47)"
     job = limited(lab, "limit-remove", "", line)

@@ -1,6 +1,6 @@
 """Every documented way beside every other on one site: each job ends well under one subjob.
 
-The site has all that a site can have: hooks, relay and Job Router on the access point, hooks on the
+The site has all that a site can have: hooks, agent and Job Router on the access point, hooks on the
 execution points, and in the second half its wrapper in front of every job. All jobs are submitted
 at once.
 """

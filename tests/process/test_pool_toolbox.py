@@ -28,7 +28,7 @@ def test_what_is_placed_runs_without_the_packages_of_this_checkout(tmp_path: Pat
     where = "import sys, htlease_cli, aiohttp; print(htlease_cli.__file__, aiohttp.__file__)"
     assert all(Path(path).is_relative_to(placed) for path in run("python3", "-c", where).split())
     assert "submit" in run("htlease", "--help")
-    assert "relay" in run("htlease", "relay", "--help")
+    assert "agent" in run("htlease", "agent", "--help")
     assert (placed / "bin" / "htlease-dag").is_file()
     pyz = placed / "share" / "htlease" / "htlease-ep.pyz"
     assert "htlease-ep" in run("python3", str(pyz), "--version")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.agent.test_relay_proxy import Relay
+from tests.process.agent.test_agent_proxy import Agent
 from tests.process.execution import Sandbox, wait_for
 from tests.process.hooking import HookedStart
 from tests.process.wire_call import Caller
@@ -142,14 +142,14 @@ def _live_hooked(life: Life, start: HookedStart) -> None:
     life.see("exit hook", called.stdout + called.stderr)
 
 
-def _go_wrong(life: Life, relay_url: str) -> None:
+def _go_wrong(life: Life, agent_url: str) -> None:
     """Send secrets where they are of no use, in every way in which they might be quoted."""
     token = life.token(workflow="w")
     stolen = life.token(workflow="stolen")
     forged = token[:-4] + "AAAA"
     life.secrets[forged] = "forged token"
     path = "/v1/workflows/w/subjobs/s"
-    for url in (life.server.url, relay_url):
+    for url in (life.server.url, agent_url):
         admin = Caller(url, life.server.admin_token)
         for called in (
             Caller(url, forged).get(path),
@@ -192,10 +192,10 @@ def _go_wrong(life: Life, relay_url: str) -> None:
 def test_no_secret_is_anywhere_but_where_it_belongs(
     life: Life, tmp_path: Path, pyz: Path, new_start: Callable[..., HookedStart]
 ) -> None:
-    relay = Relay(tmp_path / "relay", life.server.url, life.token(role="operator"))
-    relay.start()
+    agent = Agent(tmp_path / "agent", life.server.url, life.token(role="operator"))
+    agent.start()
     try:
-        _go_wrong(life, relay.url)
+        _go_wrong(life, agent.url)
         box = Sandbox(tmp_path / "dir_wrapped", pyz, life.server, "secret/wrapped")
         _live_wrapped(life, box)
         start = new_start(server=life.server, key="secret/hooked", token="")
@@ -203,7 +203,7 @@ def test_no_secret_is_anywhere_but_where_it_belongs(
         start.transfer_token()
         _live_hooked(life, start)
     finally:
-        relay.stop()
+        agent.stop()
     life.learn_from_files()
     life.server.stop()
     life.look_at_files()

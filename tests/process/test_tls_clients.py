@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from tests.process.agent.test_relay_proxy import Relay
+from tests.process.agent.test_agent_proxy import Agent
 from tests.process.hooking import HookedStart, Hooks
 from tests.process.wire_call import Caller
 from tests.serving import ServerProcess
@@ -161,25 +161,25 @@ def test_a_certificate_that_is_not_good_gets_no_token(
 
 
 @pytest.mark.parametrize("fault", ["wrong authority", "wrong host", "expired"])
-def test_the_relay_passes_no_token_on_to_a_server_that_is_not_the_right_one(
+def test_the_agent_passes_no_token_on_to_a_server_that_is_not_the_right_one(
     tmp_path: Path, authority: trustme.CA, fault: str
 ) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     impostor = Impostor(_certificate(fault, authority))
     url = f"https://127.0.0.1:{impostor.port}"
-    relay = Relay(tmp_path / "relay", url, TOKEN, HTLEASE_CA_FILE=str(tmp_path / "ca.pem"))
-    relay.start()
+    agent = Agent(tmp_path / "agent", url, TOKEN, HTLEASE_CA_FILE=str(tmp_path / "ca.pem"))
+    agent.start()
     try:
-        refused = Caller(relay.url, TOKEN).get("/v1/workflows")
+        refused = Caller(agent.url, TOKEN).get("/v1/workflows")
         assert refused.code == "overloaded"
-        assert "certificate" in relay.log.lower() and TOKEN not in relay.log
+        assert "certificate" in agent.log.lower() and TOKEN not in agent.log
         assert impostor.greeted and impostor.received == b""
     finally:
-        relay.stop()
+        agent.stop()
         impostor.close()
 
 
-def test_the_relay_reaches_a_server_whose_authority_it_is_told(
+def test_the_agent_reaches_a_server_whose_authority_it_is_told(
     tmp_path: Path, authority: trustme.CA
 ) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -191,12 +191,12 @@ def test_the_relay_reaches_a_server_whose_authority_it_is_told(
     server.start()
     url = server.url.replace("http:", "https:")
     token = server.admin_token
-    relay = Relay(tmp_path / "relay", url, token, HTLEASE_CA_FILE=str(tmp_path / "ca.pem"))
+    agent = Agent(tmp_path / "agent", url, token, HTLEASE_CA_FILE=str(tmp_path / "ca.pem"))
     try:
-        relay.start()
-        assert Caller(relay.url, token).get("/v1/workflows").status == 200
+        agent.start()
+        assert Caller(agent.url, token).get("/v1/workflows").status == 200
     finally:
-        relay.stop()
+        agent.stop()
         server.stop()
 
 

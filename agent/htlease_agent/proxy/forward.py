@@ -1,7 +1,7 @@
 """Passes requests of jobs on to the lease server, for execution points without a way to it.
 
 It knows no lease rules and keeps nothing: the token goes through end to end, and so does every
-answer. What the relay says itself names the relay, so that nobody takes one side for the other.
+answer. What the agent says itself names the agent, so that nobody takes one side for the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RETRY_AFTER_SECONDS = 2
 _TO_SERVER = ("Authorization", "Content-Type", "Accept")
 _TO_CALLER = ("Content-Type", "Retry-After", "WWW-Authenticate", "Allow")
 
-log = logging.getLogger("htlease_relay")
+log = logging.getLogger("htlease_agent")
 
 
 class Proxy:
@@ -41,7 +41,7 @@ class Proxy:
         """Prepare to pass on to a server; `name` is this access point's, in `Via`."""
         self._server_url = server_url.rstrip("/")
         self._name = name
-        self._via = f"1.1 {name} (htlease-relay)"
+        self._via = f"1.1 {name} (htlease-agent)"
         self._proxy_url = _proxy_url(URL(self._server_url))
         self._under_way = 0
         self._session: aiohttp.ClientSession | None = None
@@ -137,7 +137,7 @@ class Proxy:
 
     def _problem(self, code: str, text: str, headers: dict[str, str] | None = None) -> web.Response:
         return problem(
-            code, f"the relay on {self._name} {text}", {"Via": self._via, **(headers or {})}
+            code, f"the agent on {self._name} {text}", {"Via": self._via, **(headers or {})}
         )
 
 

@@ -1,8 +1,8 @@
-"""Leases that the relay keeps for starts without any network: taken here, renewed here.
+"""Leases that the agent keeps for starts without any network: taken here, renewed here.
 
 One start is one start of the schedd's (`JobCurrentStartDate`, which a reconnect leaves alone): as
 long as the queue shows it running, its lease is renewed. What it has to say itself comes in its
-journal, late and in order. Nonces lie in files of mode 0600, so that a relay that was killed goes
+journal, late and in order. Nonces lie in files of mode 0600, so that an agent that was killed goes
 on with the same leases.
 """
 
@@ -50,12 +50,12 @@ _FORGET_SECONDS = 8 * 86400.0
 _CALLS = frozenset({"acquire", "renew", "exited", "abandon"})
 _PHASE_CALLS = frozenset({"enter", "complete", "fail"})
 
-log = logging.getLogger("htlease_relay")
+log = logging.getLogger("htlease_agent")
 
 
 @dataclass(frozen=True)
 class Start:
-    """One start whose lease the relay keeps."""
+    """One start whose lease the agent keeps."""
 
     global_job_id: str
     job: str
@@ -82,7 +82,7 @@ class ChirpStarts:
     """All starts of one access point that have no network."""
 
     def __init__(self, transport: Transport, directory: Path, ttl_seconds: float) -> None:
-        """Take up what an earlier relay kept; raises BadConfig."""
+        """Take up what an earlier agent kept; raises BadConfig."""
         self._transport = transport
         self._clock = Clock()
         self._directory = directory
@@ -144,7 +144,7 @@ class ChirpStarts:
         with self._lock:
             known = self._starts.get(start.name)
         if known is None:
-            self._keep(start)  # before it is used: a relay that is killed now can ask again
+            self._keep(start)  # before it is used: an agent that is killed now can ask again
         return known or start
 
     # ------------------------------------------------------------ looks at the queue

@@ -29,7 +29,7 @@ GIVE_UP_SECONDS = 8 * 86400.0
 _HAS_KEY = "HTLeaseKey =!= undefined && HTLease =!= false"
 _STATE_FILE = "watcher.json"
 
-log = logging.getLogger("htlease_relay")
+log = logging.getLogger("htlease_agent")
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Progress:
             return cls()
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadConfig(
-                f"{path}: {error}; remove it, and the relay looks through the history again"
+                f"{path}: {error}; remove it, and the agent looks through the history again"
             ) from None
 
     def write(self, directory: Path) -> None:

@@ -17,11 +17,11 @@ from htlease_agent.reconcile.job_end import REMOVED, Closing, End, closing_of, i
 from htlease_agent.reconcile.own_keys import own_key
 from htlease_agent.reconcile.routed_copies import as_of_copy
 
-#: The relay's own lease spans the few calls that close a subjob.
+#: The agent's own lease spans the few calls that close a subjob.
 _TTL_SECONDS = 30.0
 _MAY_HOLD = ("active", "recalled", "lapsed")
 
-log = logging.getLogger("htlease_relay")
+log = logging.getLogger("htlease_agent")
 
 
 class Reports:

@@ -1,4 +1,4 @@
-"""Whether the relay that condor_master is to run is there: by its socket, its process, its log."""
+"""Whether the agent that condor_master is to run is there: by its socket, its process, its log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from htlease.condor.condor_config import CondorConfig
 
 _ANSWER_SECONDS = 3.0
-#: A relay that condor_master starts again and again is there for moments.
+#: An agent that condor_master starts again and again is there for moments.
 _SETTLE_SECONDS = 2.0
 _TAIL_BYTES = 4096
 _PEER = struct.Struct("3i")
@@ -21,8 +21,8 @@ _OPTION = re.compile(r"--(socket|log)=(\S+)")
 
 
 @dataclass(frozen=True)
-class RelayState:
-    """What one look at a relay found."""
+class AgentState:
+    """What one look at an agent found."""
 
     socket: str
     is_answering: bool
@@ -32,11 +32,11 @@ class RelayState:
     last_words: str = ""
 
 
-def relay_state(config: CondorConfig, values: Mapping[str, str]) -> RelayState | None:
-    """Look at the relay of this machine; None where there is to be none, and for an image."""
-    if "HTLEASE_RELAY" not in values or config.root != Path("/"):
+def agent_state(config: CondorConfig, values: Mapping[str, str]) -> AgentState | None:
+    """Look at the agent of this machine; None where there is to be none, and for an image."""
+    if "HTLEASE_AGENT" not in values or config.root != Path("/"):
         return None
-    given = dict(_OPTION.findall(values.get("HTLEASE_RELAY_ARGS", "")))
+    given = dict(_OPTION.findall(values.get("HTLEASE_AGENT_ARGS", "")))
     place, log = given.get("socket"), given.get("log")
     if place is None:
         return None
@@ -45,7 +45,7 @@ def relay_state(config: CondorConfig, values: Mapping[str, str]) -> RelayState |
     if is_there:
         time.sleep(_SETTLE_SECONDS)
         is_there = _answering_process(place) == first
-    return RelayState(place, is_there, log, "" if is_there or log is None else _last_line(log))
+    return AgentState(place, is_there, log, "" if is_there or log is None else _last_line(log))
 
 
 def _answering_process(place: str) -> int | None:
@@ -54,7 +54,7 @@ def _answering_process(place: str) -> int | None:
         asking.settimeout(_ANSWER_SECONDS)
         try:
             asking.connect(place)
-            asking.sendall(b"GET / HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")
+            asking.sendall(b"GET / HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")
             if not asking.recv(16).startswith(b"HTTP/1.1 "):
                 return None
             peer = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)

@@ -20,7 +20,7 @@ from htlease.errors import BadConfig, HTLeaseError, Refused, ServerUnavailable
 from htlease.rules.plan import TTL_DEFAULT_SECONDS
 from htlease.wire.protocol import seconds_of
 from htlease_cli import installed_version
-from htlease_cli.doctor.agent_state import relay_state
+from htlease_cli.doctor.agent_state import agent_state
 from htlease_cli.doctor.checks import (
     KNOBS,
     OK,
@@ -168,7 +168,7 @@ def _hook_checks() -> Iterator[Check]:
         return
     except BadConfig:
         return
-    checks = hook_checks(values, version, faults, relay_state(config, values))
+    checks = hook_checks(values, version, faults, agent_state(config, values))
     if checks:
         checks += macro_checks(config.values(tuple(CHECKED)), config.names("HTLEASE_"))
     yield from checks

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from htlease.rules.plan import seconds_from
-from htlease_cli.doctor.agent_state import RelayState
+from htlease_cli.doctor.agent_state import AgentState
 from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
 
 KEYWORD = "HTLEASE"
@@ -33,8 +33,8 @@ KNOBS = (
     "HTLEASE_TTL",
     "HTLEASE_CHAIN",
     "HTLEASE_WRAP_JOBS",
-    "HTLEASE_RELAY",
-    "HTLEASE_RELAY_ARGS",
+    "HTLEASE_AGENT",
+    "HTLEASE_AGENT_ARGS",
     "STARTER_JOB_HOOK_KEYWORD",
     "STARTER_DEFAULT_JOB_HOOK_KEYWORD",
     "STARTER_UPDATE_INTERVAL",
@@ -55,18 +55,18 @@ def hook_checks(
     values: Mapping[str, str],
     version: tuple[int, ...],
     faults: Mapping[str, str],
-    relay: RelayState | None = None,
+    agent: AgentState | None = None,
 ) -> list[Check]:
     """Judge what HTCondor makes of the hooks; nothing is said of a role that is not there.
 
     `values` has the macros of KNOBS that are set, `faults` why HTCondor would not run a hook,
-    `relay` how the relay was found; None where nobody looked.
+    `agent` how the agent was found; None where nobody looked.
     """
     checks = list(_path_checks(values, faults))
     if "HTLEASE_HOOK_PREPARE_JOB" in values:
         checks += _execution_point_checks(values, version)
     if _names(values.get("JOB_TRANSFORM_NAMES")) & {"htlease", "htleasehooks"}:
-        checks += _access_point_checks(values, relay)
+        checks += _access_point_checks(values, agent)
     checks += _router_checks(values)
     return checks
 
@@ -203,7 +203,7 @@ def _wrapper_checks(values: Mapping[str, str]) -> Iterator[Check]:
         )
 
 
-def _access_point_checks(values: Mapping[str, str], relay: RelayState | None) -> Iterator[Check]:
+def _access_point_checks(values: Mapping[str, str], agent: AgentState | None) -> Iterator[Check]:
     names = _names(values.get("JOB_TRANSFORM_NAMES"))
     if "htleasehooks" in names and "job_router" in _names(values.get("DAEMON_LIST")):
         yield Check(
@@ -214,30 +214,30 @@ def _access_point_checks(values: Mapping[str, str], relay: RelayState | None) ->
         )
     else:
         yield Check("stamps", OK, "every job gets HTLeaseKey at submission")
-    if "HTLEASE_RELAY" in values:
-        yield _relay_check(values["HTLEASE_RELAY"], relay)
+    if "HTLEASE_AGENT" in values:
+        yield _agent_check(values["HTLEASE_AGENT"], agent)
     else:
         yield Check(
-            "relay",
+            "agent",
             WARNING,
-            "HTLEASE_RELAY is not set: jobs that bring no token get none",
-            "`htlease hooks install --role ap --set HTLEASE_RELAY=/path/of/htlease`",
+            "HTLEASE_AGENT is not set: jobs that bring no token get none",
+            "`htlease hooks install --role ap --set HTLEASE_AGENT=/path/of/htlease`",
         )
 
 
-def _relay_check(command: str, relay: RelayState | None) -> Check:
-    if relay is None:
-        return Check("relay", OK, f"condor_master is to run {command} relay")
-    if relay.is_answering:
-        return Check("relay", OK, f"{command} relay answers at {relay.socket}")
-    log = relay.log or "$(LOG)/HTLeaseRelayLog"
-    said = f"; {log} ends with: {relay.last_words}" if relay.last_words else ""
-    found = f"condor_master is to run {command} relay, but nothing stays at {relay.socket}{said}"
-    if "pip install" in relay.last_words:
+def _agent_check(command: str, agent: AgentState | None) -> Check:
+    if agent is None:
+        return Check("agent", OK, f"condor_master is to run {command} agent")
+    if agent.is_answering:
+        return Check("agent", OK, f"{command} agent answers at {agent.socket}")
+    log = agent.log or "$(LOG)/HTLeaseAgentLog"
+    said = f"; {log} ends with: {agent.last_words}" if agent.last_words else ""
+    found = f"condor_master is to run {command} agent, but nothing stays at {agent.socket}{said}"
+    if "pip install" in agent.last_words:
         remedy = "install what it names beside that command; condor_master starts it by itself"
-        return Check("relay", PROBLEM, found, remedy)
+        return Check("agent", PROBLEM, found, remedy)
     return Check(
-        "relay", PROBLEM, found, f"see {log} and MasterLog, or start it by hand to see why"
+        "agent", PROBLEM, found, f"see {log} and MasterLog, or start it by hand to see why"
     )
 
 

@@ -76,11 +76,11 @@ CHECKED: Mapping[str, Callable[[str], object]] = {
     "HTLEASE_JOB_URL": _url,
     "HTLEASE_ON_NO_SERVER": _policy,
     "HTLEASE_PROTECTED_ATTRS": _any,
-    "HTLEASE_RELAY": _path,
-    "HTLEASE_RELAY_LISTEN": _address,
-    "HTLEASE_RELAY_LOG": _path,
-    "HTLEASE_RELAY_SOCKET": _path,
-    "HTLEASE_RELAY_USERID": _word,
+    "HTLEASE_AGENT": _path,
+    "HTLEASE_AGENT_LISTEN": _address,
+    "HTLEASE_AGENT_LOG": _path,
+    "HTLEASE_AGENT_SOCKET": _path,
+    "HTLEASE_AGENT_USERID": _word,
     "HTLEASE_STAMP_HOOK_KEYWORD": _boolean,
     "HTLEASE_TTL": _ttl,
     "HTLEASE_UPDATE_INTERVAL": _interval,
@@ -93,7 +93,7 @@ CHECKED: Mapping[str, Callable[[str], object]] = {
 #: Read by HTCondor itself, for one file of ours or another.
 _OF_HTCONDOR = re.compile(
     r"HTLEASE(_ROUTER)?_(HOOK_\w+|ATTRS_TO_COPY)"
-    r"|HTLEASE_(RELAY_\w+|ARGS|ENVIRONMENT|LISTEN|LOG|SERVE_OPTIONS|STATE_DIR|USERID)"
+    r"|HTLEASE_(AGENT_\w+|ARGS|ENVIRONMENT|LISTEN|LOG|SERVE_OPTIONS|STATE_DIR|USERID)"
 )
 
 

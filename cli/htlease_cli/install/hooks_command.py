@@ -12,7 +12,7 @@ import click
 from htlease.condor.condor_config import CondorConfig, find_config
 from htlease.errors import BadConfig
 from htlease_cli import installed_version
-from htlease_cli.doctor.agent_state import relay_state
+from htlease_cli.doctor.agent_state import agent_state
 from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
 from htlease_cli.doctor.hook_checks import hook_checks
 from htlease_cli.doctor.hook_facts import hook_facts
@@ -186,7 +186,7 @@ def status_command(prefix: Path, pyz: Path | None) -> None:
         return
     rows += _program_checks(config.below(hook_dir), find_pyz(pyz).read_bytes())
     values, version, faults = hook_facts(config)
-    rows += hook_checks(values, version, faults, relay_state(config, values))
+    rows += hook_checks(values, version, faults, agent_state(config, values))
     rows += _macro_checks(config)
     print_table(
         Table(("", "WHAT", "FOUND"), [(row.verdict, row.name, row.finding) for row in rows])

@@ -22,8 +22,8 @@ from htlease_cli.install.roles import NAMES, Role
 from htlease_cli.install.site_file import SiteFile, parse, render
 
 KEYWORD = "HTLEASE"
-#: Where a router's hooks find the relay.
-RELAY_LINK = "relay.sock"
+#: Where a router's hooks find the agent.
+AGENT_LINK = "agent.sock"
 #: In the order in which HTCondor looks; the first forces, the second is for jobs that name none.
 _STARTER_KEYWORDS = ("STARTER_JOB_HOOK_KEYWORD", "STARTER_DEFAULT_JOB_HOOK_KEYWORD")
 
@@ -64,9 +64,9 @@ def places(config: CondorConfig, role: Role, hook_dir: str) -> Places:
     """Return where the files of a role go; raises BadConfig."""
     links = dict.fromkeys(role.hooks.values(), PYZ_LINK)
     if role.name == "router":
-        # HTCondor gives a router's hooks no arguments, so they look for the relay beside them.
-        socket = config.value("HTLEASE_RELAY_SOCKET")
-        links[RELAY_LINK] = socket or f"{config.value('LOCK')}/htlease.relay"
+        # HTCondor gives a router's hooks no arguments, so they look for the agent beside them.
+        socket = config.value("HTLEASE_AGENT_SOCKET")
+        links[AGENT_LINK] = socket or f"{config.value('LOCK')}/htlease.agent"
     file = config.directory() / role.file_name
     return Places(file, hook_dir, config.below(hook_dir), links)
 

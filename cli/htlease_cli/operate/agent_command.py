@@ -1,4 +1,4 @@
-"""`htlease relay`: the options, and starting the daemon."""
+"""`htlease agent`: the options, and starting the daemon."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from htlease.errors import BadConfig, HTLeaseError
 from htlease_cli.parameters import DURATION
 from htlease_cli.session import Session, pass_session
 
-SOCKET_DEFAULT = Path("/run/htlease/relay.sock")
+SOCKET_DEFAULT = Path("/run/htlease/agent.sock")
 #: Of the log; one older file is kept beside it.
 _LOG_MAX_BYTES = 10 << 20
 
-log = logging.getLogger("htlease_relay")
+log = logging.getLogger("htlease_agent")
 
 
 @click.command()
@@ -49,7 +49,7 @@ log = logging.getLogger("htlease_relay")
     "--state-dir",
     "state_directory",
     type=click.Path(path_type=Path),
-    help="Where it remembers what it has reported [$XDG_STATE_HOME/htlease/relay].",
+    help="Where it remembers what it has reported [$XDG_STATE_HOME/htlease/agent].",
 )
 @click.option(
     "--poll",
@@ -66,7 +66,7 @@ log = logging.getLogger("htlease_relay")
     type=DURATION,
     default="10m",
     show_default=True,
-    help="How long the lease of a start without network outlives its run, or this relay.",
+    help="How long the lease of a start without network outlives its run, or this agent.",
 )
 @click.option(
     "--log",
@@ -76,7 +76,7 @@ log = logging.getLogger("htlease_relay")
     help="Write down there as well what it has to say; kept below 20 MB.",
 )
 @pass_session
-def relay(
+def agent(
     session: Session,
     listen: str | None,
     socket_path: Path,
@@ -91,22 +91,22 @@ def relay(
     _log_to(log_file)
     try:
         daemon = _daemon()
-        options = daemon.RelayOptions(
+        options = daemon.AgentOptions(
             None if listen is None else _address(listen),
             socket_path,
             schedd_name,
             token_ttl_seconds,
-            state_directory or state_directory_of(os.environ) / "relay",
+            state_directory or state_directory_of(os.environ) / "agent",
             poll_seconds,
             chirp_ttl_seconds,
         )
         asyncio.run(daemon.run(options, session.connection, log.info))
     except (HTLeaseError, click.ClickException) as error:
         if log_file is not None:  # it is said on standard error in any case
-            log.error("the relay ends: %s", error)
+            log.error("the agent ends: %s", error)
         raise
     except Exception:
-        log.exception("the relay ends")
+        log.exception("the agent ends")
         raise
 
 
@@ -129,8 +129,8 @@ def _daemon() -> ModuleType:
         return importlib.import_module("htlease_agent.daemon")
     except ImportError as error:
         raise BadConfig(
-            f"the relay's packages are not installed ({error.name}); install them with "
-            "`pip install 'htlease[relay]'`"
+            f"the agent's packages are not installed ({error.name}); install them with "
+            "`pip install 'htlease[agent]'`"
         ) from None
 
 

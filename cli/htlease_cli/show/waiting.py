@@ -50,7 +50,7 @@ def workflow_waits_for(workflow: str, subjobs: Sequence[Mapping[str, Any]]) -> s
         return None
     return (
         f"{len(exited)} exited: whether HTCondor has brought the output back, only its access "
-        "point knows. A relay there (`htlease hooks install --role ap`) or DAGMan's POST script "
+        "point knows. An agent there (`htlease hooks install --role ap`) or DAGMan's POST script "
         f"reports it; without either, run `htlease commit {workflow}` once the jobs have left "
         f"the queue. `htlease explain {workflow}/{exited[0]}` says more."
     )
@@ -60,13 +60,13 @@ def _after_the_exit(subjob: Mapping[str, Any], key: str) -> str:
     missing = [one["name"] for one in subjob["phases"] if one.get("completed_fence") is None]
     if subjob.get("exit_code") == 0 and not missing:
         return (
-            "word from the access point that the output is back: a relay there (`htlease hooks "
+            "word from the access point that the output is back: an agent there (`htlease hooks "
             "install --role ap`) or DAGMan's POST gives it by itself, and `htlease commit "
             f"{key}` does so by hand"
         )
     return (
         "HTCondor to start the job again (max_retries, a release, DAGMan's RETRY), or for word "
-        "from the access point that it is over: a relay or DAGMan's POST gives it by itself, and "
+        "from the access point that it is over: an agent or DAGMan's POST gives it by itself, and "
         f"`htlease settle {key} --outcome failed` does so by hand"
     )
 

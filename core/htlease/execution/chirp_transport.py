@@ -1,6 +1,6 @@
-"""Updates without a network: a journal in delayed chirp attributes, which the relay reads.
+"""Updates without a network: a journal in delayed chirp attributes, which the agent reads.
 
-The relay has taken the lease for this start before its claim was activated, and keeps it as long
+The agent has taken the lease for this start before its claim was activated, and keeps it as long
 as the schedd says that the start runs. So every call is answered here at once, from the grant in
 the job ad: nobody can say no any more, and nobody can tell the payload to stop. What needs a live
 connection to be true, an exclusive phase, is refused.
@@ -48,7 +48,7 @@ _JOURNAL_MAX_BYTES = 64 << 20
 
 
 class ChirpTransport:
-    """Answers from the grant, and writes down what the relay is to post."""
+    """Answers from the grant, and writes down what the agent is to post."""
 
     def __init__(self, sandbox: Path, environ: Mapping[str, str]) -> None:
         """Find the grant of this start; raises BadConfig when there is none."""
@@ -57,7 +57,7 @@ class ChirpTransport:
         if text is None:
             raise BadConfig(
                 f"the server is chirp: but the job ad has no {GRANT_ATTRIBUTE}; the access point "
-                "needs `htlease relay` and its shadow hook"
+                "needs `htlease agent` and its shadow hook"
             )
         try:
             self._grant = unpack(text)
@@ -81,7 +81,7 @@ class ChirpTransport:
         if call == "acquire":
             return Answer(200, self._acquired(fields))
         if call == "renew" and not fields:
-            return Answer(200, _RENEWED)  # the relay renews while the start runs
+            return Answer(200, _RENEWED)  # the agent renews while the start runs
         if call == "enter":
             fields["is_underway"] = True  # it begins before any server can hold it back
         phase = unquote(words[-2]) if "phases" in words[-3:-1] else None
@@ -106,7 +106,7 @@ class ChirpTransport:
             )
         granted = {phase["name"]: phase for phase in self._grant["phases"]}
         if list(granted) != [spec.name for spec in plan.phases]:
-            # The server has not seen this plan yet; it is the first thing that the relay posts.
+            # The server has not seen this plan yet; it is the first thing that the agent posts.
             self._write("acquire", None, "", {"plan": fields["plan"]})
         records = {name: _Record(phase) for name, phase in granted.items()}
         left = [spec.name for spec in plan.phases] if plan.profile else phases_left(plan, records)

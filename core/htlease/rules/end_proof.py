@@ -14,7 +14,7 @@ A schedd that has lost its job queue gives the numbers of its jobs again, so tha
 under a number may be another job's.
 Source: measured on 23.9.6 and 25.14.1; docs/decisions/0017-proof-of-an-end.md.
 
-The same functions serve the relay, the DAG scripts and the commands of the access point.
+The same functions serve the agent, the DAG scripts and the commands of the access point.
 """
 
 from __future__ import annotations

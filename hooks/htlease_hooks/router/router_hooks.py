@@ -3,7 +3,7 @@
 The router waits for its hooks without a limit, and a hook that fails or prints an ad that cannot
 be read blocks its job for ever. So these end with status 0 whatever happens, TRANSLATE_JOB with a
 usable ad; what the server then does not hear from a hook it learns from the copy's wrapper or
-from the relay's look at the queue. Source: `JobRouterHookMgr.cpp`; measured on 23.9.6 and 25.14.1.
+from the agent's look at the queue. Source: `JobRouterHookMgr.cpp`; measured on 23.9.6 and 25.14.1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from htlease.condor.job_ad import Ad, Literal
 from htlease_hooks.hook_reply import say
 from htlease_hooks.router import ads
-from htlease_hooks.router.agent_client import NoRelay, Relay
+from htlease_hooks.router.agent_client import Agent, NoAgent
 
 _INPUT_MAX_BYTES = 64 << 20
 
@@ -27,8 +27,8 @@ def main(name: str, arguments: Sequence[str]) -> int:
     answer = b""
     try:
         given = sys.stdin.buffer.read(_INPUT_MAX_BYTES)
-        answer = HOOKS[name](given, Relay.beside(Path(sys.argv[0])))
-    except NoRelay as error:
+        answer = HOOKS[name](given, Agent.beside(Path(sys.argv[0])))
+    except NoAgent as error:
         say(f"{name}: {error}")
     except Exception as error:
         # The type alone: the text may quote somebody's job.
@@ -42,7 +42,7 @@ def main(name: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def translate_job(given: bytes, relay: Relay) -> bytes:
+def translate_job(given: bytes, agent: Agent) -> bytes:
     """Return the source's ad with the key, and with the generation of the copy it is to become."""
     ad_text = ads.split(given)[1]
     source = ads.read(ad_text)
@@ -56,38 +56,38 @@ def translate_job(given: bytes, relay: Relay) -> bytes:
         stamped[ads.STAMP] = stamp
     try:
         named = {"job": job, "key": key, "source": source.text("GlobalJobId")}
-        generation = relay.ask("enroll", named).get("epoch")
+        generation = agent.ask("enroll", named).get("epoch")
         if isinstance(generation, int):
             stamped[ads.GENERATION] = generation
-    except NoRelay as error:
+    except NoAgent as error:
         say(f"job {job} is routed without a generation: {error}")
     return ads.with_attributes(ad_text, stamped)
 
 
-def update_job_info(given: bytes, relay: Relay) -> bytes:
+def update_job_info(given: bytes, agent: Agent) -> bytes:
     """Make the copy's IDs known to the server, once, and return the mark that says so."""
     routed = ads.read(given)
     links = ads.links_of(routed)
     if links is None or ads.is_opted_out(routed) or routed.text(ads.RECORDED) == links.mark:
         return b""
-    if relay.ask("record", _named(routed, links)).get("is_to_come"):
+    if agent.ask("record", _named(routed, links)).get("is_to_come"):
         return b""  # which subjob it is to be, only the token tells that it brings along
     return ads.attribute_lines({ads.RECORDED: links.mark})
 
 
-def job_finalize(given: bytes, relay: Relay) -> bytes:
+def job_finalize(given: bytes, agent: Agent) -> bytes:
     """Let the server know that the copy is done, and return what the source's ad shows of it."""
     routed_text = ads.split(given)[1]
-    return _shown(_report(routed_text, relay, "finalize"))
+    return _shown(_report(routed_text, agent, "finalize"))
 
 
-def job_cleanup(given: bytes, relay: Relay) -> bytes:
+def job_cleanup(given: bytes, agent: Agent) -> bytes:
     """Let the server know that the router is done with the copy, or withdraws it."""
-    _report(given, relay, "cleanup")
+    _report(given, agent, "cleanup")
     return b""
 
 
-def _report(routed_text: bytes, relay: Relay, step: str) -> Mapping[str, Literal]:
+def _report(routed_text: bytes, agent: Agent, step: str) -> Mapping[str, Literal]:
     routed = ads.read(routed_text)
     links = ads.links_of(routed)
     if links is None or ads.is_opted_out(routed):
@@ -95,7 +95,7 @@ def _report(routed_text: bytes, relay: Relay, step: str) -> Mapping[str, Literal
     # A sandboxed copy's outputs come back only after JOB_FINALIZE. Source: JobRouter.cpp,
     # FinishFinalizeJob; VanillaToGrid.cpp takes the source's own StageIn times away.
     is_spooled = routed.count("StageInFinish") is not None
-    return relay.ask(step, {**_named(routed, links), "is_spooled": is_spooled})
+    return agent.ask(step, {**_named(routed, links), "is_spooled": is_spooled})
 
 
 def _named(routed: Ad, links: ads.Links) -> dict[str, Literal]:
@@ -117,7 +117,7 @@ def _shown(known: Mapping[str, Literal]) -> bytes:
     )
 
 
-HOOKS: Mapping[str, Callable[[bytes, Relay], bytes]] = {
+HOOKS: Mapping[str, Callable[[bytes, Agent], bytes]] = {
     "router_translate_job": translate_job,
     "router_update_job_info": update_job_info,
     "router_job_finalize": job_finalize,

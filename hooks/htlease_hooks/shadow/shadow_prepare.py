@@ -1,4 +1,4 @@
-"""The shadow's prepare hook, on the access point: gets a starting job its token from the relay.
+"""The shadow's prepare hook, on the access point: gets a starting job its token from the agent.
 
 HTCondor runs it as the job's owner before it activates the claim, with the job ad on stdin; what
 it prints goes into the shadow's own copy of the ad and not into the queue. An attribute that
@@ -46,8 +46,8 @@ class Options:
     on_no_server: str
 
 
-class RelayAway(Exception):
-    """The relay, or the server behind it, gave no answer."""
+class AgentAway(Exception):
+    """The agent, or the server behind it, gave no answer."""
 
 
 def main(name: str, arguments: Sequence[str]) -> int:
@@ -77,7 +77,7 @@ def prepare(options: Options, ad_text: str) -> Answer:
         status, document = _ask_about_flags(
             options, {"job": f"{cluster}.{proc}", "no_path": options.url == CHIRP_URL}
         )
-    except RelayAway as error:
+    except AgentAway as error:
         return _without_server(options, str(error))
     if status == 200:
         return Answer(attributes=_given(options, document))
@@ -90,7 +90,7 @@ def prepare(options: Options, ad_text: str) -> Answer:
     return Answer(code, f"job {cluster}.{proc}: {detail}")
 
 
-#: What the relay or the server says of the job itself; all else lies between relay and server.
+#: What the agent or the server says of the job itself; all else lies between agent and server.
 _REFUSALS = {
     "forbidden": hook_reply.BAD_CREDENTIAL,
     "invalid": hook_reply.BAD_CONFIG,
@@ -117,7 +117,7 @@ def _given(options: Options, document: Mapping[str, Any]) -> dict[str, str]:
 def _without_server(options: Options, why: str) -> Answer:
     if options.on_no_server == "run":
         return Answer(message=f"the job starts without a token: {why}")
-    text = f"no token for the job: {why}; see `htlease relay` on this access point"
+    text = f"no token for the job: {why}; see `htlease agent` on this access point"
     is_hold = options.on_no_server == "hold"
     return Answer(hook_reply.NO_SERVER_HOLD if is_hold else hook_reply.NO_SERVER_IDLE, text)
 
@@ -156,7 +156,7 @@ def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
 
 
 def _ask_about_flags(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """Return the relay's answer, after a wait for a flag that is down; raises RelayAway."""
+    """Return the agent's answer, after a wait for a flag that is down; raises AgentAway."""
     until = time.monotonic() + options.wait_flag_seconds
     while True:
         status, document = _ask(options, body)
@@ -167,7 +167,7 @@ def _ask_about_flags(options: Options, body: Mapping[str, Any]) -> tuple[int, Ma
 
 
 def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """Return the relay's answer, asking again while there is time; raises RelayAway."""
+    """Return the agent's answer, asking again while there is time; raises AgentAway."""
     until = time.monotonic() + options.wait_server_seconds
     while True:
         found: tuple[int, Mapping[str, Any]] | None = None
@@ -182,6 +182,6 @@ def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, A
             return found
         if until - time.monotonic() <= ASK_AGAIN_SECONDS:
             if found is None:
-                raise RelayAway(f"the relay does not answer at {away}")
+                raise AgentAway(f"the agent does not answer at {away}")
             return found
         time.sleep(ASK_AGAIN_SECONDS)

@@ -118,7 +118,7 @@ class Start:
 
     @property
     def needs_token(self) -> bool:
-        """Whether a network leads to the server; what goes by the queue, the relay vouches for."""
+        """Whether a network leads to the server; what goes by the queue, the agent vouches for."""
         return self.ad.text("HTLeaseURL") != CHIRP_URL
 
     @cached_property

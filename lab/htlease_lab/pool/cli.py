@@ -204,7 +204,7 @@ def _parser() -> _Parser:
     )
     up.add_argument(
         "--hooks", action="store_true",
-        help="install htlease's hooks and relay, so that every job has a lease",
+        help="install htlease's hooks and agent, so that every job has a lease",
     )  # fmt: skip
     share = verb("share", "show directories to the access point, and let the job user write there")
     share.add_argument("directories", nargs="+", type=Path, metavar="DIR")

@@ -106,20 +106,20 @@ def _give(path: Path, owner: os.stat_result) -> None:
 
 
 def install_hooks(pool: Pool, url: str) -> None:
-    """Give all jobs of the pool htlease's hooks and a relay; raises PoolError."""
-    relay_token = pool.directory / "ap/relay.token"
+    """Give all jobs of the pool htlease's hooks and an agent; raises PoolError."""
+    agent_token = pool.directory / "ap/agent.token"
     daemons = (pool.directory / "ap/spool").stat()
-    _copy_secret(Path(pool.state()["lease_server"]["token"]), relay_token, daemons)
+    _copy_secret(Path(pool.state()["lease_server"]["token"]), agent_token, daemons)
     macros = {
-        "HTLEASE_RELAY": str(pool.directory / "htlease/bin/htlease"),
-        "HTLEASE_ADMIN_TOKEN_FILE": str(relay_token),
+        "HTLEASE_AGENT": str(pool.directory / "htlease/bin/htlease"),
+        "HTLEASE_ADMIN_TOKEN_FILE": str(agent_token),
     }
     # As a site does it: execution points first.
     for ep in EXECUTION_POINTS:
         _install(pool, ep, url, _MACROS)
     _install(pool, "ap", url, macros)
-    socket = pool.directory / "ap/lock/htlease.relay"
-    pool.wait_for(socket.exists, f"the relay (see {pool.directory}/ap/log/HTLeaseRelayLog)")
+    socket = pool.directory / "ap/lock/htlease.agent"
+    pool.wait_for(socket.exists, f"the agent (see {pool.directory}/ap/log/HTLeaseAgentLog)")
 
 
 def has_hooks(pool: Pool) -> bool:

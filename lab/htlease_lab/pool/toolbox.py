@@ -21,8 +21,8 @@ from .errors import PoolError
 #: What runs on an access point.
 _OURS = ("htlease", "htlease_wrapper", "htlease_hooks", "htlease_dagman", "htlease_cli")
 _PROGRAMS = {"htlease": "htlease_cli.cli", "htlease-dag": "htlease_dagman.cli"}
-_EXTRAS = frozenset({"ap", "relay"})
-#: Tells the relay's libraries not to look for their compiled forms.
+_EXTRAS = frozenset({"ap", "agent"})
+#: Tells the agent's libraries not to look for their compiled forms.
 _PURE = tuple(
     f"{name}_NO_EXTENSIONS" for name in ("AIOHTTP", "FROZENLIST", "MULTIDICT", "PROPCACHE", "YARL")
 )
@@ -71,7 +71,7 @@ def place(directory: Path, root: Path) -> None:
     shutil.copytree(_condor_files(), share / "condor")
     _put_pyz(share / "htlease-ep.pyz")
     _write_programs(new, python, directory / "bin/python3")
-    # A relay that runs from the earlier one may still import.
+    # An agent that runs from the earlier one may still import.
     if directory.exists():
         directory.rename(old)
     new.rename(directory)

@@ -55,7 +55,7 @@ def limited_by_htcondor(play: Play) -> None:
 
 
 def _is_complete(play: Play, job: Computing) -> None:
-    """Do what the relay or a POST script does, where there is one."""
+    """Do what the agent or a POST script does, where there is one."""
     play.say(job.commit())
     play.fact("outcome", "complete", job.subjob()["outcome"])
 

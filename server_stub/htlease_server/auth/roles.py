@@ -18,7 +18,7 @@ class Role(str, enum.Enum):
 
     #: Everything, other people's tokens and the signing keys included.
     ADMIN = "admin"
-    #: Keeps things going: all of an operator's and of the relay's calls.
+    #: Keeps things going: all of an operator's and of the agent's calls.
     OPERATOR = "operator"
     #: Makes workflows and runs them.
     SUBMITTER = "submitter"

@@ -31,7 +31,7 @@ USAGE, AWAY, CONFIGURATION, REFUSED = 2, 75, 78, 1
 #: A port at which nobody listens.
 NOBODY = "http://127.0.0.1:1"
 #: What would go on until it is ended, or builds a pool.
-_STAYS = {"serve", "relay", "scenario", "pool"}
+_STAYS = {"serve", "agent", "scenario", "pool"}
 #: What no type says of their options: a time, one of two, a directory.
 _CHOOSY = {
     ("dag", "rebuild"),

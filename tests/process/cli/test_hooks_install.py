@@ -234,7 +234,7 @@ def test_a_file_of_the_site_in_our_place_comes_back_byte_by_byte(machine: Machin
     ("role", "setting", "said"),
     [
         ("ep", "HTLEASE_TLL=600", "did you mean HTLEASE_TTL?"),
-        ("ep", "HTLEASE_RELAY=/usr/bin/htlease", "nothing here reads HTLEASE_RELAY"),
+        ("ep", "HTLEASE_AGENT=/usr/bin/htlease", "nothing here reads HTLEASE_AGENT"),
         ("ep", "HTLEASE_TTL=5m", "HTLEASE_TTL = 5m: is not a number of seconds"),
         ("ep", "HTLEASE_TTL=0", "HTLEASE_TTL = 0: 0 is outside 1 to"),
         ("ep", "HTLEASE_UPDATE_INTERVAL=-60", "is not a number of seconds"),
@@ -242,8 +242,8 @@ def test_a_file_of_the_site_in_our_place_comes_back_byte_by_byte(machine: Machin
         ("ep", "HTLEASE_ON_NO_SERVER=Idle", "is not one of run, idle, hold"),
         ("ep", "HTLEASE_WRAP_JOBS=ture", "is neither True nor False"),
         ("ep", "HTLEASE_CHAIN=two words", "is not one word"),
-        ("ap", "HTLEASE_RELAY=htlease", "is not an absolute path"),
-        ("ap", "HTLEASE_RELAY_LISTEN=8621", "is not ADDRESS:PORT"),
+        ("ap", "HTLEASE_AGENT=htlease", "is not an absolute path"),
+        ("ap", "HTLEASE_AGENT_LISTEN=8621", "is not ADDRESS:PORT"),
         ("ap", "HTLEASE_JOB_URL=lease.example.org", "is not"),
         ("ap", "HTLEASE_WRAP_JOBS=True", "nothing here reads HTLEASE_WRAP_JOBS"),
         ("router", "HTLEASE_TTL=600", "nothing here reads HTLEASE_TTL"),
@@ -292,10 +292,10 @@ def test_a_hook_that_htcondor_would_not_run_is_taken_back(machine: Machine) -> N
     assert machine.snapshot() == before
 
 
-def test_the_routers_hooks_find_the_relay_beside_them(machine: Machine) -> None:
-    machine.write("10-site.conf", "HTLEASE_RELAY_SOCKET = /run/there.sock\n")
+def test_the_routers_hooks_find_the_agent_beside_them(machine: Machine) -> None:
+    machine.write("10-site.conf", "HTLEASE_AGENT_SOCKET = /run/there.sock\n")
     machine.ok(machine.install("router"))
-    assert (machine.hooks / "relay.sock").readlink() == Path("/run/there.sock")
+    assert (machine.hooks / "agent.sock").readlink() == Path("/run/there.sock")
     assert machine.value("JOB_ROUTER_HOOK_KEYWORD") == "HTLEASE_ROUTER"
 
 

@@ -1,6 +1,6 @@
-"""The Job Router's hooks as processes from the built pyz, with relays of every bad sort.
+"""The Job Router's hooks as processes from the built pyz, with agents of every bad sort.
 
-A hook that fails, hangs or prints what is no ad blocks its job for ever; the relay itself is tested
+A hook that fails, hangs or prints what is no ad blocks its job for ever; the agent itself is tested
 with them on a pool.
 """
 
@@ -41,7 +41,7 @@ INPUTS = {
     "job_finalize": SOURCE + b"\n------\n" + COPY,
     "job_cleanup": COPY,
 }
-#: What a relay does with a connection after it has read the request.
+#: What an agent does with a connection after it has read the request.
 Behaviour = Callable[[socket.socket], None]
 
 
@@ -66,7 +66,7 @@ def drip(connection: socket.socket) -> None:
         time.sleep(0.1)
 
 
-BAD_RELAYS: dict[str, Behaviour] = {
+BAD_AGENTS: dict[str, Behaviour] = {
     "hangs": say_nothing,
     "sends a byte now and then": drip,
     "hangs up": lambda connection: None,
@@ -78,7 +78,7 @@ BAD_RELAYS: dict[str, Behaviour] = {
 }
 
 
-class StandInRelay:
+class StandInAgent:
     """Answers on the socket beside the links, and keeps what it was asked."""
 
     def __init__(self, path: Path, behaviour: Behaviour) -> None:
@@ -124,12 +124,12 @@ def site(tmp_path: Path, pyz: Path) -> Path:
 
 
 @contextmanager
-def relay_at(site: Path, behaviour: Behaviour) -> Iterator[StandInRelay]:
-    relay = StandInRelay(site / "relay.sock", behaviour)
+def agent_at(site: Path, behaviour: Behaviour) -> Iterator[StandInAgent]:
+    agent = StandInAgent(site / "agent.sock", behaviour)
     try:
-        yield relay
+        yield agent
     finally:
-        relay.close()
+        agent.close()
 
 
 def run(site: Path, hook: str, given: bytes) -> subprocess.CompletedProcess[bytes]:
@@ -138,13 +138,13 @@ def run(site: Path, hook: str, given: bytes) -> subprocess.CompletedProcess[byte
     return subprocess.run([site / f"router_{hook}"], input=given, capture_output=True, timeout=60)
 
 
-@pytest.mark.parametrize("behaviour", BAD_RELAYS.values(), ids=BAD_RELAYS.keys())
+@pytest.mark.parametrize("behaviour", BAD_AGENTS.values(), ids=BAD_AGENTS.keys())
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_bad_relay_blocks_nothing(site: Path, hook: str, behaviour: Behaviour) -> None:
-    with relay_at(site, behaviour) as relay:
+def test_a_bad_agent_blocks_nothing(site: Path, hook: str, behaviour: Behaviour) -> None:
+    with agent_at(site, behaviour) as agent:
         done = run(site, hook, INPUTS[hook])
     assert done.returncode == 0, done.stderr
-    assert len(relay.asked) == 1
+    assert len(agent.asked) == 1
     assert b"Traceback" not in done.stderr
     if hook == "translate_job":
         kept = SOURCE.replace(b'HTLeaseState = "exited"\n', b"")
@@ -154,10 +154,10 @@ def test_a_bad_relay_blocks_nothing(site: Path, hook: str, behaviour: Behaviour)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_no_relay_at_all_blocks_nothing(site: Path, hook: str) -> None:
+def test_no_agent_at_all_blocks_nothing(site: Path, hook: str) -> None:
     done = run(site, hook, INPUTS[hook])
     assert done.returncode == 0, done.stderr
-    assert b"relay" in done.stderr
+    assert b"agent" in done.stderr
     assert (b"Requirements = strcat" in done.stdout) == (hook == "translate_job")
 
 
@@ -174,18 +174,18 @@ def test_odd_input_is_no_failure(site: Path, hook: str, given: bytes) -> None:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_job_that_opted_out_costs_no_call(site: Path, hook: str) -> None:
     given = INPUTS[hook] + b"HTLease = false\n"
-    with relay_at(site, answer(200, {"epoch": 7, "state": "complete"})) as relay:
+    with agent_at(site, answer(200, {"epoch": 7, "state": "complete"})) as agent:
         done = run(site, hook, given)
     assert done.returncode == 0
-    assert relay.asked == []
+    assert agent.asked == []
     assert done.stdout == (SOURCE + b"HTLease = false\n" if hook == "translate_job" else b"")
 
 
 def test_a_source_gets_key_and_generation(site: Path) -> None:
-    with relay_at(site, answer(200, {"epoch": 7})) as relay:
+    with agent_at(site, answer(200, {"epoch": 7})) as agent:
         done = run(site, "translate_job", INPUTS["translate_job"])
     named = {"job": "19.0", "source": "ap#19.0#1795225431", "key": "ap-19-1795225431/0"}
-    assert relay.asked == [("/v1/routes/enroll", named)]
+    assert agent.asked == [("/v1/routes/enroll", named)]
     assert done.stdout.decode("latin-1").splitlines()[-4:] == [
         'HTLeaseSource = "ap#19.0#1795225431"',
         'HTLeaseKey = "ap-19-1795225431/0"',
@@ -204,7 +204,7 @@ def test_a_source_gets_key_and_generation(site: Path) -> None:
     ],
 )
 def test_a_key_that_is_a_stamp_is_marked(site: Path, more: bytes, is_marked: bool) -> None:
-    with relay_at(site, answer(200, {"is_to_come": True})):
+    with agent_at(site, answer(200, {"is_to_come": True})):
         done = run(site, "translate_job", INPUTS["translate_job"] + more)
     key = more.partition(b"\n")[0].partition(b"= ")[2]
     assert (b"HTLeaseStamp = " + key in done.stdout) == is_marked
@@ -212,35 +212,35 @@ def test_a_key_that_is_a_stamp_is_marked(site: Path, more: bytes, is_marked: boo
 
 
 def test_a_copy_whose_token_says_what_it_is_to_be_is_asked_for_again(site: Path) -> None:
-    with relay_at(site, answer(200, {"is_to_come": True})):
+    with agent_at(site, answer(200, {"is_to_come": True})):
         assert run(site, "update_job_info", COPY).stdout == b""
 
 
 def test_a_copy_is_recorded_once(site: Path) -> None:
-    with relay_at(site, answer(200, {"epoch": 7})) as relay:
+    with agent_at(site, answer(200, {"epoch": 7})) as agent:
         first = run(site, "update_job_info", COPY)
         assert first.stdout == b'HTLeaseRecorded = "ap#21.0#1795225439"\n'
         again = run(site, "update_job_info", COPY + first.stdout)
         assert again.stdout == b""
-        assert len(relay.asked) == 1
+        assert len(agent.asked) == 1
         taken = COPY + first.stdout + b'GridJobId = "batch slurm x slurm/20260101/4711"\n'
         run(site, "update_job_info", taken)
-    assert [step for step, _ in relay.asked] == ["/v1/routes/record"] * 2
-    assert relay.asked[1][1]["grid_job_id"] == "batch slurm x slurm/20260101/4711"
+    assert [step for step, _ in agent.asked] == ["/v1/routes/record"] * 2
+    assert agent.asked[1][1]["grid_job_id"] == "batch slurm x slurm/20260101/4711"
 
 
 @pytest.mark.parametrize(("spooled", "is_spooled"), [(b"", False), (b"StageInFinish = 17\n", True)])
 def test_the_end_is_reported_and_shown(site: Path, spooled: bytes, is_spooled: bool) -> None:
-    with relay_at(site, answer(200, {"state": "complete", "attempt": 2, "fence": 3})) as relay:
+    with agent_at(site, answer(200, {"state": "complete", "attempt": 2, "fence": 3})) as agent:
         done = run(site, "job_finalize", INPUTS["job_finalize"] + spooled)
     assert done.stdout == b'HTLeaseState = "complete"\nHTLeaseAttempt = 2\nHTLeaseFence = 3\n'
-    assert [(step, body["is_spooled"]) for step, body in relay.asked] == [
+    assert [(step, body["is_spooled"]) for step, body in agent.asked] == [
         ("/v1/routes/finalize", is_spooled)
     ]
 
 
 def test_cleanup_may_be_repeated(site: Path) -> None:
-    with relay_at(site, answer(200, {"state": "active"})) as relay:
+    with agent_at(site, answer(200, {"state": "active"})) as agent:
         outputs = [run(site, "job_cleanup", COPY).stdout for _ in range(2)]
     assert outputs == [b"", b""]
-    assert [step for step, _ in relay.asked] == ["/v1/routes/cleanup"] * 2
+    assert [step for step, _ in agent.asked] == ["/v1/routes/cleanup"] * 2

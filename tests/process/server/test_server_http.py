@@ -139,12 +139,12 @@ def test_an_end_seen_from_the_access_point_frees_the_lease(admin: Caller, subjob
     assert admin.get(subjob).document["attempts"][0]["exit_code"] == 3
 
 
-def test_the_history_names_the_relays_that_a_request_came_through(
+def test_the_history_names_the_agents_that_a_request_came_through(
     admin: Caller, subjob: str
 ) -> None:
     direct = acquire(admin, subjob)
     pair = {"fence": direct.document["fence"], "nonce": NONCE, "request_id": "r-via"}
-    via = "1.1 ap1.example.org (htlease-relay)"
+    via = "1.1 ap1.example.org (htlease-agent)"
     body = json.dumps(pair).encode()
     assert admin.raw("POST", f"{subjob}/phases/run/enter", body, via=via).status == 200
     events = admin.get(f"{subjob}/history").document["events"]

@@ -1,4 +1,4 @@
-"""The relay's evidence: what event log, startd and schedd say, and which of it counts."""
+"""The agent's evidence: what event log, startd and schedd say, and which of it counts."""
 
 from __future__ import annotations
 

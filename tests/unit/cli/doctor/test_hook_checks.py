@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from htlease_cli.doctor.agent_state import RelayState
+from htlease_cli.doctor.agent_state import AgentState
 from htlease_cli.doctor.checks import OK, PROBLEM, WARNING, Check
 from htlease_cli.doctor.hook_checks import KNOBS, hook_checks
 from htlease_cli.doctor.hook_macros import CHECKED
@@ -24,8 +24,8 @@ EP = {
 }
 AP = {
     "JOB_TRANSFORM_NAMES": "Other, HTLease HTLeaseHooks",
-    "DAEMON_LIST": "MASTER, SCHEDD HTLEASE_RELAY",
-    "HTLEASE_RELAY": "/usr/bin/htlease",
+    "DAEMON_LIST": "MASTER, SCHEDD HTLEASE_AGENT",
+    "HTLEASE_AGENT": "/usr/bin/htlease",
 }
 OLD, NEW = (23, 9, 6), (25, 14, 1)
 
@@ -44,7 +44,7 @@ def test_a_machine_as_installed_has_no_fault(values: dict[str, str]) -> None:
 def test_nothing_is_said_of_what_is_not_there() -> None:
     assert hook_checks({"DAEMON_LIST": "MASTER"}, NEW, {}) == []
     names = {check.name for check in hook_checks(AP, NEW, {})}
-    assert names == {"stamps", "relay"}
+    assert names == {"stamps", "agent"}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
         ),
         ("router hooks", {**EP, "JOB_ROUTER_HOOK_KEYWORD": "HTLEASE_ROUTER"}, OK),
         ("stamped keyword", {**AP, "DAEMON_LIST": "MASTER SCHEDD JOB_ROUTER"}, PROBLEM),
-        ("relay", {"JOB_TRANSFORM_NAMES": "HTLease"}, WARNING),
+        ("agent", {"JOB_TRANSFORM_NAMES": "HTLease"}, WARNING),
     ],
 )
 def test_each_fault_has_its_verdict_and_a_remedy(
@@ -91,22 +91,22 @@ def test_each_fault_has_its_verdict_and_a_remedy(
     ("state", "verdict", "words", "remedy"),
     [
         (None, OK, "is to run", ""),
-        (RelayState("/lock/htlease.relay", True, "/log/L"), OK, "answers at /lock", ""),
+        (AgentState("/lock/htlease.agent", True, "/log/L"), OK, "answers at /lock", ""),
         (
-            RelayState(
-                "/lock/htlease.relay", False, "/log/L", "run `pip install 'htlease[relay]'`"
+            AgentState(
+                "/lock/htlease.agent", False, "/log/L", "run `pip install 'htlease[agent]'`"
             ),
             PROBLEM,
-            "htlease[relay]",
+            "htlease[agent]",
             "install what it names",
         ),
-        (RelayState("/lock/htlease.relay", False, "/log/L"), PROBLEM, "nothing stays", "/log/L"),
+        (AgentState("/lock/htlease.agent", False, "/log/L"), PROBLEM, "nothing stays", "/log/L"),
     ],
 )
-def test_the_relay_is_judged_by_what_answers(
-    state: RelayState | None, verdict: str, words: str, remedy: str
+def test_the_agent_is_judged_by_what_answers(
+    state: AgentState | None, verdict: str, words: str, remedy: str
 ) -> None:
-    (found,) = (c for c in hook_checks(AP, NEW, {}, state) if c.name == "relay")
+    (found,) = (c for c in hook_checks(AP, NEW, {}, state) if c.name == "agent")
     assert found.verdict == verdict
     assert words in found.finding and remedy in found.remedy
 
@@ -149,5 +149,5 @@ def test_every_macro_that_is_judged_is_asked_for() -> None:
 def test_every_macro_of_a_file_has_values_that_it_takes(role: str) -> None:
     part = read_role(role)
     assert part.macros <= set(CHECKED)
-    read = set(re.findall(r"\$\((HTLEASE_[A-Z_]+)", part.text)) - {"HTLEASE_RELAY_ARGS"}
+    read = set(re.findall(r"\$\((HTLEASE_[A-Z_]+)", part.text)) - {"HTLEASE_AGENT_ARGS"}
     assert read <= part.macros

@@ -277,8 +277,8 @@ def test_nothing_can_be_put_into_a_request_that_is_not_its_own(
 
 
 def test_a_request_says_how_long_it_is() -> None:
-    sent = request_bytes("POST", "/v1/x", {"Host": "h", "Via": "1.1 ap (relay)"}, b"{}\r\n\r\n")
+    sent = request_bytes("POST", "/v1/x", {"Host": "h", "Via": "1.1 ap (agent)"}, b"{}\r\n\r\n")
     assert sent == (
-        b"POST /v1/x HTTP/1.1\r\nHost: h\r\nVia: 1.1 ap (relay)\r\nContent-Length: 6\r\n\r\n{}\r\n\r\n"
+        b"POST /v1/x HTTP/1.1\r\nHost: h\r\nVia: 1.1 ap (agent)\r\nContent-Length: 6\r\n\r\n{}\r\n\r\n"
     )
     assert b"Content-Length" not in request_bytes("GET", "/", {"Host": "h"}, b"")

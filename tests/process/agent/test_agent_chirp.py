@@ -1,6 +1,6 @@
-"""Leases that the relay keeps for starts without network, against a real server.
+"""Leases that the agent keeps for starts without network, against a real server.
 
-The queue is made by hand here; `tests/pool/test_relay.py` has a real one.
+The queue is made by hand here; `tests/pool/test_agent.py` has a real one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MadeQueue(QueueReader):
 
 
 class Desk:
-    """A relay's starts and one job."""
+    """An agent's starts and one job."""
 
     def __init__(self, server: ServerProcess, directory: Path) -> None:
         number = next(_NUMBERS)
@@ -68,7 +68,7 @@ class Desk:
 
     def new_starts(self) -> ChirpStarts:
         transport = HttpTransport(
-            self.server.url, self.server.operator_token(), via="chirp ap (relay)"
+            self.server.url, self.server.operator_token(), via="chirp ap (agent)"
         )
         return ChirpStarts(transport, self.directory, 60.0)
 
@@ -138,7 +138,7 @@ def test_a_journal_is_posted_in_order_and_once(desk: Desk) -> None:
     desk.write(fence, *RAN, ("complete", "b", {}), ("exited", None, {"exit_code": 0}))
     desk.look()
     assert desk.names() == [*names, "phase-completed", "attempt-exited"]
-    assert {event["via"] for event in desk.server.history(desk.key)} == {"chirp ap (relay)"}
+    assert {event["via"] for event in desk.server.history(desk.key)} == {"chirp ap (agent)"}
 
 
 def test_a_journal_posted_before_a_crash_is_not_posted_twice(desk: Desk) -> None:
@@ -161,7 +161,7 @@ def test_the_hook_that_asks_again_gets_the_same_lease(desk: Desk) -> None:
     assert desk.names().count("lease-acquired") == 1
 
 
-def test_nonces_lie_in_files_that_only_the_relay_reads(desk: Desk) -> None:
+def test_nonces_lie_in_files_that_only_the_agent_reads(desk: Desk) -> None:
     desk.begin()
     modes = [path.stat().st_mode & 0o777 for path in desk.directory.glob("*.json")]
     assert modes == [0o600] and desk.directory.stat().st_mode & 0o777 == 0o700
@@ -178,7 +178,7 @@ def test_the_next_start_waits_for_a_lease_of_which_nobody_saw_the_end(desk: Desk
 def test_the_next_start_goes_on_at_once_when_the_first_gave_the_lease_up(desk: Desk) -> None:
     fence = desk.begin()
     desk.write(fence, *RAN, ("abandon", None, {"reason": "evicted"}))
-    desk.next_start()  # its hook asks before the relay has looked again
+    desk.next_start()  # its hook asks before the agent has looked again
     assert desk.begin() == fence + 1
     assert desk.server.events(desk.key, "lease-abandoned")
 

@@ -1,4 +1,4 @@
-"""The relay's looks at queue and history, against a real server and a queue made by hand."""
+"""The agent's looks at queue and history, against a real server and a queue made by hand."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ToldEvidence:
         return Finding(self.is_proof, "the startd was asked")
 
 
-class Relay:
+class Agent:
     """A watcher and its queue."""
 
     def __init__(self, server: ServerProcess, directory: Path) -> None:
@@ -121,8 +121,8 @@ class Relay:
 
 
 @pytest.fixture
-def relay(server: ServerProcess, tmp_path: Path) -> Relay:
-    return Relay(server, tmp_path / "state")
+def agent(server: ServerProcess, tmp_path: Path) -> Agent:
+    return Agent(server, tmp_path / "state")
 
 
 @pytest.fixture
@@ -131,114 +131,114 @@ def job() -> tuple[str, str]:
     return f"ap#{number}.0#1795225431", f"watched/s{number}"
 
 
-def test_an_end_is_reported_and_closed_once(relay: Relay, job: tuple[str, str]) -> None:
-    relay.acquire(*job)
-    relay.ended(*job)
-    relay.watcher.look()
-    assert relay.outcome(job[1]) == "complete"
-    before = relay.server.history(job[1])
-    relay.watcher.look()
-    (relay.directory / "watcher.json").unlink()  # the whole history is looked at again
-    relay.start()
-    relay.watcher.look()
-    assert relay.server.history(job[1]) == before
+def test_an_end_is_reported_and_closed_once(agent: Agent, job: tuple[str, str]) -> None:
+    agent.acquire(*job)
+    agent.ended(*job)
+    agent.watcher.look()
+    assert agent.outcome(job[1]) == "complete"
+    before = agent.server.history(job[1])
+    agent.watcher.look()
+    (agent.directory / "watcher.json").unlink()  # the whole history is looked at again
+    agent.start()
+    agent.watcher.look()
+    assert agent.server.history(job[1]) == before
 
 
-def test_a_look_goes_on_where_the_last_one_ended(relay: Relay, job: tuple[str, str]) -> None:
-    relay.ended(*job)
-    relay.watcher.look()
-    relay.ended("ap#999.0#1", "watched/later")
-    relay.start()
-    relay.watcher.look()
-    assert relay.queue.asked_until[-1] == f'GlobalJobId == "{job[0]}"'
+def test_a_look_goes_on_where_the_last_one_ended(agent: Agent, job: tuple[str, str]) -> None:
+    agent.ended(*job)
+    agent.watcher.look()
+    agent.ended("ap#999.0#1", "watched/later")
+    agent.start()
+    agent.watcher.look()
+    assert agent.queue.asked_until[-1] == f'GlobalJobId == "{job[0]}"'
 
 
 def test_the_end_of_a_job_that_chose_its_workflow_itself_is_found_by_its_id(
-    relay: Relay, job: tuple[str, str]
+    agent: Agent, job: tuple[str, str]
 ) -> None:
     """`QDate`, of which the stamp is made, may be a second before the time in `GlobalJobId`."""
-    relay.acquire(*job)
+    agent.acquire(*job)
     cluster = job[0].split("#")[1].partition(".")[0]
     place = {"ClusterId": int(cluster), "ProcId": 0, "QDate": 1795225430}
-    relay.ended(job[0], f"ap-{cluster}-1795225430/0", **place)
-    relay.watcher.look()
-    assert relay.outcome(job[1]) == "complete"
+    agent.ended(job[0], f"ap-{cluster}-1795225430/0", **place)
+    agent.watcher.look()
+    assert agent.outcome(job[1]) == "complete"
 
 
 def test_an_end_waits_for_a_lease_that_is_live_and_over_a_crash(
-    relay: Relay, job: tuple[str, str]
+    agent: Agent, job: tuple[str, str]
 ) -> None:
     """The last start is not the holder's: nobody saw that one end."""
-    relay.acquire(*job, ttl_seconds=2, shadow_starts=5)
-    relay.ended(*job, ExitCode=3)
-    relay.watcher.look()
-    assert relay.outcome(job[1]) is None
-    relay.start()
-    assert list(json.loads((relay.directory / "watcher.json").read_text())["waiting"]) == [job[0]]
-    relay.wait_lapsed(job[1])
-    relay.watcher.look()
-    assert relay.outcome(job[1]) == "failed"
-    assert not json.loads((relay.directory / "watcher.json").read_text())["waiting"]
+    agent.acquire(*job, ttl_seconds=2, shadow_starts=5)
+    agent.ended(*job, ExitCode=3)
+    agent.watcher.look()
+    assert agent.outcome(job[1]) is None
+    agent.start()
+    assert list(json.loads((agent.directory / "watcher.json").read_text())["waiting"]) == [job[0]]
+    agent.wait_lapsed(job[1])
+    agent.watcher.look()
+    assert agent.outcome(job[1]) == "failed"
+    assert not json.loads((agent.directory / "watcher.json").read_text())["waiting"]
 
 
 def test_with_the_server_away_nothing_is_forgotten(
     own_server: ServerProcess, tmp_path: Path, job: tuple[str, str]
 ) -> None:
-    relay = Relay(own_server, tmp_path / "state")
-    relay.acquire(*job)
-    relay.ended(*job)
+    agent = Agent(own_server, tmp_path / "state")
+    agent.acquire(*job)
+    agent.ended(*job)
     own_server.stop()
     with pytest.raises(ServerUnavailable):
-        relay.watcher.look()
+        agent.watcher.look()
     own_server.start()
-    relay.start()
-    relay.watcher.look()
-    assert relay.outcome(job[1]) == "complete"
+    agent.start()
+    agent.watcher.look()
+    assert agent.outcome(job[1]) == "complete"
 
 
 def test_a_job_of_which_there_is_no_record_is_left_alone(
-    relay: Relay, job: tuple[str, str]
+    agent: Agent, job: tuple[str, str]
 ) -> None:
-    relay.acquire(*job)
-    before = relay.server.history(job[1])
-    relay.watcher.look()
-    assert relay.server.history(job[1]) == before
+    agent.acquire(*job)
+    before = agent.server.history(job[1])
+    agent.watcher.look()
+    assert agent.server.history(job[1]) == before
 
 
 def test_the_end_of_an_earlier_submission_does_not_touch_a_later_one(
-    relay: Relay, job: tuple[str, str]
+    agent: Agent, job: tuple[str, str]
 ) -> None:
-    relay.acquire(*job, ttl_seconds=1)
-    relay.wait_lapsed(job[1])
-    relay.acquire("ap#777.0#1795225499", job[1])
-    before = relay.server.history(job[1])
-    relay.ended(*job, ExitCode=1)
-    relay.watcher.look()
-    assert relay.server.history(job[1]) == before
+    agent.acquire(*job, ttl_seconds=1)
+    agent.wait_lapsed(job[1])
+    agent.acquire("ap#777.0#1795225499", job[1])
+    before = agent.server.history(job[1])
+    agent.ended(*job, ExitCode=1)
+    agent.watcher.look()
+    assert agent.server.history(job[1]) == before
 
 
 @pytest.mark.parametrize(
     "changes", [{"JobStatus": 3, "RemoveReason": "via condor_rm (by user ann)"}, {"ExitCode": 0}]
 )
 def test_without_proof_an_end_is_a_remark_and_the_lease_runs_out(
-    relay: Relay, job: tuple[str, str], changes: dict[str, Any]
+    agent: Agent, job: tuple[str, str], changes: dict[str, Any]
 ) -> None:
-    relay.evidence.is_proof = False
-    relay.acquire(*job, ttl_seconds=1.5)
-    relay.ended(*job, **changes)
+    agent.evidence.is_proof = False
+    agent.acquire(*job, ttl_seconds=1.5)
+    agent.ended(*job, **changes)
     for _ in range(2):
-        relay.watcher.look()
-    names = [event["event"] for event in relay.server.history(job[1])]
+        agent.watcher.look()
+    names = [event["event"] for event in agent.server.history(job[1])]
     remark = "job-removed" if "JobStatus" in changes else "job-ended"
     assert names.count(remark) == 1
     assert "attempt-exited" not in names
-    assert relay.server.subjob(job[1])["status"] == "active"
-    relay.wait_lapsed(job[1])
-    relay.watcher.look()
-    assert relay.outcome(job[1]) in ("cancelled", "complete")
+    assert agent.server.subjob(job[1])["status"] == "active"
+    agent.wait_lapsed(job[1])
+    agent.watcher.look()
+    assert agent.outcome(job[1]) in ("cancelled", "complete")
 
 
-def test_an_end_that_an_earlier_version_wrote_down_is_read(relay: Relay) -> None:
+def test_an_end_that_an_earlier_version_wrote_down_is_read(agent: Agent) -> None:
     end = {
         "global_job_id": "ap#8.0#1",
         "key": "watched/old",
@@ -252,61 +252,61 @@ def test_an_end_that_an_earlier_version_wrote_down_is_read(relay: Relay) -> None
         "may_be_alive": False,
     }
     waiting = {"ap#8.0#1": {"end": end, "since": 1.0}}
-    (relay.directory / "watcher.json").write_text(json.dumps({"since": None, "waiting": waiting}))
-    relay.start()
-    relay.watcher.look()
+    (agent.directory / "watcher.json").write_text(json.dumps({"since": None, "waiting": waiting}))
+    agent.start()
+    agent.watcher.look()
 
 
 def test_a_lost_job_queue_is_said_once_and_remembered(
-    relay: Relay, job: tuple[str, str], caplog: pytest.LogCaptureFixture
+    agent: Agent, job: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     def warnings() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
-    relay.acquire(*job)
-    relay.watcher.look()
+    agent.acquire(*job)
+    agent.watcher.look()
     assert warnings() == []
-    relay.start()  # and what it saw before it crashed it knows
-    relay.queue.born_at = None
-    relay.watcher.look()
-    relay.queue.born_at = 1796200000
-    relay.watcher.look()
-    relay.watcher.look()
+    agent.start()  # and what it saw before it crashed it knows
+    agent.queue.born_at = None
+    agent.watcher.look()
+    agent.queue.born_at = 1796200000
+    agent.watcher.look()
+    agent.watcher.look()
     [said] = warnings()
     assert "JobQueueBirthdate 1796200000, was 1796100000" in said
-    assert relay.server.subjob(job[1])["status"] == "active"
+    assert agent.server.subjob(job[1])["status"] == "active"
 
 
 def test_an_ended_job_that_stays_in_the_queue_is_reported_once(
-    relay: Relay, job: tuple[str, str]
+    agent: Agent, job: tuple[str, str]
 ) -> None:
-    relay.acquire(*job)
-    ad = relay.ended(*job)
-    relay.queue.history, relay.queue.queued = [], [ad]
-    relay.watcher.look()
-    assert relay.outcome(job[1]) == "complete"
-    before = relay.server.history(job[1])
-    relay.watcher.look()
-    relay.queue.history, relay.queue.queued = [ad], []
-    relay.watcher.look()
-    assert relay.server.history(job[1]) == before
+    agent.acquire(*job)
+    ad = agent.ended(*job)
+    agent.queue.history, agent.queue.queued = [], [ad]
+    agent.watcher.look()
+    assert agent.outcome(job[1]) == "complete"
+    before = agent.server.history(job[1])
+    agent.watcher.look()
+    agent.queue.history, agent.queue.queued = [ad], []
+    agent.watcher.look()
+    assert agent.server.history(job[1]) == before
 
 
 @pytest.mark.parametrize("key", ["no slash", "a/b/c", "never/heard-of", "/"])
 def test_a_key_that_the_server_does_not_know_stops_nothing(
-    relay: Relay, job: tuple[str, str], key: str
+    agent: Agent, job: tuple[str, str], key: str
 ) -> None:
-    relay.acquire(*job)
-    relay.ended("ap#888.0#1795225400", key)
-    relay.ended(*job)
-    relay.watcher.look()
-    assert relay.outcome(job[1]) == "complete"
+    agent.acquire(*job)
+    agent.ended("ap#888.0#1795225400", key)
+    agent.ended(*job)
+    agent.watcher.look()
+    assert agent.outcome(job[1]) == "complete"
 
 
-def test_a_state_file_that_cannot_be_read_is_named(relay: Relay) -> None:
-    (relay.directory / "watcher.json").write_text("{")
+def test_a_state_file_that_cannot_be_read_is_named(agent: Agent) -> None:
+    (agent.directory / "watcher.json").write_text("{")
     with pytest.raises(BadConfig, match=r"watcher\.json.*remove it"):
-        relay.start()
+        agent.start()
 
 
 def test_a_workflow_stays_with_its_first_owner(server: ServerProcess) -> None:
@@ -321,8 +321,8 @@ def test_a_workflow_stays_with_its_first_owner(server: ServerProcess) -> None:
     assert server.ask("GET", "workflows/owned")["labels"] == {"owner": "alice@a.org"}
 
 
-def test_a_hold_and_its_release_are_seen(relay: Relay, job: tuple[str, str]) -> None:
-    relay.acquire(*job)
+def test_a_hold_and_its_release_are_seen(agent: Agent, job: tuple[str, str]) -> None:
+    agent.acquire(*job)
     held: dict[str, Plain] = {
         "GlobalJobId": job[0],
         "HTLeaseKey": job[1],
@@ -331,16 +331,16 @@ def test_a_hold_and_its_release_are_seen(relay: Relay, job: tuple[str, str]) -> 
         "HoldReasonCode": 1,
         "HoldReasonSubCode": 0,
     }
-    relay.queue.queued = [held]
+    agent.queue.queued = [held]
     for _ in range(2):
-        relay.watcher.look()
-    hold = relay.server.subjob(job[1])["job_hold"]
+        agent.watcher.look()
+    hold = agent.server.subjob(job[1])["job_hold"]
     assert (hold["by"], hold["code"], hold["reason"]) == ("user", 1, "quota (by user ann)")
-    assert relay.server.subjob(job[1])["status"] == "active", "it may run on for a while"
-    relay.queue.queued = [{**held, "JobStatus": 1}]
-    relay.watcher.look()
-    assert relay.server.subjob(job[1])["job_hold"] is None
-    names = [event["event"] for event in relay.server.history(job[1])]
+    assert agent.server.subjob(job[1])["status"] == "active", "it may run on for a while"
+    agent.queue.queued = [{**held, "JobStatus": 1}]
+    agent.watcher.look()
+    assert agent.server.subjob(job[1])["job_hold"] is None
+    names = [event["event"] for event in agent.server.history(job[1])]
     assert (names.count("job-held"), names.count("job-released")) == (1, 1)
 
 
@@ -361,26 +361,26 @@ def _held_with_stamp(job: str, **changes: Plain) -> dict[str, Plain]:
 
 @pytest.mark.parametrize("named", ["by its token or option", "in its environment"])
 def test_a_hold_and_its_release_are_seen_under_the_key_that_the_job_chose(
-    relay: Relay, job: tuple[str, str], named: str
+    agent: Agent, job: tuple[str, str], named: str
 ) -> None:
-    relay.acquire(*job)
+    agent.acquire(*job)
     held = _held_with_stamp(job[0])
     if "environment" in named:
         held["Environment"] = f"A=1 HTLEASE_KEY={job[1]}"
-    relay.queue.queued = [held]
-    relay.watcher.look()
-    assert relay.server.subjob(job[1])["job_hold"]["reason"] == "quota (by user ann)"
-    relay.queue.queued = [{**held, "JobStatus": 1}]
-    relay.watcher.look()
-    assert relay.server.subjob(job[1])["job_hold"] is None
+    agent.queue.queued = [held]
+    agent.watcher.look()
+    assert agent.server.subjob(job[1])["job_hold"]["reason"] == "quota (by user ann)"
+    agent.queue.queued = [{**held, "JobStatus": 1}]
+    agent.watcher.look()
+    assert agent.server.subjob(job[1])["job_hold"] is None
     of = str(held["HTLeaseKey"]).partition("/")[0]
-    names = [one["workflow"] for one in relay.server.ask("GET", "workflows")["workflows"]]
+    names = [one["workflow"] for one in agent.server.ask("GET", "workflows")["workflows"]]
     assert of not in names, "the stamp leaves no trace"
 
 
-def test_a_hold_before_the_first_start_stops_nothing(relay: Relay, job: tuple[str, str]) -> None:
-    relay.acquire(*job)
-    relay.queue.queued = [_held_with_stamp("ap#4711.0#1795225400")]
-    relay.ended(*job)
-    relay.watcher.look()
-    assert relay.outcome(job[1]) == "complete"
+def test_a_hold_before_the_first_start_stops_nothing(agent: Agent, job: tuple[str, str]) -> None:
+    agent.acquire(*job)
+    agent.queue.queued = [_held_with_stamp("ap#4711.0#1795225400")]
+    agent.ended(*job)
+    agent.watcher.look()
+    assert agent.outcome(job[1]) == "complete"

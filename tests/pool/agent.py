@@ -1,4 +1,4 @@
-"""`htlease relay` on the access point of a pool, and the configuration that calls its hook."""
+"""`htlease agent` on the access point of a pool, and the configuration that calls its hook."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def site_directory(lab: Lab) -> Path:
     return directory
 
 
-class RelayProcess:
-    """A relay that runs as root, as condor_master would run it."""
+class AgentProcess:
+    """An agent that runs as root, as condor_master would run it."""
 
     def __init__(self, lab: Lab, *options: str) -> None:
         self.lab = lab
         self.directory = site_directory(lab)
-        self.socket = self.directory / "relay.sock"
-        self.log = self.directory / "relay.log"
-        self.state = self.directory / "relay-state"
+        self.socket = self.directory / "agent.sock"
+        self.log = self.directory / "agent.log"
+        self.state = self.directory / "agent-state"
         self.token = self.directory / "admin.token"
         self._options = options
         self._operator_token = lab.server.operator_token()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def beside(self, name: str) -> RelayProcess:
-        """Use files of another name, so that two relays can run."""
+    def beside(self, name: str) -> AgentProcess:
+        """Use files of another name, so that two agents can run."""
         self.socket = self.directory / f"{name}.sock"
         self.log = self.directory / f"{name}.log"
         self.state = self.directory / f"{name}-state"
@@ -73,7 +73,7 @@ class RelayProcess:
         self.token.write_text(self._operator_token)
         command = self.lab.pool.command(
             [
-                *("python3", "-m", "htlease_cli.cli", "relay", "--socket", str(self.socket)),
+                *("python3", "-m", "htlease_cli.cli", "agent", "--socket", str(self.socket)),
                 *("--server", self.lab.server.url, "--admin-token-file", str(self.token)),
                 *("--state-dir", str(self.state)),
                 *self._options,
@@ -85,10 +85,10 @@ class RelayProcess:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        self.lab.pool.wait_for(self._is_ready, f"the relay to be ready (see {self.log})", 30)
+        self.lab.pool.wait_for(self._is_ready, f"the agent to be ready (see {self.log})", 30)
 
     def python(self, *arguments: str) -> str:
-        """Run Python as the relay's is run, to the end, and return what it printed."""
+        """Run Python as the agent's is run, to the end, and return what it printed."""
         done = self.lab.pool.run(
             ["python3", *arguments],
             as_root=True,
@@ -120,8 +120,8 @@ class RelayProcess:
             self._process = None
 
 
-def install_shadow_hook(lab: Lab, relay: RelayProcess, **options: str) -> None:
-    """Let the shadow ask the relay, and stamp what its hook needs on every job."""
+def install_shadow_hook(lab: Lab, agent: AgentProcess, **options: str) -> None:
+    """Let the shadow ask the agent, and stamp what its hook needs on every job."""
     directory = site_directory(lab)
     pyz = directory / "htlease-ep.pyz"
     pyz.write_bytes(lab.pyz.read_bytes())
@@ -129,11 +129,11 @@ def install_shadow_hook(lab: Lab, relay: RelayProcess, **options: str) -> None:
     link = directory / "shadow_prepare_job"
     if not link.is_symlink():
         link.symlink_to(pyz.name)
-    given = {"socket": str(relay.socket), "url": lab.server.url, **options}
+    given = {"socket": str(agent.socket), "url": lab.server.url, **options}
     arguments = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in given.items())
     lab.pool.configure(
         "ap",
-        "relay-test",
+        "agent-test",
         f"""
 SHADOW_DEFAULT_JOB_HOOK_KEYWORD = HTLEASE
 HTLEASE_HOOK_SHADOW_PREPARE_JOB = {link}

@@ -1,4 +1,4 @@
-"""What the relay answers the Job Router's hooks, against a real server and a queue made by hand."""
+"""What the agent answers the Job Router's hooks, against a real server and a queue made by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from tests.process.agent.test_relay_watcher import MadeQueue, ToldEvidence
+from tests.process.agent.test_agent_watcher import MadeQueue, ToldEvidence
 from tests.serving import ServerProcess
 
 from htlease.client.client import LeaseServer

@@ -1,4 +1,4 @@
-"""The relay's own token against a real server: replaced in its file while the relay runs."""
+"""The agent's own token against a real server: replaced in its file while the agent runs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def _put_operator_token(server: ServerProcess, path: Path) -> str:
 def test_a_revoked_token_is_replaced_from_its_file(
     server: ServerProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "htlease_relay")
-    path, key = tmp_path / "operator.token", SubjobKey("relay-credential", "s")
+    caplog.set_level(logging.INFO, "htlease_agent")
+    path, key = tmp_path / "operator.token", SubjobKey("agent-credential", "s")
     first = _put_operator_token(server, path)
     transport = RenewingTransport(lambda: find_connection(server.url, path, {}, 0), via="chirp ap")
-    relay = LeaseServer(transport, server.url)
-    relay.command(key, m.Enroll("ap#1.0#1"), "epoch")
+    agent = LeaseServer(transport, server.url)
+    agent.command(key, m.Enroll("ap#1.0#1"), "epoch")
 
     server.ask("POST", "tokens/revoke", {"id": first})
     for _ in range(2):  # there is no other, and then none at all
         with pytest.raises(Refused) as refused:
-            relay.subjob(key)
+            agent.subjob(key)
         assert refused.value.code == "unauthorized"
         path.unlink(missing_ok=True)
     second = _put_operator_token(server, path)
-    assert relay.command(key, m.Enroll("ap#2.0#1"), "epoch")["epoch"] == 2
+    assert agent.command(key, m.Enroll("ap#2.0#1"), "epoch")["epoch"] == 2
 
     assert [(event["actor"], event["via"]) for event in server.history(str(key))] == [
         (f"token:{first} (operator admin)", "chirp ap"),

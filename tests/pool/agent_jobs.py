@@ -1,4 +1,4 @@
-"""Jobs for a pool whose relay is to be tested, and what the server heard of them."""
+"""Jobs for a pool whose agent is to be tested, and what the server heard of them."""
 
 from __future__ import annotations
 

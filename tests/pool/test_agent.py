@@ -1,4 +1,4 @@
-"""`htlease relay` on a real pool: tokens for jobs that mention nothing, and a way to the server."""
+"""`htlease agent` on a real pool: tokens for jobs that mention nothing, and a way to the server."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from pathlib import Path
 
 import jwt
 import pytest
+from tests.pool.agent import AgentProcess, install_shadow_hook
+from tests.pool.agent_jobs import PROXY_PORT, SMALL, submit, token_seen
 from tests.pool.lab import Lab, write_for_job
-from tests.pool.relay import RelayProcess, install_shadow_hook
-from tests.pool.relay_jobs import (
-    PROXY_PORT,
-    SMALL,
-    submit,
-    token_seen,
-)
 from tests.serving import ServerProcess, exchange
 
 
 def test_a_job_that_names_no_token_gets_one_for_its_own_subjob(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     job, directory = submit(lab, "token-given")
     token = token_seen(lab, directory)
@@ -35,15 +30,15 @@ def test_a_job_that_names_no_token_gets_one_for_its_own_subjob(
     assert (other[0], other[1]["code"]) == (403, "forbidden")
 
 
-def test_a_fresh_operator_token_in_the_file_is_enough(lab: Lab, relay: RelayProcess) -> None:
-    old = jwt.decode(relay.token.read_text(), options={"verify_signature": False})["jti"]
+def test_a_fresh_operator_token_in_the_file_is_enough(lab: Lab, agent: AgentProcess) -> None:
+    old = jwt.decode(agent.token.read_text(), options={"verify_signature": False})["jti"]
     lab.server.ask("POST", "tokens/revoke", {"id": old, "reason": "its successor is there"})
-    relay.token.write_text(lab.server.operator_token())
+    agent.token.write_text(lab.server.operator_token())
     _, directory = submit(lab, "token-renewed")
     assert token_seen(lab, directory)
 
 
-def test_the_token_is_in_no_file_and_no_answer_of_htcondor(lab: Lab, relay: RelayProcess) -> None:
+def test_the_token_is_in_no_file_and_no_answer_of_htcondor(lab: Lab, agent: AgentProcess) -> None:
     job, directory = submit(lab, "token-hidden", seconds=8)
     lab.pool.wait_event(directory / "log", 1)
     cluster = job.split(".")[0]
@@ -62,10 +57,10 @@ def test_the_token_is_in_no_file_and_no_answer_of_htcondor(lab: Lab, relay: Rela
         for path in place.rglob("*"):
             if path.is_file():
                 assert secret.encode() not in path.read_bytes(), path
-    assert secret not in relay.log.read_text()
+    assert secret not in agent.log.read_text()
 
 
-def test_a_constraint_query_is_no_oracle_for_the_token(lab: Lab, relay: RelayProcess) -> None:
+def test_a_constraint_query_is_no_oracle_for_the_token(lab: Lab, agent: AgentProcess) -> None:
     _, directory = submit(lab, "token-oracle", seconds=8)
     lab.pool.wait_event(directory / "log", 1)
     constraint = "_condor_priv_HTLeaseToken =!= undefined"
@@ -74,13 +69,13 @@ def test_a_constraint_query_is_no_oracle_for_the_token(lab: Lab, relay: RelayPro
     assert token_seen(lab, directory)
 
 
-def test_a_job_that_opted_out_gets_no_token(lab: Lab, relay: RelayProcess) -> None:
+def test_a_job_that_opted_out_gets_no_token(lab: Lab, agent: AgentProcess) -> None:
     _, directory = submit(lab, "token-opted-out", "+HTLease = false")
     assert token_seen(lab, directory) is None
 
 
 def test_a_workflow_of_another_owner_is_refused_and_the_job_held(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     body = {"request_id": "owned", "labels": {"owner": "somebody@else.org", "kind": "nightly"}}
     lab.server.ask("PUT", "workflows/theirs", body)
@@ -92,11 +87,11 @@ def test_a_workflow_of_another_owner_is_refused_and_the_job_held(
     lab.pool.remove(job)
 
 
-def test_another_users_job_gets_no_answer_from_the_relay(lab: Lab, relay: RelayProcess) -> None:
+def test_another_users_job_gets_no_answer_from_the_agent(lab: Lab, agent: AgentProcess) -> None:
     """`nobody` asks for a job of the pool's job user, `root` may."""
     job, directory = submit(lab, "token-others", seconds=8)
     lab.pool.wait_event(directory / "log", 1)
-    hook = [str(relay.directory / "shadow_prepare_job"), f"--socket={relay.socket}"]
+    hook = [str(agent.directory / "shadow_prepare_job"), f"--socket={agent.socket}"]
     ad = "".join(
         f"{name} = {part}\n"
         for name, part in zip(("ClusterId", "ProcId"), job.split("."), strict=True)
@@ -111,37 +106,37 @@ def test_another_users_job_gets_no_answer_from_the_relay(lab: Lab, relay: RelayP
 
 
 @pytest.mark.parametrize(("policy", "status"), [("run", "completed"), ("hold", "held")])
-def test_with_the_relay_away_the_job_follows_the_policy(
-    lab: Lab, relay: RelayProcess, policy: str, status: str
+def test_with_the_agent_away_the_job_follows_the_policy(
+    lab: Lab, agent: AgentProcess, policy: str, status: str
 ) -> None:
-    relay.stop()
-    install_shadow_hook(lab, relay, wait_server="1", on_no_server=policy)
+    agent.stop()
+    install_shadow_hook(lab, agent, wait_server="1", on_no_server=policy)
     job, _ = submit(lab, f"token-away-{policy}")
     try:
         lab.pool.wait_status(job, status)
         if status == "held":
-            assert "htlease relay" in lab.pool.job_ad(job)["HoldReason"]
+            assert "htlease agent" in lab.pool.job_ad(job)["HoldReason"]
             lab.pool.remove(job)
     finally:
-        relay.start()
-        install_shadow_hook(lab, relay)
+        agent.start()
+        install_shadow_hook(lab, agent)
 
 
 # ------------------------------------------------------------ the way through the access point
 
 
-def test_a_wrapped_job_reaches_through_the_relay_a_server_it_cannot_reach(
-    lab: Lab, relay: RelayProcess, tmp_path: Path
+def test_a_wrapped_job_reaches_through_the_agent_a_server_it_cannot_reach(
+    lab: Lab, agent: AgentProcess, tmp_path: Path
 ) -> None:
     """This lease server listens on loopback, where no execution point can reach it."""
     hidden = ServerProcess(tmp_path / "hidden")
     hidden.start()
-    other = RelayProcess(
+    other = AgentProcess(
         replace(lab, server=hidden), "--listen", f"{lab.pool.ap_address}:{PROXY_PORT + 1}"
     ).beside("hidden")
     other.start()
     try:
-        directory = lab.pool.job_directory("through-relay")
+        directory = lab.pool.job_directory("through-agent")
         write_for_job(directory / "htlease-ep.pyz", lab.pyz.read_bytes(), 0o755)
         token = hidden.token("through")
         write_for_job(directory / "htlease.token", token.encode(), 0o600)
@@ -156,14 +151,14 @@ def test_a_wrapped_job_reaches_through_the_relay_a_server_it_cannot_reach(
         assert lab.pool.job_ad(job)["ExitCode"] == 4
         events = hidden.history("through/a")
         assert {event["via"] for event in events if event["event"] == "attempt-exited"} == {
-            f"1.1 {lab.pool.ap_host} (htlease-relay)"
+            f"1.1 {lab.pool.ap_host} (htlease-agent)"
         }
     finally:
         other.stop()
         hidden.stop()
 
 
-def test_a_schedd_that_hangs_costs_the_proxy_nothing(lab: Lab, relay: RelayProcess) -> None:
+def test_a_schedd_that_hangs_costs_the_proxy_nothing(lab: Lab, agent: AgentProcess) -> None:
     schedd = lab.pool.daemon("condor_schedd", "ap")
     schedd.send(signal.SIGSTOP)
     try:

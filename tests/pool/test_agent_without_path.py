@@ -1,4 +1,4 @@
-"""`htlease relay` on a real pool: jobs that reach no server at all."""
+"""`htlease agent` on a real pool: jobs that reach no server at all."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.pool.agent import AgentProcess, install_shadow_hook
+from tests.pool.agent_jobs import SMALL, closed, history, submit_program
 from tests.pool.hooked import HookedSite
 from tests.pool.lab import Lab, write_for_job
-from tests.pool.relay import RelayProcess, install_shadow_hook
-from tests.pool.relay_jobs import (
-    SMALL,
-    closed,
-    history,
-    submit_program,
-)
 
 
 @pytest.fixture
 def quick_updates(lab: Lab) -> Iterator[None]:
     """What a start says reaches the queue within seconds, not a quarter of an hour."""
-    lab.pool.configure("ap", "relay-chirp", "SHADOW_QUEUE_UPDATE_INTERVAL = 3\n")
+    lab.pool.configure("ap", "agent-chirp", "SHADOW_QUEUE_UPDATE_INTERVAL = 3\n")
     yield
-    lab.pool.configure("ap", "relay-chirp", None)
+    lab.pool.configure("ap", "agent-chirp", None)
 
 
 CHIRP_PLAN = """
@@ -63,9 +58,9 @@ def phases_of(lab: Lab, key: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_job_without_network_has_a_lease_and_its_phases_through_the_queue(
-    lab: Lab, relay: RelayProcess, quick_updates: None
+    lab: Lab, agent: AgentProcess, quick_updates: None
 ) -> None:
-    via = f"chirp {lab.pool.ap_host} (htlease-relay)"
+    via = f"chirp {lab.pool.ap_host} (htlease-agent)"
     plan = CHIRP_PLAN.replace("SECONDS", "12")
     job, directory = submit_without_path(lab, "chirp-all", plan, 'My.HTLeaseKey = "chirp/all"')
     lab.wait_for(
@@ -86,7 +81,7 @@ def test_a_job_without_network_has_a_lease_and_its_phases_through_the_queue(
 
 
 def test_a_restart_without_network_goes_on_where_the_first_attempt_was(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     plan = CHIRP_PLAN.replace("SECONDS", "12")
     job, directory = submit_without_path(lab, "chirp-again", plan, 'My.HTLeaseKey = "chirp/again"')
@@ -104,7 +99,7 @@ def test_a_restart_without_network_goes_on_where_the_first_attempt_was(
 
 
 def test_a_start_that_would_overlap_goes_back_to_idle_before_it_begins(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     acquire = {"nonce": "somebody-elses-nonce", "kind": "job", "ttl_seconds": 15}
     lab.server.command("chirp/live", "acquire", **acquire)
@@ -117,7 +112,7 @@ def test_a_start_that_would_overlap_goes_back_to_idle_before_it_begins(
 
 
 def test_a_bare_job_without_network_is_known_by_its_execution_points_hooks(
-    lab: Lab, relay: RelayProcess
+    lab: Lab, agent: AgentProcess
 ) -> None:
     site = HookedSite(lab)
     site.configure(HTLEASE_URL="http+insecure://no-such-host.invalid:1")
@@ -129,23 +124,23 @@ def test_a_bare_job_without_network_is_known_by_its_execution_points_hooks(
         closed(lab, "chirp/bare", "complete")
     finally:
         site.remove()
-    via = f"chirp {lab.pool.ap_host} (htlease-relay)"
+    via = f"chirp {lab.pool.ap_host} (htlease-agent)"
     assert ("phase-entered", "run", via) in phases_of(lab, "chirp/bare")
     grants = lab.server.events("chirp/bare", "lease-acquired")
     assert [grant["fence"] for grant in grants if grant["kind"] == "job"] == [1]
     assert not lab.pool.events(directory / "log", 12)
 
 
-def test_an_exclusive_phase_needs_a_live_connection(lab: Lab, relay: RelayProcess) -> None:
+def test_an_exclusive_phase_needs_a_live_connection(lab: Lab, agent: AgentProcess) -> None:
     """Here it is the site that has no network, not this job."""
-    install_shadow_hook(lab, relay, url="chirp:")
+    install_shadow_hook(lab, agent, url="chirp:")
     try:
         plan = '[[phase]]\nname = "push"\nrun = ["touch", "ran"]\nexclusive = true\n'
         lines = ('My.HTLeaseKey = "chirp/excl"', "+HTLeaseNoPath = false")
         job, directory = submit_without_path(lab, "chirp-excl", plan, *lines)
         lab.pool.wait_event(directory / "log", 5)
     finally:
-        install_shadow_hook(lab, relay)
+        install_shadow_hook(lab, agent)
     assert lab.pool.job_ad(job)["ExitCode"] == 78
     assert "phase push is exclusive" in (directory / "err").read_text()
     assert not (directory / "ran").exists()
@@ -153,16 +148,16 @@ def test_an_exclusive_phase_needs_a_live_connection(lab: Lab, relay: RelayProces
     assert "exit code 78" in event["reason"]
 
 
-def test_a_lease_without_network_survives_a_crash_of_the_relay(
-    lab: Lab, relay: RelayProcess
+def test_a_lease_without_network_survives_a_crash_of_the_agent(
+    lab: Lab, agent: AgentProcess
 ) -> None:
     plan = CHIRP_PLAN.replace("SECONDS", "12")
     _, directory = submit_without_path(lab, "chirp-crash", plan, 'My.HTLeaseKey = "chirp/crash"')
     lab.pool.wait_event(directory / "log", 1)
-    relay.stop(signal.SIGKILL)
-    relay.start()
+    agent.stop(signal.SIGKILL)
+    agent.start()
     closed(lab, "chirp/crash", "complete")
     grants = lab.server.events("chirp/crash", "lease-acquired")
     assert [grant["kind"] for grant in grants] == ["job", "operator"]
-    nonces = [path.read_text() for path in (relay.state / "starts").glob("*.json")]
+    nonces = [path.read_text() for path in (agent.state / "starts").glob("*.json")]
     assert not any("chirp/crash" in text for text in nonces)

@@ -1,4 +1,4 @@
-"""The shadow's hook as HTCondor calls it, with relays that misbehave: never a failure of its own."""
+"""The shadow's hook as HTCondor calls it, with agents that misbehave: never a failure of its own."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def hook(tmp_path: Path, pyz: Path) -> Path:
 
 @pytest.fixture
 def answering(tmp_path: Path) -> Iterator[Callable[[bytes | None], Path]]:
-    """Make a relay that gives one answer to everybody; None: it never says anything."""
+    """Make an agent that gives one answer to everybody; None: it never says anything."""
     made: list[socket.socket] = []
 
     def new(answer: bytes | None) -> Path:
-        path = tmp_path / f"relay{len(made)}.sock"
+        path = tmp_path / f"agent{len(made)}.sock"
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(str(path))
         listening.listen()
@@ -72,10 +72,10 @@ def answering(tmp_path: Path) -> Iterator[Callable[[bytes | None], Path]]:
 
 
 def call(
-    hook: Path, relay: Path, *options: str, ad: str = AD, seconds: str = "1"
+    hook: Path, agent: Path, *options: str, ad: str = AD, seconds: str = "1"
 ) -> subprocess.CompletedProcess[str]:
     waits = (f"--wait-server={seconds}", "--wait-flag=0")
-    command = [str(hook), f"--socket={relay}", "--url=http://s", *waits]
+    command = [str(hook), f"--socket={agent}", "--url=http://s", *waits]
     return subprocess.run(
         [*command, *options],
         input=ad,
@@ -122,8 +122,8 @@ AWAY = {
 def test_without_an_answer_the_job_starts_under_the_policy_run(
     hook: Path, answering: Callable[[bytes | None], Path], tmp_path: Path, what: str
 ) -> None:
-    relay = tmp_path / "absent" if what == "absent" else answering(AWAY[what])
-    done = call(hook, relay)
+    agent = tmp_path / "absent" if what == "absent" else answering(AWAY[what])
+    done = call(hook, agent)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("htlease: the job starts without a token")
     assert "Traceback" not in done.stderr
@@ -135,7 +135,7 @@ def test_the_other_policies_say_what_becomes_of_the_job(
 ) -> None:
     done = call(hook, tmp_path / "absent", f"--on-no-server={policy}")
     assert f"HookStatusCode = {code}\n" in done.stdout
-    assert "htlease relay" in done.stdout
+    assert "htlease agent" in done.stdout
     assert done.returncode == code % 100
 
 
