@@ -40,13 +40,13 @@ ONLY_IN = {
     "classad2": _BINDINGS,
     "classad": _BINDINGS,
 }
-#: Of the modules that call the bindings, what others may use: types, and what parses submit language.
-#: Parsing asks no daemon, and has to find files where the command was called; all else may hang or
-#: end the interpreter, and is for the helper process.
+#: Of the modules that call the bindings, what others may use: types, the version, and what parses
+#: submit language. That asks no daemon, and has to find files where the command was called; all
+#: else may hang or end the interpreter, and is for the helper process.
 BINDINGS = {
     "htlease.condor.schedd": {
         *("AccessPoint", "ActionRefused", "Plain", "QueuedJob", "ScheddUnavailable"),
-        *("read_description", "expand_each", "expanded"),
+        *("read_description", "expand_each", "expanded", "commands_of", "bindings_version"),
     },
     "htlease.condor.startd": set[str](),
 }
