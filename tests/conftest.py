@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from tests.pool.lab import Lab, Witness
 from tests.serving import ServerProcess
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+# xdist tells its workers how wide its terminal is; what is tested has none.
+os.environ.pop("COLUMNS", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
