@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"htlease", "htlease_agent", "htlease_dagman", "htlease_lab", "htlease_server"},
         {"click", "rich"},
     ),
-    "lab/htlease_lab": ({"htlease", "htlease_cli", "htlease_dagman"}, set()),
+    "lab/htlease_lab": ({"htlease", "htlease_agent", "htlease_cli", "htlease_dagman"}, set()),
 }
 _BINDINGS = {"core/htlease/condor/schedd.py"}
 #: The one place that starts a server, the one that knows bindings, and so on.

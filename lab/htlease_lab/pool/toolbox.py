@@ -19,7 +19,10 @@ from pathlib import Path
 from .errors import PoolError
 
 #: What runs on an access point.
-_OURS = ("htlease", "htlease_wrapper", "htlease_hooks", "htlease_dagman", "htlease_cli")
+_OURS = (
+    *("htlease", "htlease_wrapper", "htlease_hooks", "htlease_dagman"),
+    *("htlease_agent", "htlease_cli"),
+)
 _PROGRAMS = {"htlease": "htlease_cli.cli", "htlease-dag": "htlease_dagman.cli"}
 _EXTRAS = frozenset({"ap", "agent"})
 #: Tells the agent's libraries not to look for their compiled forms.

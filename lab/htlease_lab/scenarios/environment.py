@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import htlease
+import htlease_agent
 import htlease_cli
 import htlease_dagman
 from htlease.client.client import LeaseServer
@@ -26,7 +27,7 @@ from htlease_lab.scenarios.servers import ServerOfScenario, TransferService
 
 __all__ = ["PoolError", "Stage"]
 
-_OURS = (htlease, htlease_dagman, htlease_cli)
+_OURS = (htlease, htlease_dagman, htlease_agent, htlease_cli)
 SECRET = "transfer-secret-"
 #: What the watchers need beside the standard library, and what `globus-sdk` needs.
 _PACKAGES = ("tenacity",)
