@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -40,9 +41,7 @@ def main() -> int:
     os.chdir(PROJECT)  # where mutmut looks for its settings
     if asked.fresh:
         shutil.rmtree(FOLDER, ignore_errors=True)
-    modules = [
-        name for name in MODULES if not asked.modules or name[:-3].split("/")[1] in asked.modules
-    ]
+    modules = [name for name in MODULES if not asked.modules or Path(name).stem in asked.modules]
     made = [make(name, FOLDER) for name in MODULES]
     loader = Loader(made, FOLDER)
     records = Records(FOLDER, made, asked.tests)
@@ -65,7 +64,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="as `plan` or `pipeline`")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="as `plan` or `group_commit`")
     parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn by --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
