@@ -33,7 +33,7 @@ _NOT_TAKEN = (
     (("grid", "9"), "give the job to the Job Router, or have the hooks at the remote site"),
     (("java", "10"), "use vanilla with executable = /usr/bin/java and transfer_executable = false"),
     (("parallel", "11"), ("submit it by condor_submit with the wrapper as its executable (README,"
-     " step 4); its first node then keeps the job's lease")),
+     " One job); its first node then keeps the job's lease")),
     (("vm", "13"), "start the wrapper within the virtual machine"),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from .software import SUITES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; errors of use are one sentence on stderr."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     try:
         pool = Pool(
             options.name,
@@ -94,7 +94,7 @@ def _up(pool: Pool, options: argparse.Namespace) -> None:
     except PoolError as missing:
         if is_served:
             raise
-        print(f"minipool: {missing}", file=sys.stderr)
+        print(f"htlease: {missing}", file=sys.stderr)
     if is_served:
         url = lease_server.provide(pool, options.server or None, options.admin_token_file)
         if options.hooks:
@@ -177,7 +177,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"htlease: {message}; `{self.prog} --help` shows how.\n")
 
 
-def _parser() -> _Parser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command line, with every verb and its options."""
     named = _Parser(add_help=False)
     named.add_argument("--name", default="default", help="which pool (default: %(default)s)")
     parser = _Parser(

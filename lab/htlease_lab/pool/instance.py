@@ -41,7 +41,7 @@ def base_directory() -> Path:
 
 
 def _report_to_stderr(text: str) -> None:
-    print(f"minipool: {text}", file=sys.stderr, flush=True)
+    print(f"htlease: {text}", file=sys.stderr, flush=True)
 
 
 class Instance:
