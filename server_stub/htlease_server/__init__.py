@@ -1,1 +1,1 @@
-"""The lease server: ASGI edge, one writer, a durable store."""
+"""The lease server: HTTP/1.1 of its own, one writer, a durable store."""
