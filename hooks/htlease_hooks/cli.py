@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     """Run a hook and return its exit status; `argv[0]` is the link, or `argv[1:3]` names it."""
     name, arguments = Path(argv[0]).name, argv[1:]
     if name not in HOOKS:
-        from htlease.execution.given import at_start
+        from htlease.execution.process_start import at_start
         from htlease_wrapper import cli, wrapped_job
 
         if wrapped_job.started_as_job(argv, at_start().environ()) is not None:

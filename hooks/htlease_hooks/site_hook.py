@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from htlease.condor.job_ad import parse_ad
-from htlease.execution.given import at_start
+from htlease.execution.process_start import at_start
 from htlease_hooks import hook_reply
 from htlease_hooks.hook_reply import Answer
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from htlease.execution.given import Entries
+from htlease.execution.process_start import Entries
 
 WAIT_SECONDS = 60
 _CLONE_NEWNS = 0x20000

@@ -61,7 +61,7 @@ def isolate():  # type: ignore[no-untyped-def]
     pyz = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     is_affected = any(n.startswith("PYTHON") and n != HARMLESS for n in os.environ)
     if is_affected and not sys.flags.isolated and sys.executable and os.path.isfile(pyz):  # noqa: PTH113
-        from htlease.execution.given import Entries, at_start
+        from htlease.execution.process_start import Entries, at_start
 
         argv = [sys.executable, "-I", "-S"] + sys.argv  # noqa: RUF005
         os.execve(sys.executable, argv, Entries(at_start().entries))
@@ -96,7 +96,7 @@ try:
         sys.path[0] = os.path.realpath(sys.path[0])
         isolate()  # type: ignore[no-untyped-call]
     else:
-        from htlease.execution.given import take_over
+        from htlease.execution.process_start import take_over
 
         take_over(words)
     occupy_closed_streams()  # type: ignore[no-untyped-call]

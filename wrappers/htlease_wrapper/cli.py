@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from htlease.errors import BadConfig, HTLeaseError
-from htlease.execution.given import at_start
+from htlease.execution.process_start import at_start
 from htlease.rules.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.exit_status import BAD_CONFIG, Leave, NoLease, internal_error

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from htlease.execution.given import Entries, at_start
+from htlease.execution.process_start import Entries, at_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from htlease.execution.given import at_start
+from htlease.execution.process_start import at_start
 from htlease_wrapper.exec_payload import absolute
 from htlease_wrapper.limits import NoProcess, is_shortage
 

@@ -32,9 +32,9 @@ from htlease.wire.lease_client import LeaseClient
 from htlease.wire.retry import Clock
 from htlease.wire.transport import CHIRP_URL
 from htlease_hooks.options import Site
-from htlease_hooks.starter.brought import brings_token, wrapper_options
 from htlease_hooks.starter.environment import Unreadable, job_environment
 from htlease_hooks.starter.hook_state import Notes
+from htlease_hooks.starter.job_inputs import brings_token, wrapper_options
 from htlease_wrapper.wrapped_job import is_wrapper_file
 
 #: Of a job's environment and of the hook's; daemons may have a BEARER_TOKEN of their own.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from htlease.condor.job_ad import Ad
 from htlease.errors import Refused
-from htlease.execution.given import at_start
 from htlease.execution.job import sandbox_of
+from htlease.execution.process_start import at_start
 from htlease.execution.sandbox_state import SandboxState, remove_state
 from htlease.rules import messages as m
 from htlease_hooks.hook_reply import say

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from htlease.errors import BadConfig, Refused, ServerUnavailable
 from htlease.execution.credentials import Token
-from htlease.execution.given import at_start
+from htlease.execution.process_start import at_start
 from htlease.execution.sandbox_state import SandboxState, remove_state, write_state
 from htlease.rules import messages as m
 from htlease_hooks import hook_reply

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from htlease.condor.job_ad import is_in_docker
 from htlease.errors import Refused, ServerUnavailable
-from htlease.execution.given import at_start
 from htlease.execution.job import sandbox_of
+from htlease.execution.process_start import at_start
 from htlease.execution.processes import start_ticks
 from htlease.execution.sandbox_state import STATE_FILE, SandboxState
 from htlease.rules import messages as m

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from htlease_hooks.starter.brought import brings_token, wrapper_options
+from htlease_hooks.starter.job_inputs import brings_token, wrapper_options
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Entries(dict):  # type: ignore[type-arg]
         return [value for _, value in self._pairs]
 
 
-class Given:
+class ProcessStart:
     """Environment and ignored signals as they were before any shell or interpreter."""
 
     def __init__(
@@ -77,21 +77,21 @@ class Given:
         return Entries(name + b"=" + value for name, value in [*kept, *added])
 
 
-def read_given(words: "Sequence[str] | None") -> "Given":
+def read_process_start(words: "Sequence[str] | None") -> "ProcessStart":
     """Return what was given, from what the prelude's probe says; None: there was no prelude.
 
     The words' form is that of `start/probe.py`.
     """
     own = _own_entries()
     if words is None:
-        return Given(own)
+        return ProcessStart(own)
     mask = words[0] if words else "?"
     ignored = frozenset(
         number for number in IGNORED_BY_PYTHON if mask != "?" and int(mask, 16) >> (number - 1) & 1
     )
     text = "".join(words[1:])
     if text == "?":
-        return Given(
+        return ProcessStart(
             _unhidden(own),
             ignored,
             unknown="variables whose names are no identifiers, and whether SIGPIPE was ignored",
@@ -103,7 +103,7 @@ def read_given(words: "Sequence[str] | None") -> "Given":
             entries.append(bytes.fromhex(part[1:]))
         elif part.encode() in by_name:
             entries.append(part.encode() + b"=" + by_name[part.encode()])
-    return Given(entries, ignored)
+    return ProcessStart(entries, ignored)
 
 
 def _own_entries() -> "list[bytes]":
@@ -126,15 +126,15 @@ def _unhidden(entries: "Iterable[bytes]") -> "list[bytes]":
 _given = None
 
 
-def at_start() -> "Given":
+def at_start() -> "ProcessStart":
     """Return what this process was given."""
     global _given
     if _given is None:
-        _given = read_given(None)
+        _given = read_process_start(None)
     return _given
 
 
 def take_over(words: "Sequence[str]") -> None:
     """Believe the prelude; called once, before anything else."""
     global _given
-    _given = read_given(words)
+    _given = read_process_start(words)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from htlease.execution import given
-from htlease.execution.given import Entries, Given, read_given
+from htlease.execution import process_start
+from htlease.execution.process_start import Entries, ProcessStart, read_process_start
 from htlease_wrapper.exec_payload import absolute
 
 
@@ -18,12 +18,12 @@ from htlease_wrapper.exec_payload import absolute
 def own(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What a shell has passed on to this process."""
     entries = [b"PATH=/bin", b"A=1", b"PWD=/", b"htlease_kept_LD_PRELOAD=x", b"LC_CTYPE=C.UTF-8"]
-    monkeypatch.setattr(given, "_own_entries", lambda: entries)
+    monkeypatch.setattr(process_start, "_own_entries", lambda: entries)
     return entries
 
 
 def test_without_a_prelude_the_environment_is_the_given_one(own: list[bytes]) -> None:
-    start = read_given(None)
+    start = read_process_start(None)
     assert start.entries == tuple(own)
     assert start.to_reset == {signal.SIGPIPE, signal.SIGXFSZ}
 
@@ -40,13 +40,13 @@ def test_without_a_prelude_the_environment_is_the_given_one(own: list[bytes]) ->
 def test_words_are_names_that_came_through_and_entries_that_did_not(
     own: list[bytes], words: Sequence[str], entries: list[bytes]
 ) -> None:
-    start = read_given(words)
+    start = read_process_start(words)
     assert list(start.entries) == entries
     assert start.unknown == ""
 
 
 def test_without_proc_what_was_hidden_is_given_back(own: list[bytes]) -> None:
-    start = read_given(["?", "?"])
+    start = read_process_start(["?", "?"])
     assert list(start.entries) == [b"PATH=/bin", b"A=1", b"PWD=/", b"LD_PRELOAD=x"]
     assert "no identifiers" in start.unknown
     assert start.ignored == frozenset()
@@ -64,13 +64,13 @@ def test_without_proc_what_was_hidden_is_given_back(own: list[bytes]) -> None:
 def test_the_mask_tells_which_of_pythons_own_were_ignored(
     own: list[bytes], mask: str, ignored: set[int]
 ) -> None:
-    start = read_given([mask, ",A"])
+    start = read_process_start([mask, ",A"])
     assert start.ignored == ignored
     assert start.to_reset == {signal.SIGPIPE, signal.SIGXFSZ} - ignored
 
 
 def test_changes_leave_the_rest_as_it_was() -> None:
-    start = Given([b"A=1", b"B=1", b"A=2", b"C=\xff", b"no entry", b"=D=4"])
+    start = ProcessStart([b"A=1", b"B=1", b"A=2", b"C=\xff", b"no entry", b"=D=4"])
     wanted = {**start.environ(), "B": "9", "NEW": "x"}
     changed = start.with_changes(wanted)
     assert changed.keys() == [b"A", b"A", b"C", b"=D", b"B", b"NEW"]
