@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -92,3 +93,25 @@ def code(file: str) -> list[Printed]:
         printed.append(Printed(file, start, joined))
         joined = ""
     return [*printed, *spans(file, "\n".join(prose))]
+
+
+def messages(file: str) -> Iterator[Printed]:
+    """Yield what stands in backticks in a source's strings, with X for each value put in."""
+    tree = ast.parse((PROJECT / file).read_text())
+    parts = {
+        id(value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for value in node.values
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(
+                str(value.value) if isinstance(value, ast.Constant) else "X"
+                for value in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = "" if id(node) in parts else node.value
+        else:
+            continue
+        yield from spans(file, text, node.lineno)

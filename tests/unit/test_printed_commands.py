@@ -1,4 +1,4 @@
-"""Every command that the manual prints exists: verbs and options of `htlease`, targets of `make`."""
+"""Every command that manual and messages print exists: verbs and options of `htlease`, targets of `make`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from htlease_cli.cli import htlease
 from htlease_dagman.scripts.invocation import MACROS
 from htlease_lab.pool.cli import command_line as pool_command_line
-from tests.manual_text import PROJECT, Printed, code, manuals, spans
+from tests.manual_text import PROJECT, Printed, code, manuals, messages, spans, tracked
 
 #: `htlease` where a shell would look for a program; not `htlease:` of a message, nor `--name htlease`.
-_HTLEASE = re.compile(r"(?:^|(?<=[\s;&|(/\"']))htlease (?=[a-z-])")
+_HTLEASE = re.compile(r"(?:^|(?<=[\s;&|(/\"']))htlease (?=[a-z-])(?!-ep)")
 _HTLEASE_DAG = re.compile(r"(?:^|(?<=[\s;&|(/\"']))htlease-dag ([a-z|]+)")
 _MAKE = re.compile(r"^(?:[A-Z_]+=\S+ )*make((?: [a-z][a-z-]*)*)(?= |$)")
 _MODULE = re.compile(r"\bpython3? -m ((?:htlease|tests|bench)[\w.]*)")
@@ -117,7 +117,23 @@ def commands(printed: Printed, start: re.Pattern[str]) -> Iterator[str]:
         yield _END.split(printed.text[found.end() :], maxsplit=1)[0]
 
 
-PRINTED = [one for name in manuals() for one in code(name)]
+#: Configuration files and units, whose comments are a manual too.
+_COMMENTED = (".conf", ".cpf", ".service")
+PRINTED = [
+    *(one for name in manuals() for one in code(name)),
+    *(
+        one
+        for name in tracked()
+        if name.endswith(_COMMENTED) and not name.startswith("tests/data/")
+        for one in spans(name, (PROJECT / name).read_text())
+    ),
+    *(
+        one
+        for name in tracked()
+        if name.endswith(".py") and not name.startswith("tests/")
+        for one in messages(name)
+    ),
+]
 
 
 def test_commands_of_htlease_exist() -> None:
