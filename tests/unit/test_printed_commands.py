@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -15,11 +17,13 @@ import pytest
 from htlease_cli.cli import htlease
 from htlease_dagman.scripts.invocation import MACROS
 from htlease_lab.pool.cli import command_line as pool_command_line
+from htlease_wrapper.cli import main as wrapper_main
 from tests.manual_text import PROJECT, Printed, code, manuals, messages, spans, tracked
 
 #: `htlease` where a shell would look for a program; not `htlease:` of a message, nor `--name htlease`.
 _HTLEASE = re.compile(r"(?:^|(?<=[\s;&|(/\"']))htlease (?=[a-z-])(?!-ep)")
 _HTLEASE_DAG = re.compile(r"(?:^|(?<=[\s;&|(/\"']))htlease-dag ([a-z|]+)")
+_WRAPPER = re.compile(r"""(?:htlease-ep\.pyz|"\$HTLEASE"|^arguments *=)\ (?=[a-z]+\b(?!\ =))""")
 _MAKE = re.compile(r"^(?:[A-Z_]+=\S+ )*make((?: [a-z][a-z-]*)*)(?= |$)")
 _MODULE = re.compile(r"\bpython3? -m ((?:htlease|tests|bench)[\w.]*)")
 #: Where the words of a command end, in a shell and in a sentence.
@@ -62,6 +66,26 @@ def of_argparse(parser: argparse.ArgumentParser) -> Command:
 HTLEASE = of_click(htlease)
 # The personal pool's own command line, where it is installed.
 HTLEASE.verbs["pool"] = of_argparse(pool_command_line())
+
+
+def of_wrapper() -> Command:
+    """Read the wrapper's commands off their help; it makes the parser of one only when called."""
+    verbs = {"version": Command(), "hook": Command(runs_another=True)}
+    for name in ("run", "phase", "details", "compile"):
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
+            wrapper_main(["htlease-ep.pyz", name, "--help"])
+        options = {
+            found[1]: bool(found[2])
+            for found in re.finditer(
+                r"^  (?:-h, )?(--[a-z-]+)( \S+)?", text.getvalue(), re.MULTILINE
+            )
+        }
+        verbs[name] = Command(options=options, runs_another=name == "run")
+    return Command(verbs)
+
+
+WRAPPER = of_wrapper()
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,16 @@ def test_commands_of_htlease_exist() -> None:
         for one in PRINTED
         for text in commands(one, _HTLEASE)
         if (unknown := unknown_words(text))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_commands_of_the_wrapper_exist() -> None:
+    wrong = [
+        f"{one.where}: {text}: {', '.join(unknown)}"
+        for one in PRINTED
+        for text in commands(one, _WRAPPER)
+        if (unknown := unknown_words(text, WRAPPER))
     ]
     assert not wrong, "\n".join(wrong)
 
