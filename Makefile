@@ -32,7 +32,7 @@ test-process: $(VENV) ## The built pyz, the command and a real server process
 test-pool: $(VENV) ## Real HTCondor daemons (HTLEASE_POOL_SUITE=trixie or sid)
 	$(PY) -m pytest -n 3 --dist loadfile -m "not slow" --skips-at-most $(POOL_SKIPS) tests/pool
 
-test-slow: $(VENV) ## What takes too long for every change: long plays, long fuzzing
+test-slow: $(VENV) ## What takes too long for every change: long scenarios, long fuzzing
 	$(PY) -m pytest -n 2 --dist loadfile -m slow tests
 
 fuzz: $(VENV) ## Half an hour of hostile clients against a server, from a seed that is told
