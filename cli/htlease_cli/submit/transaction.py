@@ -75,7 +75,11 @@ def carry_out(submission: Submission, server: LeaseServer, say: Say) -> Submitte
     condor_submit.find()
     schedd.locate(submission.schedd_name)
     enrolment = Enrolment(server, submission.plan, submission.force)
-    _label_reserved(submission, server)
+    try:
+        _label_reserved(submission, server)
+    except HTLeaseError:
+        say("nothing was submitted")
+        raise
     try:
         _reserve(submission, enrolment)
     except BaseException as error:  # an interrupt, too, comes before anything is queued
