@@ -1,7 +1,7 @@
 """What the server counts as it works, kept so that one request costs a fifth of a microsecond.
 
 The counters of prometheus-client take 2.6 us for a labelled counter and histogram, so they are
-made from these only when somebody scrapes (`metrics`). Each tally has one thread that adds;
+made from these only when somebody scrapes (`metrics`). Each object has one thread that adds;
 others read at any time, and may see one request of a histogram in its sum but not in its count.
 """
 
@@ -20,8 +20,8 @@ RATE_LIMIT, LOOK_UPS = "rate-limit", "look-ups"
 BUSY = (RATE_LIMIT, LOOK_UPS)
 
 
-class Spread:
-    """How values are spread over fixed buckets, and their sum."""
+class Histogram:
+    """How many values fell into each of some fixed buckets, and their sum."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -42,14 +42,14 @@ class Spread:
         self.total += value
 
 
-class RequestTally:
+class RequestCounters:
     """Answers by call and code, and how long they took; the event loop's thread adds."""
 
     def __init__(self) -> None:
         #: (call, `ok` or the code of the refusal) -> how many.
         self.answers: dict[tuple[str, str], int] = {}
         #: Call -> seconds from the request's head to its answer.
-        self.seconds: dict[str, Spread] = {}
+        self.seconds: dict[str, Histogram] = {}
         #: Cause -> how many were refused for it.
         self.busy = dict.fromkeys(BUSY, 0)
 
@@ -57,19 +57,19 @@ class RequestTally:
         """Count one answer."""
         answered = (call, code)
         self.answers[answered] = self.answers.get(answered, 0) + 1
-        spread = self.seconds.get(call)
-        if spread is None:
-            spread = self.seconds[call] = Spread(REQUEST_SECONDS)
-        spread.add(seconds)
+        histogram = self.seconds.get(call)
+        if histogram is None:
+            histogram = self.seconds[call] = Histogram(REQUEST_SECONDS)
+        histogram.add(seconds)
 
 
-class CommitTally:
+class CommitCounters:
     """Transactions of the store; the ledger's thread adds. `clock`: seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.seconds = Spread(COMMIT_SECONDS)
-        self.requests = Spread(BATCH_REQUESTS)
+        self.seconds = Histogram(COMMIT_SECONDS)
+        self.requests = Histogram(BATCH_REQUESTS)
         self.failed = 0
         #: When a transaction was last made durable.
         self.written_at = clock()

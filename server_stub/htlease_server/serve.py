@@ -24,14 +24,14 @@ from htlease_server.api.app import App
 from htlease_server.api.queries import Reading
 from htlease_server.auth.authenticator import Gate, OpenGate
 from htlease_server.auth.job_tokens import OwnTokens
-from htlease_server.auth.rate_limit import RATE_DEFAULT_PER_SECOND, Throttle
+from htlease_server.auth.rate_limit import RATE_DEFAULT_PER_SECOND, RateLimiter
 from htlease_server.auth.refresher import Watch
 from htlease_server.auth.secret_files import read_or_make_secret
 from htlease_server.auth.signing_keys import KeyFiles
 from htlease_server.engine.downtime import steady_clock
 from htlease_server.engine.opening import make_directory, open_ledger
 from htlease_server.http.listener import BACKLOG, Occasions, listen
-from htlease_server.http.server import Hall
+from htlease_server.http.server import HttpServer
 from htlease_server.http.systemd import Manager
 from htlease_server.http.tls import Certificate
 from htlease_server.store.base import Displaced, StoreFailed
@@ -130,11 +130,11 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             _keep_garbage_collection_short()
             manager = Manager()
 
-            def application(hall: Hall) -> App:
+            def application(http_server: HttpServer) -> App:
                 ledger.start(asyncio.get_running_loop())
                 limit = options.rate_limit
-                throttle = Throttle(limit, time.monotonic) if limit else None
-                return App(ledger, reading, gate, hall, throttle)
+                rate_limiter = RateLimiter(limit, time.monotonic) if limit else None
+                return App(ledger, reading, gate, http_server, rate_limiter)
 
             def on_ready() -> None:
                 say(_where(url, keeper.name, None if options.no_auth else token_path))

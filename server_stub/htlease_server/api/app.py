@@ -27,9 +27,9 @@ from htlease_server.api.subjobs import INTERNAL, Commands, key_of
 from htlease_server.api.tokens_keys_audit import Administration
 from htlease_server.auth.authenticator import Gate
 from htlease_server.auth.principal import NOBODY, Caller
-from htlease_server.auth.rate_limit import Throttle
+from htlease_server.auth.rate_limit import RateLimiter
 from htlease_server.auth.roles import OPEN_TO_ALL, Role
-from htlease_server.counters import RATE_LIMIT, RequestTally
+from htlease_server.counters import RATE_LIMIT, RequestCounters
 from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.http.messages import (
@@ -42,7 +42,7 @@ from htlease_server.http.messages import (
     document,
     problem,
 )
-from htlease_server.http.server import Hall
+from htlease_server.http.server import HttpServer
 from htlease_server.logs import note
 from htlease_server.models.request_models import READERS, WORKFLOW_DECODER, decode
 from htlease_server.store.base import StoreFailed
@@ -65,17 +65,17 @@ class App:
         ledger: Ledger,
         reading: Reading,
         gate: Gate,
-        hall: Hall,
-        throttle: Throttle | None = None,
+        http_server: HttpServer,
+        rate_limiter: RateLimiter | None = None,
     ) -> None:
         self._ledger = ledger
         self._reading = reading
         self._gate = gate
-        self._tally = RequestTally()
-        hold_back = None if throttle is None else self._hold_back
-        self._commands = Commands(ledger, gate.tokens, self._tally, hold_back)
-        self._numbers = Metrics(ledger, self._tally, hall)
-        self._throttle = throttle
+        self._counters = RequestCounters()
+        hold_back = None if rate_limiter is None else self._hold_back
+        self._commands = Commands(ledger, gate.tokens, self._counters, hold_back)
+        self._numbers = Metrics(ledger, self._counters, http_server)
+        self._rate_limiter = rate_limiter
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Call], Awaitable[Answer]]] = {
             "subjob": self._subjob,
@@ -109,7 +109,7 @@ class App:
             call = route.name
             caller = NOBODY if call in OPEN_TO_ALL else self._admitted(request)
             # Renewals count for nobody: a token that sends too much must not lose its leases.
-            if self._throttle is not None and call != "renew" and caller is not NOBODY:
+            if self._rate_limiter is not None and call != "renew" and caller is not NOBODY:
                 self._hold_back(caller)
             if call in READERS:
                 self._commands.take(call, caller, found.parts, request, replier, started)
@@ -121,12 +121,12 @@ class App:
             self._answer(call, self._answer_to(problem_met, request), replier, started)
 
     def _answer(self, call: str, answer: Answer, replier: Replier, started: float) -> None:
-        self._tally.add(call, answer.code, perf_counter() - started)
+        self._counters.add(call, answer.code, perf_counter() - started)
         replier.answer(answer)
 
     def _answer_to(self, problem_met: Exception, request: Request) -> Answer:
         if isinstance(problem_met, Busy):
-            self._tally.busy[problem_met.cause] += 1
+            self._counters.busy[problem_met.cause] += 1
         return _answer_to(problem_met, request)
 
     def _start(self, name: str, call: Call, replier: Replier, started: float) -> None:
@@ -142,9 +142,9 @@ class App:
         task.add_done_callback(self._tasks.discard)
 
     def _hold_back(self, caller: Caller) -> None:
-        if self._throttle is None or caller.role is Role.ADMIN:
+        if self._rate_limiter is None or caller.role is Role.ADMIN:
             return
-        wait_seconds = self._throttle.wait_seconds(caller.actor)
+        wait_seconds = self._rate_limiter.wait_seconds(caller.actor)
         if wait_seconds:
             why = "this token sends more requests than --rate-limit allows"
             raise Busy(RATE_LIMIT, why, wait_seconds)

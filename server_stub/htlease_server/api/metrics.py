@@ -1,6 +1,6 @@
 """What `/metrics` says, in the text format of Prometheus; it names no workflow and no host.
 
-Everything is read off tallies when somebody scrapes: the server's own, and those that the store
+Everything is read off counters when somebody scrapes: the server's own, and those that the store
 keeps for each workflow.
 """
 
@@ -22,9 +22,9 @@ from prometheus_client.registry import Collector
 
 from htlease.rules.state import HELD, Status
 from htlease.version import VERSION
-from htlease_server.counters import RequestTally, Spread
+from htlease_server.counters import Histogram, RequestCounters
 from htlease_server.engine.commit.command_log import Ledger
-from htlease_server.http.server import Hall
+from htlease_server.http.server import HttpServer
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
 
@@ -32,10 +32,10 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
 class Metrics(Collector):
     """The numbers of one server, and of its process."""
 
-    def __init__(self, ledger: Ledger, requests: RequestTally, hall: Hall) -> None:
+    def __init__(self, ledger: Ledger, requests: RequestCounters, http_server: HttpServer) -> None:
         self._ledger = ledger
         self._requests = requests
-        self._hall = hall
+        self._http_server = http_server
         self._totals: Mapping[str, int] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -80,18 +80,18 @@ class Metrics(Collector):
             "From a request's head to its answer, waiting for the writer and the disk included.",
             labels=("call",),
         )
-        for call, spread in sorted(self._requests.seconds.copy().items()):
-            seconds.add_metric((call,), *_buckets(spread))
+        for call, histogram in sorted(self._requests.seconds.copy().items()):
+            seconds.add_metric((call,), *_buckets(histogram))
         yield seconds
 
     def _refusing(self) -> Iterator[Metric]:
-        hall = self._hall
+        http_server = self._http_server
         causes = {**self._requests.busy, **self._ledger.refused}
         answers = self._requests.answers.copy().items()
         told = sum(count for (_, code), count in answers if code == "overloaded")
         causes["other"] = told - sum(causes.values())
         # These have no whole request that could be counted as answered.
-        causes |= {"connections": hall.turned_away, "memory": hall.overfilled}
+        causes |= {"connections": http_server.rejected, "memory": http_server.refused_for_memory}
         refusals = CounterMetricFamily(
             "htlease_overloaded",
             "Refusals with 503 by what there was too much of; `other` is the store above all.",
@@ -101,23 +101,23 @@ class Metrics(Collector):
             refusals.add_metric((cause,), count)
         yield refusals
         yield GaugeMetricFamily(
-            "htlease_connections", "Connections that are open.", len(hall.connections)
+            "htlease_connections", "Connections that are open.", len(http_server.connections)
         )
         yield GaugeMetricFamily(
-            "htlease_connections_max", "Connections that may be open.", hall.connections_max
+            "htlease_connections_max", "Connections that may be open.", http_server.connections_max
         )
         yield CounterMetricFamily(
-            "htlease_connections_evicted", "Idle ones closed for newcomers.", hall.evicted
+            "htlease_connections_evicted", "Idle ones closed for newcomers.", http_server.evicted
         )
 
     def _writing(self) -> Iterator[Metric]:
         ledger, commits = self._ledger, self._ledger.commits
-        for name, says, spread in (
+        for name, says, histogram in (
             ("htlease_commit_duration_seconds", "Making one batch durable.", commits.seconds),
             ("htlease_commit_requests", "Requests in one batch.", commits.requests),
         ):
             family = HistogramMetricFamily(name, says, labels=())
-            family.add_metric((), *_buckets(spread))
+            family.add_metric((), *_buckets(histogram))
             yield family
         yield CounterMetricFamily(
             "htlease_commit_failures", "Batches that the store refused.", commits.failed
@@ -161,8 +161,8 @@ class Metrics(Collector):
         )
 
 
-def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
+def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
     """Return the cumulated buckets and the sum, as a family takes them."""
-    counts = itertools.accumulate(spread.counts.copy())
-    names = [*map(str, spread.bounds), "+Inf"]
-    return list(zip(names, map(float, counts), strict=True)), spread.total
+    counts = itertools.accumulate(histogram.counts.copy())
+    names = [*map(str, histogram.bounds), "+Inf"]
+    return list(zip(names, map(float, counts), strict=True)), histogram.total

@@ -18,7 +18,7 @@ from htlease_server.api import routes
 from htlease_server.api.request_log import note_command
 from htlease_server.auth.job_tokens import Minted, OwnTokens
 from htlease_server.auth.principal import Caller
-from htlease_server.counters import RequestTally
+from htlease_server.counters import RequestCounters
 from htlease_server.engine.batch import Answer, Crashed, QueueFull, Waiting
 from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, Ledger
 from htlease_server.engine.site.audit import Deed
@@ -69,7 +69,7 @@ class Exchange:
             answer = problem(INTERNAL, self.waiting.key)
         # It knows this exchange: left to the garbage collector, the two cost a tenth of a write.
         del self.waiting
-        self._commands.tally.add(self.call, answer.code, seconds)
+        self._commands.counters.add(self.call, answer.code, seconds)
         self._replier.answer(answer)
 
 
@@ -80,14 +80,14 @@ class Commands:
         self,
         ledger: Ledger,
         tokens: OwnTokens,
-        tally: RequestTally,
+        counters: RequestCounters,
         hold_back: Callable[[Caller], None] | None = None,
     ) -> None:
         """`hold_back` raises Refusal for a renewal with details that comes too soon."""
         self._ledger = ledger
         self._hold_back = hold_back
         self._tokens = tokens
-        self.tally = tally
+        self.counters = counters
 
     def take(
         self,

@@ -14,7 +14,7 @@ BURST_SECONDS = 10.0
 TOKENS_MAX = 20_000
 
 
-class Throttle:
+class RateLimiter:
     """Buckets by actor; `now` is a monotonic clock."""
 
     def __init__(self, per_second: float, now: Callable[[], float]) -> None:

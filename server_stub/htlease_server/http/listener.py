@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from htlease_server.http.messages import Replier, Request
-from htlease_server.http.server import Connection, Hall
+from htlease_server.http.server import Connection, HttpServer
 from htlease_server.logs import note
 
 #: How often connections are looked over, and the service manager gets its sign of life.
@@ -44,22 +44,22 @@ class Occasions(NamedTuple):
 
 async def listen(
     listener: socket.socket,
-    application: Callable[[Hall], Callable[[Request, Replier], None]],
+    application: Callable[[HttpServer], Callable[[Request, Replier], None]],
     tls: ssl.SSLContext | None,
     occasions: Occasions,
 ) -> None:
     """Serve until a signal says stop; whoever waits for an answer then gets it.
 
-    `application` is made in the event loop, of the hall whose requests it answers.
+    `application` is made in the event loop, of the server whose requests it answers.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in _STOPPING:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, occasions.on_reload)
-    hall = Hall(application, loop.time, allow_many_connections(), loop.call_soon)
+    http_server = HttpServer(application, loop.time, allow_many_connections(), loop.call_soon)
     server = await loop.create_server(
-        lambda: Connection(hall),
+        lambda: Connection(http_server),
         sock=listener,
         backlog=BACKLOG,
         ssl=tls,
@@ -69,12 +69,12 @@ async def listen(
     while not stop.is_set():
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), TICK_SECONDS)
-        hall.sweep()
+        http_server.sweep()
         occasions.on_tick()
     server.close()
-    hall.close()
+    http_server.close()
     until = loop.time() + _SHUTDOWN_SECONDS
-    while hall.connections and loop.time() < until:
+    while http_server.connections and loop.time() < until:
         await asyncio.sleep(_LOOK_SECONDS)
 
 

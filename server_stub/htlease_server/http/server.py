@@ -50,10 +50,10 @@ TURN_SECONDS = 0.002
 RETRY_AFTER_SECONDS = 2.0
 #: Idle connections closed at once when there is room for no more, as a part of all.
 _EVICTED_PART = 0.01
-#: Connections beyond the last that are told so; whoever comes then is cut off.
-_TURNED_AWAY_AT_ONCE = 20
-#: Connections hung up on before others have their turn.
-_SWEPT_AT_ONCE = 500
+#: Connections beyond the last that are told so; whoever comes then is aborted.
+_REJECTED_AT_ONCE = 20
+#: Connections aborted before others have their turn.
+_ABORTED_AT_ONCE = 500
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOO_MANY = m.Rejection(
     "overloaded",
@@ -67,7 +67,7 @@ _TOO_FULL = m.Rejection(
 )
 
 
-class Hall:
+class HttpServer:
     """All connections of a server, and what they may take together.
 
     `application` is made once; it is called with each complete request and has to call the
@@ -76,7 +76,7 @@ class Hall:
 
     def __init__(
         self,
-        application: Callable[[Hall], Callable[[Request, Connection], None]],
+        application: Callable[[HttpServer], Callable[[Request, Connection], None]],
         now: Callable[[], float],
         connections_max: int,
         call_soon: Callable[[Callable[[], None]], object],
@@ -93,10 +93,10 @@ class Hall:
         self.connections_max = connections_max
         self.held_bytes = 0
         #: How many connections found no room, and how many idle ones were closed to make some.
-        self.turned_away = 0
+        self.rejected = 0
         self.evicted = 0
         #: How many requests found no room in memory.
-        self.overfilled = 0
+        self.refused_for_memory = 0
         self.is_closing = False
         self._waiting: deque[Connection] = deque()
         self.handle = application(self)
@@ -110,21 +110,21 @@ class Hall:
         count = max(1, int(self.connections_max * _EVICTED_PART))
         found = list(itertools.islice(itertools.chain(self.idle, slow), count))
         for connection in found:
-            connection.hang_up()
+            connection.abort()
             self.evicted += 1
         if found:
             return True
-        self.turned_away += 1
+        self.rejected += 1
         return False
 
     def has_memory(self) -> bool:
-        """Tell whether what is held fits, after hanging up on the slowest if need be."""
+        """Tell whether what is held fits, after aborting the slowest if need be."""
         before = self.now() - SLOW_SECONDS
         while self.held_bytes > HELD_MAX_BYTES:
             connection, since = next(iter(self.slow.items()), (None, before))
             if connection is None or since >= before:
                 return False
-            connection.hang_up()
+            connection.abort()
             self.evicted += 1
         return True
 
@@ -140,10 +140,10 @@ class Hall:
             # It stays at the head meanwhile, so that nobody asks for another turn of all.
             connection = self._waiting[0]
             try:
-                connection.go_on()
+                connection.resume()
             except Exception:  # a mistake of ours; the others have to have their turn
                 note(logging.ERROR, "reading a request failed", trace=True)
-                connection.hang_up()
+                connection.abort()
             self._waiting.popleft()
             if self.now() >= until:
                 break
@@ -151,31 +151,31 @@ class Hall:
             self._call_soon(self._take_turns)
 
     def sweep(self) -> None:
-        """Hang up on whoever has taken too long."""
+        """Abort connections that have taken too long."""
         now = self.now()
         late = [each for each in self.connections if each.deadline_at < now]
-        for connection in late[:_SWEPT_AT_ONCE]:
-            connection.hang_up()
-        if len(late) > _SWEPT_AT_ONCE:
+        for connection in late[:_ABORTED_AT_ONCE]:
+            connection.abort()
+        if len(late) > _ABORTED_AT_ONCE:
             self._call_soon(self.sweep)
 
     def close(self) -> None:
         """Close idle connections now, and the others with their answer."""
         self.is_closing = True
         for connection in list(self.idle):
-            connection.hang_up()
+            connection.abort()
 
 
 class Connection(asyncio.BufferedProtocol):
     """One client's connection."""
 
     __slots__ = (
-        "_hall",
         "_held_bytes",
         "_is_ended",
         "_is_lingering",
         "_is_paused",
         "_parser",
+        "_server",
         "_transport",
         "_unparsed",
         "_unread_bytes",
@@ -183,11 +183,11 @@ class Connection(asyncio.BufferedProtocol):
         "request",
     )
 
-    def __init__(self, hall: Hall) -> None:
-        self._hall = hall
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
         #: The request that is being answered, if any.
         self.request: Request | None = None
-        self.deadline_at = hall.now() + REQUEST_SECONDS
+        self.deadline_at = server.now() + REQUEST_SECONDS
         self._parser = RequestParser(self._say_continue)
         #: What came after the requests that the parser has.
         self._unparsed = b""
@@ -202,38 +202,38 @@ class Connection(asyncio.BufferedProtocol):
         # are sent together, at the end of the loop's round: sent one by one they wake clients
         # whose requests then come one by one, which makes for small batches.
         self._transport.set_write_buffer_limits(high=_SMALL_BYTES, low=0)
-        hall = self._hall
-        has_room = hall.has_room()
-        hall.connections.add(self)
+        server = self._server
+        has_room = server.has_room()
+        server.connections.add(self)
         if has_room:
-            hall.idle[self] = None
-        elif len(hall.connections) > hall.connections_max + _TURNED_AWAY_AT_ONCE:
-            self.hang_up()
+            server.idle[self] = None
+        elif len(server.connections) > server.connections_max + _REJECTED_AT_ONCE:
+            self.abort()
         else:
             self._refuse(_TOO_MANY)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Close without a word."""
         self._forget()
         self._transport.abort()
 
     def _forget(self) -> None:
         """Let go of all that is kept for this connection; nothing is answered any more."""
-        hall = self._hall
-        hall.connections.discard(self)
+        server = self._server
+        server.connections.discard(self)
         self._drop_input()
-        hall.held_bytes -= self._unread_bytes
+        server.held_bytes -= self._unread_bytes
         self._unread_bytes = 0
         self.request = None
 
     def _drop_input(self) -> None:
-        hall = self._hall
-        hall.idle.pop(self, None)
-        hall.slow.pop(self, None)
-        hall.held_bytes -= self._held_bytes
+        server = self._server
+        server.idle.pop(self, None)
+        server.slow.pop(self, None)
+        server.held_bytes -= self._held_bytes
         self._held_bytes = 0
         self._unparsed = b""
         self._parser.close()
@@ -242,11 +242,11 @@ class Connection(asyncio.BufferedProtocol):
     # ------------------------------------------------------------ what comes
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._hall.buffer
+        return self._server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._is_lingering:
-            self.received(bytes(self._hall.buffer[:nbytes]))
+            self.received(bytes(self._server.buffer[:nbytes]))
 
     def eof_received(self) -> bool:
         """Tell whether the client, which sends no more, still has answers to come."""
@@ -260,50 +260,50 @@ class Connection(asyncio.BufferedProtocol):
 
     def received(self, data: bytes) -> None:
         """Take what the client has sent."""
-        hall, size = self._hall, len(data)
-        if hall.idle.pop(self, 0) is None:
-            self.deadline_at = hall.now() + REQUEST_SECONDS
+        server, size = self._server, len(data)
+        if server.idle.pop(self, 0) is None:
+            self.deadline_at = server.now() + REQUEST_SECONDS
         self._held_bytes += size
-        hall.held_bytes += size
+        server.held_bytes += size
         if self._owes_answer or self._unparsed or self._unread_bytes:
             self._unparsed += data
             self._pause_reading()
-            if not hall.has_memory():
-                self.hang_up()
+            if not server.has_memory():
+                self.abort()
             return
         self._parse(data)
         if size == READ_BYTES and self._parser.is_in_message and not self._is_lingering:
             # More of it is there already; others first.
             self._pause_reading()
-            hall.queue(self)
+            server.queue(self)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Take up what has waited for its turn."""
         if self._is_lingering or self.request is not None or self._unread_bytes:
             return
         data, self._unparsed = self._unparsed, b""
         if data or self._owes_answer:
-            self.deadline_at = self._hall.now() + REQUEST_SECONDS
+            self.deadline_at = self._server.now() + REQUEST_SECONDS
             self._parse(data)
         if not (self._unparsed or self._owes_answer):
             self._resume_reading()
 
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of a request and begin with it; keep the rest as it is."""
-        parser, hall = self._parser, self._hall
+        parser, server = self._parser, self._server
         self._unparsed = parser.parse(data)
-        if parser.ready and (self._held_bytes <= _SMALL_BYTES or hall.has_memory()):
+        if parser.ready and (self._held_bytes <= _SMALL_BYTES or server.has_memory()):
             request = parser.ready.popleft()
             if self._unparsed or parser.ready:
                 self._pause_reading()
-            hall.slow.pop(self, None)
+            server.slow.pop(self, None)
             self.request = request
-            self.deadline_at = hall.now() + ANSWER_SECONDS
-            hall.handle(request, self)
+            self.deadline_at = server.now() + ANSWER_SECONDS
+            server.handle(request, self)
         elif parser.refusal is not None:
             self._refuse(parser.refusal)
-        elif not parser.ready and hall.has_memory():
-            hall.slow.setdefault(self, hall.now())
+        elif not parser.ready and server.has_memory():
+            server.slow.setdefault(self, server.now())
         else:
             self._refuse(_TOO_FULL)
 
@@ -314,61 +314,61 @@ class Connection(asyncio.BufferedProtocol):
 
     def answer(self, answer: Answer) -> None:
         """Answer the request that is at hand."""
-        request, hall = self.request, self._hall
+        request, server = self.request, self._server
         if request is None:
             return
         self.request = None
-        stays = request.stays and not hall.is_closing
+        stays = request.stays and not server.is_closing
         self._transport.write(encoded(answer, request, stays))
-        if self._unread_bytes and not hall.has_memory():
-            self.hang_up()
+        if self._unread_bytes and not server.has_memory():
+            self.abort()
         elif stays:
             self._settle()
         else:
             self._close()
 
     def pause_writing(self) -> None:
-        hall = self._hall
+        server = self._server
         size = self._transport.get_write_buffer_size()
         self._unread_bytes += size
-        hall.held_bytes += size
+        server.held_bytes += size
         if not self._is_lingering:
-            self.deadline_at = hall.now() + UNREAD_SECONDS + size / UNREAD_BYTES_PER_SECOND
-            hall.slow[self] = hall.now()
+            self.deadline_at = server.now() + UNREAD_SECONDS + size / UNREAD_BYTES_PER_SECOND
+            server.slow[self] = server.now()
 
     def resume_writing(self) -> None:
-        hall = self._hall
-        hall.held_bytes -= self._unread_bytes
+        server = self._server
+        server.held_bytes -= self._unread_bytes
         self._unread_bytes = 0
         if not (self._is_lingering or self._parser.is_in_message) and self.request is None:
-            hall.slow.pop(self, None)
+            server.slow.pop(self, None)
             self._settle()
 
     def _settle(self) -> None:
         """Turn to what comes after an answer."""
-        hall, rest = self._hall, len(self._unparsed)
+        server, rest = self._server, len(self._unparsed)
         if not self._parser.is_in_message:
-            hall.held_bytes -= self._held_bytes - rest
+            server.held_bytes -= self._held_bytes - rest
             self._held_bytes = rest
         if self._unread_bytes:
             return
         if rest or self._owes_answer:
-            self.deadline_at = hall.now() + REQUEST_SECONDS
-            hall.queue(self)
+            self.deadline_at = server.now() + REQUEST_SECONDS
+            server.queue(self)
         elif self._is_ended:
             self._close()
         elif self._parser.is_in_message:
-            self.deadline_at = hall.now() + REQUEST_SECONDS
+            self.deadline_at = server.now() + REQUEST_SECONDS
             self._resume_reading()
         else:
-            self.deadline_at = hall.now() + KEEP_ALIVE_SECONDS
-            hall.idle[self] = None
+            self.deadline_at = server.now() + KEEP_ALIVE_SECONDS
+            server.idle[self] = None
             self._resume_reading()
 
     def _refuse(self, rejection: m.Rejection) -> None:
         """Answer what is not a whole request, and end the connection."""
         if rejection is _TOO_FULL:
-            self._hall.overfilled += 1
+            self._server.refused_for_memory += 1
         self._transport.write(encoded(problem(rejection), None, stays=False))
         self._close(is_sending=True)
 
@@ -377,7 +377,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         is_sending = is_sending or self._is_paused
         unread_until = self.deadline_at if self._unread_bytes else 0.0
-        self.deadline_at = max(unread_until, self._hall.now() + LINGER_SECONDS)
+        self.deadline_at = max(unread_until, self._server.now() + LINGER_SECONDS)
         self._drop_input()
         if is_sending and not self._is_ended and transport.can_write_eof():
             self._resume_reading()

@@ -10,12 +10,12 @@ import pytest
 
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
-from htlease_server.auth.rate_limit import BURST_SECONDS, Throttle
+from htlease_server.auth.rate_limit import BURST_SECONDS, RateLimiter
 from htlease_server.engine.batch import QueueFull, Waiting
 from htlease_server.engine.commit.priority_queue import NEWCOMERS_AT_ONCE, Lanes
 from htlease_server.http import server
 from htlease_server.http.messages import Answer, Request
-from htlease_server.http.server import Connection, Hall
+from htlease_server.http.server import Connection, HttpServer
 from htlease_server.models.request_models import Sent
 
 NONCE = "nonce-of-a-test-0123456789"
@@ -60,21 +60,21 @@ class Transport:
 
 
 class Room:
-    """A hall under a clock that the test moves; requests wait until they are answered."""
+    """A server under a clock that the test moves; requests wait until they are answered."""
 
     def __init__(self, connections_max: int = 100) -> None:
         self.now = 1000.0
         self.asked: list[tuple[Request, Connection]] = []
         self._soon: list[Callable[[], None]] = []
-        self.hall = Hall(
-            lambda hall: self._ask, lambda: self.now, connections_max, self._soon.append
+        self.http_server = HttpServer(
+            lambda http_server: self._ask, lambda: self.now, connections_max, self._soon.append
         )
 
     def _ask(self, request: Request, connection: Connection) -> None:
         self.asked.append((request, connection))
 
     def connect(self) -> tuple[Connection, Transport]:
-        connection, transport = Connection(self.hall), Transport()
+        connection, transport = Connection(self.http_server), Transport()
         connection.connection_made(transport)  # type: ignore[arg-type]
         return connection, transport
 
@@ -85,7 +85,7 @@ class Room:
 
     def later(self, seconds: float) -> None:
         self.now += seconds
-        self.hall.sweep()
+        self.http_server.sweep()
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_idle_connections_make_room_and_busy_ones_do_not() -> None:
     idle = room.connect()[1]
     late, late_transport = room.connect()
     assert idle.is_aborted and late_transport.written == b""
-    assert room.hall.evicted == 1
+    assert room.http_server.evicted == 1
     late.received(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     refused = room.connect()[1]
     assert refused.written.startswith(b"HTTP/1.1 503") and b"retry-after" in refused.written
-    assert room.hall.turned_away == 1
+    assert room.http_server.rejected == 1
     assert not any(transport.is_aborted for _, transport in busy)
 
 
@@ -163,11 +163,11 @@ def test_all_bodies_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
     for connection, _ in lines:
         connection.received(head + b"x" * 1999)
     written = [transport.written for _, transport in lines]
-    assert room.hall.overfilled == 1
+    assert room.http_server.refused_for_memory == 1
     assert written[:2] == [b"", b""] and written[2].startswith(b"HTTP/1.1 503")
     for connection, _ in lines:
         connection.connection_lost(None)
-    assert room.hall.held_bytes == 0
+    assert room.http_server.held_bytes == 0
 
 
 def test_an_answer_that_nobody_reads_counts_and_ends_the_connection() -> None:
@@ -176,12 +176,12 @@ def test_an_answer_that_nobody_reads_counts_and_ends_the_connection() -> None:
     connection.received(HEALTH)
     connection.pause_writing()
     connection.answer(Answer(200, b"{}"))
-    assert room.hall.held_bytes == 1000
+    assert room.http_server.held_bytes == 1000
     connection.received(HEALTH)
     room.take_turns()
     assert len(room.asked) == 1 and not transport.is_reading, "begun with an answer to nobody"
     room.later(server.UNREAD_SECONDS + 1)
-    assert transport.is_aborted and room.hall.held_bytes == 0
+    assert transport.is_aborted and room.http_server.held_bytes == 0
 
 
 def test_an_answer_that_is_read_late_is_followed_by_the_next() -> None:
@@ -212,13 +212,13 @@ def test_thousands_of_requests_in_one_piece_are_answered_one_after_the_other() -
         connection.answer(Answer(404, b"{}"))
 
     room = Room()
-    room.hall.handle = refuse
+    room.http_server.handle = refuse
     connection, transport = room.connect()
     connection.received(HEALTH * 5000)
     assert answered == 1, "others have their turn first"
     room.take_turns()
     assert answered == 5000 and transport.written.count(b"HTTP/1.1 404") == 5000
-    assert room.hall.held_bytes == 0 and transport.is_reading
+    assert room.http_server.held_bytes == 0 and transport.is_reading
 
 
 def test_connections_take_turns() -> None:
@@ -229,7 +229,7 @@ def test_connections_take_turns() -> None:
         order.append(connection)
         connection.answer(Answer(200, b"{}"))
 
-    room.hall.handle = answer
+    room.http_server.handle = answer
     (one, _), (other, _) = room.connect(), room.connect()
     one.received(HEALTH * 3)
     other.received(HEALTH * 3)
@@ -246,7 +246,7 @@ def test_what_fails_on_one_connection_ends_no_other() -> None:
             raise RuntimeError("a mistake of ours")
         room.asked.append((request, connection))
 
-    room.hall.handle = handle
+    room.http_server.handle = handle
     for connection in (bad, good):
         connection.received(HEALTH * 2)
     for _, connection in list(room.asked):
@@ -289,7 +289,7 @@ def test_who_keeps_memory_for_long_gives_it_up_for_others(monkeypatch: pytest.Mo
     room.later(server.SLOW_SECONDS + 1)
     late.received(large)
     assert slow_transport.is_aborted and late_transport.written == b""
-    assert room.hall.evicted == 1
+    assert room.http_server.evicted == 1
     # What is small and whole is served, however little memory there is.
     last, _ = room.connect()
     last.received(large)
@@ -329,11 +329,11 @@ def test_a_flood_of_newcomers_fills_its_own_lane_and_gets_a_part_of_a_turn() -> 
 
 def test_a_token_may_burst_and_then_send_at_its_rate() -> None:
     now = 0.0
-    throttle = Throttle(2.0, lambda: now)
+    rate_limiter = RateLimiter(2.0, lambda: now)
     burst = int(2 * BURST_SECONDS)
-    assert [throttle.wait_seconds("a") for _ in range(burst)] == [0.0] * burst
-    assert throttle.wait_seconds("a") == pytest.approx(0.5)
-    assert throttle.wait_seconds("b") == 0.0
+    assert [rate_limiter.wait_seconds("a") for _ in range(burst)] == [0.0] * burst
+    assert rate_limiter.wait_seconds("a") == pytest.approx(0.5)
+    assert rate_limiter.wait_seconds("b") == 0.0
     now += 0.5
-    assert throttle.wait_seconds("a") == 0.0
-    assert throttle.wait_seconds("a") > 0.0
+    assert rate_limiter.wait_seconds("a") == 0.0
+    assert rate_limiter.wait_seconds("a") > 0.0

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 
 from htlease.rules import messages as m
-from htlease_server.counters import CommitTally
+from htlease_server.counters import CommitCounters
 from htlease_server.engine.batch import Answer, Waiting
 from htlease_server.engine.commit.priority_queue import Lanes
 from htlease_server.engine.states.state_source import Keeper
@@ -39,7 +39,7 @@ class Ledger(ABC):
         self.failure: str | None = None
         #: Set once the store is another server's; nothing is answered any more.
         self.displaced: Displaced | None = None
-        self.commits = CommitTally(clock)
+        self.commits = CommitCounters(clock)
 
     @abstractmethod
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
