@@ -22,10 +22,10 @@ from htlease.wire.transport import INSECURE
 from htlease_server import logs
 from htlease_server.api.app import App
 from htlease_server.api.queries import Reading
-from htlease_server.auth.authenticator import Gate, OpenGate
+from htlease_server.auth.authenticator import Authenticator, NoAuth
 from htlease_server.auth.job_tokens import OwnTokens
 from htlease_server.auth.rate_limit import RATE_DEFAULT_PER_SECOND, RateLimiter
-from htlease_server.auth.refresher import Watch
+from htlease_server.auth.refresher import Refresher
 from htlease_server.auth.secret_files import read_or_make_secret
 from htlease_server.auth.signing_keys import KeyFiles
 from htlease_server.engine.downtime import steady_clock
@@ -104,17 +104,20 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     clock = steady_clock()
     keys: KeyFiles | None = None
     if options.no_auth:
-        gate: Gate = OpenGate(clock)
+        authenticator: Authenticator = NoAuth(clock)
     else:
         admin_token = read_or_make_secret(token_path, "admin token file")
         keys = KeyFiles(token_path.with_name("signing.key"))
-        gate = Gate(admin_token, OwnTokens(keys, clock), clock)
+        authenticator = Authenticator(admin_token, OwnTokens(keys, clock), clock)
         if options.auth_config is not None:
             from htlease_server.auth.issuer_config import read_auth_config
             from htlease_server.auth.scitokens import IssuerTokens
 
-            gate.issuers = IssuerTokens(
-                read_auth_config(options.auth_config), state_dir / "issuers", clock, gate.forget
+            authenticator.issuers = IssuerTokens(
+                read_auth_config(options.auth_config),
+                state_dir / "issuers",
+                clock,
+                authenticator.forget,
             )
     listener = _listen(host, port)
     with listener:
@@ -122,8 +125,8 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
         keeper = ledger.keeper
         reading = Reading(keeper, lambda: ledger.queued > 0)
         url = _url_of(listener, certificate is not None)
-        watch = None if keys is None else Watch(gate, keys, keeper.reader(), clock)
-        for helper in (watch, gate.issuers):
+        refresher = None if keys is None else Refresher(authenticator, keys, keeper.reader(), clock)
+        for helper in (refresher, authenticator.issuers):
             if helper is not None:
                 helper.start()
         try:
@@ -134,7 +137,7 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
                 ledger.start(asyncio.get_running_loop())
                 limit = options.rate_limit
                 rate_limiter = RateLimiter(limit, time.monotonic) if limit else None
-                return App(ledger, reading, gate, http_server, rate_limiter)
+                return App(ledger, reading, authenticator, http_server, rate_limiter)
 
             def on_ready() -> None:
                 say(_where(url, keeper.name, None if options.no_auth else token_path))
@@ -159,7 +162,7 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             uvloop.run(listen(listener, application, tls, occasions))
             manager.tell("STOPPING=1")
         finally:
-            for helper in (watch, gate.issuers):
+            for helper in (refresher, authenticator.issuers):
                 if helper is not None:
                     helper.stop()
             reading.close()

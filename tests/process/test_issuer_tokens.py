@@ -21,7 +21,7 @@ from tests.process.wire_call import Called, Caller
 from tests.serving import ServerProcess
 
 from htlease_server.auth.issuer_config import Issuer as TrustedIssuer
-from htlease_server.auth.jwks_cache import IssuerAway, IssuerKeys
+from htlease_server.auth.jwks_cache import IssuerKeys, IssuerUnavailable
 
 CONFIG = """\
 audience = ["{audience}"]
@@ -291,7 +291,7 @@ def test_keys_of_a_dead_issuer_count_until_they_are_too_old(tmp_path: Path) -> N
     now += 86399
     assert again.find("first") is not None and again.find(None) is not None
     now += 2
-    with pytest.raises(IssuerAway, match="fetched"):
+    with pytest.raises(IssuerUnavailable, match="fetched"):
         again.find("first")
 
 

@@ -25,7 +25,7 @@ from htlease_server.api.request_context import Call
 from htlease_server.api.schema.openapi import openapi_answer
 from htlease_server.api.subjobs import INTERNAL, Commands, key_of
 from htlease_server.api.tokens_keys_audit import Administration
-from htlease_server.auth.authenticator import Gate
+from htlease_server.auth.authenticator import Authenticator
 from htlease_server.auth.principal import NOBODY, Caller
 from htlease_server.auth.rate_limit import RateLimiter
 from htlease_server.auth.roles import OPEN_TO_ALL, Role
@@ -58,22 +58,22 @@ _HOME = b"""htlease: state leases for HTCondor jobs that restart.
 
 
 class App:
-    """One server; `gate` says who calls, the ledger answers."""
+    """One server; `authenticator` says who calls, the ledger answers."""
 
     def __init__(
         self,
         ledger: Ledger,
         reading: Reading,
-        gate: Gate,
+        authenticator: Authenticator,
         http_server: HttpServer,
         rate_limiter: RateLimiter | None = None,
     ) -> None:
         self._ledger = ledger
         self._reading = reading
-        self._gate = gate
+        self._authenticator = authenticator
         self._counters = RequestCounters()
         hold_back = None if rate_limiter is None else self._hold_back
-        self._commands = Commands(ledger, gate.tokens, self._counters, hold_back)
+        self._commands = Commands(ledger, authenticator.tokens, self._counters, hold_back)
         self._numbers = Metrics(ledger, self._counters, http_server)
         self._rate_limiter = rate_limiter
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +89,7 @@ class App:
             "metrics": self._metrics,
             "openapi": self._openapi,
             "home": self._home,
-            **Administration(gate, self._commands, reading).handlers(),
+            **Administration(authenticator, self._commands, reading).handlers(),
             **Outages(self._commands, reading).handlers(),
         }
 
@@ -150,7 +150,7 @@ class App:
             raise Busy(RATE_LIMIT, why, wait_seconds)
 
     def _admitted(self, request: Request) -> Caller:
-        caller = self._gate.caller(request.headers.get(b"authorization"))
+        caller = self._authenticator.caller(request.headers.get(b"authorization"))
         if isinstance(caller, m.Rejection):
             raise Unadmitted(caller)
         return caller
@@ -161,12 +161,12 @@ class App:
         caller, name = call.caller, _workflow_name(call.parts)
         is_own_only = not caller.may_see(name)
         if is_own_only and not caller.may_own:
-            raise Refusal("forbidden", caller.out_of_reach(name))
+            raise Refusal("forbidden", caller.out_of_scope(name))
         raw = call.request.body
         body = decode(WORKFLOW_DECODER, raw)
         body.check_structure()
         if body.copy_of is not None:
-            await self._check_reach(caller, body.copy_of)
+            await self._check_scope(caller, body.copy_of)
         digest = hashlib.blake2b(raw, digest_size=16).digest()
         put = PutWorkflow(name, body, body.plan_wanted(), digest)
         outcome = await self._commands.put(put, caller, call.via, is_own_only)
@@ -177,19 +177,19 @@ class App:
 
     # ------------------------------------------------------------ documents
 
-    async def _is_in_reach(self, caller: Caller, workflow: str, subjob: str | None = None) -> bool:
+    async def _is_in_scope(self, caller: Caller, workflow: str, subjob: str | None = None) -> bool:
         if caller.may_see(workflow, subjob):
             return True
         return caller.may_own and await self._reading.made_by(workflow) == caller.owner
 
-    async def _check_reach(self, caller: Caller, workflow: str) -> None:
-        if not await self._is_in_reach(caller, workflow):
-            raise Refusal("forbidden", caller.out_of_reach(workflow))
+    async def _check_scope(self, caller: Caller, workflow: str) -> None:
+        if not await self._is_in_scope(caller, workflow):
+            raise Refusal("forbidden", caller.out_of_scope(workflow))
 
     async def _visible_key(self, call: Call) -> SubjobKey:
         caller, key = call.caller, key_of(call.parts)
-        if not await self._is_in_reach(caller, key.workflow, key.subjob):
-            raise Refusal("forbidden", caller.out_of_reach(key))
+        if not await self._is_in_scope(caller, key.workflow, key.subjob):
+            raise Refusal("forbidden", caller.out_of_scope(key))
         return key
 
     async def _subjob(self, call: Call) -> Answer:
@@ -208,7 +208,7 @@ class App:
         found = [
             summary
             for summary in await self._reading.known_as(id_text)
-            if await self._is_in_reach(call.caller, summary["workflow"], summary["subjob"])
+            if await self._is_in_scope(call.caller, summary["workflow"], summary["subjob"])
         ]
         return document({"subjobs": found})
 
@@ -226,7 +226,7 @@ class App:
 
     async def _workflow(self, call: Call) -> Answer:
         caller, name = call.caller, _workflow_name(call.parts)
-        await self._check_reach(caller, name)
+        await self._check_scope(caller, name)
         cursor = call.query.get("cursor", "")
         found = await self._reading.workflow(name, cursor, call.limit)
         if found is None:

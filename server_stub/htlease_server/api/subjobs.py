@@ -16,7 +16,7 @@ from htlease.rules.attempt import SubjobKey
 from htlease.wire.protocol import reply_document, rfc3339
 from htlease_server.api import routes
 from htlease_server.api.request_log import note_command
-from htlease_server.auth.job_tokens import Minted, OwnTokens
+from htlease_server.auth.job_tokens import MintedToken, OwnTokens
 from htlease_server.auth.principal import Caller
 from htlease_server.counters import RequestCounters
 from htlease_server.engine.batch import Answer, Crashed, QueueFull, Waiting
@@ -102,7 +102,7 @@ class Commands:
         key = key_of(parts)
         is_own_only = not caller.may_see(key.workflow, key.subjob)
         if is_own_only and not caller.may_own:
-            raise Refusal("forbidden", caller.out_of_reach(key))
+            raise Refusal("forbidden", caller.out_of_scope(key))
         if not caller.may(call):
             raise Refusal("forbidden", caller.why_no_call(call))
         phase = routes.decoded("phase", parts[2]) if len(parts) == 3 else None
@@ -174,7 +174,7 @@ def _key(workflow: bytes, subjob: bytes) -> SubjobKey:
     return SubjobKey(routes.decoded("workflow", workflow), routes.decoded("subjob", subjob))
 
 
-def note_minted(minted: Minted, by: Caller, what: str) -> None:
+def note_minted(minted: MintedToken, by: Caller, what: str) -> None:
     """Put into the log who got a token for what."""
     ends = rfc3339(minted.expires_at)
     note(

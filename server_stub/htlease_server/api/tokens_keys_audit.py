@@ -11,8 +11,8 @@ from htlease.wire.protocol import rfc3339
 from htlease_server.api.queries import LIMIT_MAX, Reading
 from htlease_server.api.request_context import Call
 from htlease_server.api.subjobs import Commands, note_minted
-from htlease_server.auth.authenticator import Gate
-from htlease_server.auth.job_tokens import Wanted, why_not_mint
+from htlease_server.auth.authenticator import Authenticator
+from htlease_server.auth.job_tokens import TokenRequest, why_not_mint
 from htlease_server.auth.principal import Caller
 from htlease_server.auth.roles import Role
 from htlease_server.auth.signing_keys import KeyFiles
@@ -33,8 +33,8 @@ from htlease_server.store.base import DeedRow
 class Administration:
     """Makes, lists and revokes tokens, rotates keys, and shows what was done."""
 
-    def __init__(self, gate: Gate, commands: Commands, reading: Reading) -> None:
-        self._gate = gate
+    def __init__(self, authenticator: Authenticator, commands: Commands, reading: Reading) -> None:
+        self._authenticator = authenticator
         self._commands = commands
         self._reading = reading
 
@@ -56,7 +56,7 @@ class Administration:
         forbidden = why_not_mint(caller, wanted)
         if forbidden and not await self._is_for_own(caller, wanted):
             raise Refusal("forbidden", forbidden)
-        minted = self._gate.tokens.mint(wanted, caller)
+        minted = self._authenticator.tokens.mint(wanted, caller)
         ends = rfc3339(minted.expires_at)
         if wanted.role is not Role.JOB:
             is_of_workflow = wanted.role is Role.WORKFLOW
@@ -77,7 +77,7 @@ class Administration:
         note_minted(minted, caller, wanted.about)
         return document({"token": minted.text, "id": minted.id, "expires_at": ends})
 
-    async def _is_for_own(self, caller: Caller, wanted: Wanted) -> bool:
+    async def _is_for_own(self, caller: Caller, wanted: TokenRequest) -> bool:
         """Tell whether a token is for one workflow that is there and belongs to the caller."""
         if not caller.may_own or wanted.role not in (Role.JOB, Role.WORKFLOW):
             return False
@@ -91,13 +91,13 @@ class Administration:
             body.workflow,
             body.subjob,
             body.id,
-            {"reason": body.reason, "issued_until": self._gate.now()},
+            {"reason": body.reason, "issued_until": self._authenticator.now()},
         )
         outcome = await self._commands.put(deed, call.caller, call.via)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         assert isinstance(outcome, DeedRow)
-        self._gate.revoke([outcome])
+        self._authenticator.revoke([outcome])
         note(
             logging.WARNING,
             "tokens revoked",
@@ -115,7 +115,7 @@ class Administration:
             raise InvalidField(
                 "older_than_seconds", f"is not {AGE_MIN_SECONDS:.12g} to {AGE_MAX_SECONDS:.12g}"
             )
-        before = self._gate.now() - body.older_than_seconds
+        before = self._authenticator.now() - body.older_than_seconds
         limit = LIMIT_MAX if body.dry_run else 1
         found = await self._reading.closed_workflows(before, body.after, limit)
         last = found[-1][0] if found else None
@@ -137,7 +137,7 @@ class Administration:
 
     async def _tokens(self, call: Call) -> Answer:
         found = await self._reading.deeds(MINT, call.number("after", 0), call.limit)
-        is_revoked = self._gate.revocations.covers
+        is_revoked = self._authenticator.revocations.covers
         tokens = [
             {**made, "revoked": is_revoked(made["token_id"], made.get("workflow"), made["at"])}
             for made in found["deeds"]
@@ -148,15 +148,15 @@ class Administration:
         return document(await self._reading.deeds(None, call.number("after", 0), call.limit))
 
     async def _keys(self, call: Call) -> Answer:
-        return document({"keys": self._gate.tokens.keys.document()})
+        return document({"keys": self._authenticator.tokens.keys.document()})
 
     async def _rotate(self, call: Call) -> Answer:
         decode(ROTATE_DECODER, call.request.body)
-        keys = self._gate.tokens.keys
+        keys = self._authenticator.tokens.keys
         if not isinstance(keys, KeyFiles):
             raise Refusal("invalid", "this server runs without authentication and keeps no keys")
         try:
-            key_id = keys.rotate(self._gate.now())
+            key_id = keys.rotate(self._authenticator.now())
         except BadConfig as why:
             raise Refusal("overloaded", str(why)) from None
         outcome = await self._commands.put(

@@ -22,8 +22,8 @@ _VERIFIED_MAX = 20_000
 _TOKEN_MAX_BYTES = 16 * 1024
 
 
-class Gate:
-    """Lets callers in; `clock` gives seconds since 1970."""
+class Authenticator:
+    """Authenticates callers; `clock` gives seconds since 1970."""
 
     def __init__(self, admin_token: str, tokens: OwnTokens, clock: Callable[[], float]) -> None:
         self._admin_digest = _digest(admin_token.encode())
@@ -37,7 +37,7 @@ class Gate:
         self._verified: dict[bytes, Caller] = {}
 
     def caller(self, authorization: bytes | None) -> Caller | m.Rejection:
-        """Return the caller, or why the header lets nobody in."""
+        """Return the caller, or why the header authenticates nobody."""
         if authorization is None:
             return _unauthorized("no token was sent; send `Authorization: Bearer TOKEN`")
         digest = _digest(authorization)
@@ -74,7 +74,7 @@ class Gate:
         return self._clock()
 
     def revoke(self, rows: Iterable[DeedRow]) -> None:
-        """Let nobody in any more with the tokens that these deeds revoke."""
+        """Authenticate nobody any more by the tokens that these deeds revoke."""
         if self.revocations.add(rows):
             self.forget()
 
@@ -84,8 +84,8 @@ class Gate:
         self._verified = {}
 
 
-class OpenGate(Gate):
-    """Lets everybody in, for a server that was started without authentication on loopback.
+class NoAuth(Authenticator):
+    """Lets everybody do anything: for a server on loopback, started without authentication.
 
     It still mints tokens, under a key that nobody keeps, so that clients need no second way.
     """

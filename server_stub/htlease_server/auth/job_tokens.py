@@ -18,7 +18,7 @@ import jwt
 
 from htlease.errors import InvalidField
 from htlease.rules.attempt import SubjobKey
-from htlease_server.auth.principal import EVERYWHERE, Binding, Caller, Slip, is_within
+from htlease_server.auth.principal import EVERYWHERE, Binding, Caller, TokenClaims, is_within
 from htlease_server.auth.roles import MINTS, Role, role_named
 from htlease_server.auth.signing_keys import KeyRing
 
@@ -32,7 +32,7 @@ EXPIRED = "the token has expired; mint a new one"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TokenRequest:
     """A token as somebody wants it."""
 
     role: Role
@@ -53,7 +53,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Minted:
+class MintedToken:
     """A new token; `text` is for whoever asked, and for nobody else."""
 
     text: str
@@ -92,15 +92,15 @@ class OwnTokens:
             return NOT_OURS
         return caller if self._clock() < caller.expires_at else EXPIRED
 
-    def mint(self, wanted: Wanted, by: Caller) -> Minted:
+    def mint(self, wanted: TokenRequest, by: Caller) -> MintedToken:
         """Return a new token; what a workflow's token makes ends with it at the latest."""
         now = self._clock()
         is_derived = by.role is Role.WORKFLOW
         ends_at = by.expires_at if is_derived else now + TTL_MAX_SECONDS
         claims: dict[str, Any] = {"owner": wanted.name or by.owner, "end": int(ends_at)}
-        if by.slip is not None:
-            claims["from"] = [*by.slip.parents, by.slip.id]
-        claims |= _reach(wanted.role, wanted.workflows, wanted.subjob)
+        if by.token_claims is not None:
+            claims["from"] = [*by.token_claims.parents, by.token_claims.id]
+        claims |= _scope_claims(wanted.role, wanted.workflows, wanted.subjob)
         if wanted.binding is not None:
             claims["job"] = {
                 "id": wanted.binding.global_job_id,
@@ -108,33 +108,33 @@ class OwnTokens:
             }
         return self._signed(claims, now, wanted.ttl_seconds)
 
-    def renewed(self, caller: Caller, key: SubjobKey, lease_seconds: float) -> Minted | None:
+    def renewed(self, caller: Caller, key: SubjobKey, lease_seconds: float) -> MintedToken | None:
         """Return a fresh token in place of a job's that has used up half of its time.
 
         Sooner if it would not outlast the lease; None where it is not time yet, or the token is
         none that renews itself. The fresh one is for the subjob `key`, and for no more than before.
         """
-        slip = caller.slip
-        if slip is None or caller.role is not Role.JOB:
+        token_claims = caller.token_claims
+        if token_claims is None or caller.role is not Role.JOB:
             return None
         now, ends_at = self._clock(), caller.expires_at
-        ttl_seconds, left_seconds = ends_at - slip.issued_at, ends_at - now
+        ttl_seconds, left_seconds = ends_at - token_claims.issued_at, ends_at - now
         if left_seconds > lease_seconds and left_seconds > ttl_seconds / 2:
             return None
-        if slip.ends_at <= ends_at:
+        if token_claims.ends_at <= ends_at:
             return None
         claims: dict[str, Any] = {
             "owner": caller.owner,
-            "end": int(slip.ends_at),
-            "root": slip.root_id,
-            "from": list(slip.parents),
-            **_reach(caller.role, (key.workflow,), key.subjob),
+            "end": int(token_claims.ends_at),
+            "root": token_claims.root_id,
+            "from": list(token_claims.parents),
+            **_scope_claims(caller.role, (key.workflow,), key.subjob),
         }
         if caller.binding is not None:
             claims["job"] = {"id": caller.binding.global_job_id, "start": caller.binding.job_starts}
         return self._signed(claims, now, ttl_seconds)
 
-    def _signed(self, claims: dict[str, Any], now: float, ttl_seconds: float) -> Minted:
+    def _signed(self, claims: dict[str, Any], now: float, ttl_seconds: float) -> MintedToken:
         expires_at = float(int(min(now + ttl_seconds, claims["end"])))
         token_id = secrets.token_hex(8)
         claims |= {
@@ -148,7 +148,7 @@ class OwnTokens:
         key_id, key = self.keys.newest()
         headers = {"kid": key_id} if key_id else None
         text = jwt.encode(claims, key, algorithm=_ALGORITHM, headers=headers)
-        return Minted(text, token_id, expires_at)
+        return MintedToken(text, token_id, expires_at)
 
 
 def numeric_date(value: Any) -> float:
@@ -167,7 +167,7 @@ def numeric_date(value: Any) -> float:
     return at
 
 
-def _reach(role: Role, workflows: tuple[str, ...], subjob: str | None) -> dict[str, Any]:
+def _scope_claims(role: Role, workflows: tuple[str, ...], subjob: str | None) -> dict[str, Any]:
     """Return the claims that say what a token is good for."""
     if subjob is not None:
         return {"workflow": workflows[0], "subjob": subjob}
@@ -180,7 +180,7 @@ def _caller_of(claims: dict[str, Any]) -> Caller:
     """Return what verified claims say; raises KeyError, ValueError, TypeError, InvalidField."""
     expires_at = numeric_date(claims["exp"])
     token_id = str(claims["jti"])
-    slip = Slip(
+    token_claims = TokenClaims(
         token_id,
         str(claims.get("root", token_id)),
         numeric_date(claims["iat"]),
@@ -201,10 +201,10 @@ def _caller_of(claims: dict[str, Any]) -> Caller:
         actor = f"token:{token_id}"
     bound = claims.get("job")
     binding = None if bound is None else Binding(bound["id"], bound["start"])
-    return Caller(actor, role, workflows, subjob, expires_at, owner, binding, slip)
+    return Caller(actor, role, workflows, subjob, expires_at, owner, binding, token_claims)
 
 
-def why_not_mint(caller: Caller, wanted: Wanted) -> str | None:
+def why_not_mint(caller: Caller, wanted: TokenRequest) -> str | None:
     """Say why this caller may not make such a token, or None."""
     if wanted.name is not None and caller.role is not Role.ADMIN:
         return f"only the administrator says who {wanted.name} is; leave the name out"

@@ -48,7 +48,7 @@ _ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 KeysById = Mapping[str, jwt.PyJWK]
 
 
-class IssuerAway(Exception):
+class IssuerUnavailable(Exception):
     """The issuer's keys could not be had; the text says why."""
 
 
@@ -94,8 +94,8 @@ class IssuerKeys:
     def find(self, key_id: str | None) -> jwt.PyJWK | None:
         """Return the key of an ID, or the only one if a token names none; None if it is not here.
 
-        Asks for it to be looked for then. Raises IssuerAway when no key may be used, or it is
-        being looked for.
+        Asks for it to be looked for then. Raises IssuerUnavailable when no key may be used, or it
+        is being looked for.
         """
         now = self._wall()
         is_fresh = now - self._fetched_at <= self._max_age_seconds
@@ -108,10 +108,10 @@ class IssuerKeys:
             return found
         if now - self._tried_at >= LOOK_AGAIN_SECONDS or self._is_wanted.is_set():
             self._is_wanted.set()
-            raise IssuerAway(f"the keys of {self.issuer.url} are being fetched")
+            raise IssuerUnavailable(f"the keys of {self.issuer.url} are being fetched")
         if not keys:
             why = self.trouble or "they are being fetched"
-            raise IssuerAway(f"the keys of {self.issuer.url} cannot be had: {why}")
+            raise IssuerUnavailable(f"the keys of {self.issuer.url} cannot be had: {why}")
         return None
 
     # ------------------------------------------------------------ the thread
@@ -135,8 +135,8 @@ class IssuerKeys:
             document = fetch_keys(self.issuer)
             keys = keys_in(document)
             if not keys:
-                raise IssuerAway("its key set has no key that can be used")
-        except IssuerAway as error:
+                raise IssuerUnavailable("its key set has no key that can be used")
+        except IssuerUnavailable as error:
             if self.trouble is None:
                 note(logging.WARNING, "issuer away", issuer=self.issuer.url, why=str(error))
             self.trouble = str(error)
@@ -212,17 +212,17 @@ def _fingerprint(keys: KeysById) -> dict[str, str]:
 def fetch_keys(issuer: Issuer) -> dict[str, Any]:
     """Return the issuer's JWK set, by the way that its discovery document names.
 
-    Over https only, without following redirections. Raises IssuerAway.
+    Over https only, without following redirections. Raises IssuerUnavailable.
     """
     try:
         context = ssl.create_default_context(
             cafile=None if issuer.ca_file is None else str(issuer.ca_file)
         )
     except OSError as error:
-        raise IssuerAway(f"ca_file {issuer.ca_file}: {error.strerror or error}") from None
+        raise IssuerUnavailable(f"ca_file {issuer.ca_file}: {error.strerror or error}") from None
     described = _get(issuer.url + _DISCOVERY, context)
     if str(described.get("issuer", "")).rstrip("/") != issuer.url:
-        raise IssuerAway(f"{issuer.url}{_DISCOVERY} names another issuer")
+        raise IssuerUnavailable(f"{issuer.url}{_DISCOVERY} names another issuer")
     return _get(str(described.get("jwks_uri")), context)
 
 
@@ -233,7 +233,7 @@ class _NoRedirection(urllib.request.HTTPRedirectHandler):
 
 def _get(url: str, context: ssl.SSLContext) -> dict[str, Any]:
     if urlsplit(url).scheme != "https":
-        raise IssuerAway(f"{url!r} is not https://")
+        raise IssuerUnavailable(f"{url!r} is not https://")
     opener = urllib.request.build_opener(
         urllib.request.HTTPSHandler(context=context), _NoRedirection
     )
@@ -245,16 +245,16 @@ def _get(url: str, context: ssl.SSLContext) -> dict[str, Any]:
             while chunk := answer.read1(65536):
                 data += chunk
                 if len(data) > DOCUMENT_MAX_BYTES:
-                    raise IssuerAway(f"{url} has more than {DOCUMENT_MAX_BYTES} bytes")
+                    raise IssuerUnavailable(f"{url} has more than {DOCUMENT_MAX_BYTES} bytes")
                 if time.monotonic() > until:
-                    raise IssuerAway(f"{url} took more than {FETCH_SECONDS:g} s")
+                    raise IssuerUnavailable(f"{url} took more than {FETCH_SECONDS:g} s")
         document = json.loads(data)
     except HTTPError as error:
-        raise IssuerAway(f"{url} answered {error.code}") from None
+        raise IssuerUnavailable(f"{url} answered {error.code}") from None
     except URLError as error:
-        raise IssuerAway(f"{url}: {error.reason}") from None
+        raise IssuerUnavailable(f"{url}: {error.reason}") from None
     except (OSError, ValueError) as error:
-        raise IssuerAway(f"{url}: {error}") from None
+        raise IssuerUnavailable(f"{url}: {error}") from None
     if not isinstance(document, dict):
-        raise IssuerAway(f"{url} is no JSON object")
+        raise IssuerUnavailable(f"{url} is no JSON object")
     return document

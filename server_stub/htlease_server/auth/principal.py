@@ -1,4 +1,4 @@
-"""Whoever sends a request: who they are, and what their token reaches and allows. Pure."""
+"""Whoever sends a request: who they are, and the scope of their token and what it allows. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from htlease.rules import messages as m
 from htlease.rules.attempt import check_name
 from htlease_server.auth.roles import ADMINISTERING, CALLS, KINDS, MAY, Role
 
-#: Reaches every workflow.
+#: The scope of every workflow.
 EVERYWHERE = ("*",)
 PATTERNS_MAX = 50
 
@@ -60,7 +60,7 @@ class Binding:
 
 
 @dataclass(frozen=True)
-class Slip:
+class TokenClaims:
     """What a token of this server says of itself."""
 
     id: str
@@ -90,10 +90,10 @@ class Caller:
     owner: str = "admin"
     binding: Binding | None = None
     #: None for the administrator, and for tokens that others made.
-    slip: Slip | None = None
+    token_claims: TokenClaims | None = None
 
     def may_see(self, workflow: str, subjob: str | None = None) -> bool:
-        """Tell whether a workflow (subjob None) or a subjob is within reach by its name."""
+        """Tell whether a workflow (subjob None) or a subjob is within scope by its name."""
         if self.workflows is EVERYWHERE:
             return True
         is_near = workflow in self.workflows or is_within(self.workflows, workflow)
@@ -101,7 +101,7 @@ class Caller:
 
     @property
     def may_own(self) -> bool:
-        """Tell whether what belongs to this caller is within reach, for want of any pattern."""
+        """Tell whether what belongs to this caller is within scope, for want of any pattern."""
         return self.role is Role.SUBMITTER and not self.workflows
 
     def may(self, call: str) -> bool:
@@ -115,13 +115,13 @@ class Caller:
         return f"{call} needs one of the roles {names}; this token is for {self.scope}"
 
     def why_not_acquire(self, command: m.Acquire) -> str | None:
-        """Say why this caller may not take a lease within reach, or None if it may."""
+        """Say why this caller may not take a lease within its scope, or None if it may."""
         kinds = KINDS[self.role]
         if command.kind not in kinds:
             return f"this token is for {self.scope} and acquires as {', '.join(kinds)} only"
         return None if self.binding is None else self.binding.why_not(command)
 
-    def out_of_reach(self, what: object) -> str:
+    def out_of_scope(self, what: object) -> str:
         """Say that a workflow or subjob is beyond this token."""
         return f"this token is for {self.scope}, not for {what}"
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from htlease.errors import BadConfig
-from htlease_server.auth.authenticator import Gate
+from htlease_server.auth.authenticator import Authenticator
 from htlease_server.auth.job_tokens import TTL_MAX_SECONDS
 from htlease_server.auth.signing_keys import KeyFiles
 from htlease_server.logs import note
@@ -18,21 +18,25 @@ LOOK_SECONDS = 2.0
 _OVERLAP_SECONDS = 60.0
 
 
-class Watch:
-    """Keeps a gate up to date; `reader` is used by its thread only."""
+class Refresher:
+    """Keeps an authenticator up to date; `reader` is used by its thread only."""
 
     def __init__(
-        self, gate: Gate, keys: KeyFiles, reader: Reader, clock: Callable[[], float]
+        self,
+        authenticator: Authenticator,
+        keys: KeyFiles,
+        reader: Reader,
+        clock: Callable[[], float],
     ) -> None:
         """Take up what is revoked already; raises StoreFailed."""
-        self._gate = gate
+        self._authenticator = authenticator
         self._keys = keys
         self._reader = reader
         self._clock = clock
         self._looked_at = clock() - TTL_MAX_SECONDS
         self._trouble: str | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="htlease-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="htlease-refresher", daemon=True)
         self._look_for_revocations()
 
     def start(self) -> None:
@@ -50,7 +54,7 @@ class Watch:
             try:
                 if self._keys.look():
                     note(logging.WARNING, "signing keys were read again", keys=len(self._keys))
-                    self._gate.forget()
+                    self._authenticator.forget()
                 self._look_for_revocations()
                 self._say(None)
             except (BadConfig, StoreFailed) as problem:
@@ -62,7 +66,7 @@ class Watch:
         now = self._clock()
         rows = self._reader.revocations(self._looked_at - _OVERLAP_SECONDS)
         self._looked_at = now
-        self._gate.revoke(rows)
+        self._authenticator.revoke(rows)
 
     def _say(self, trouble: str | None) -> None:
         if trouble is not None and trouble != self._trouble:

@@ -53,13 +53,13 @@ class Revocations:
 
     def is_revoked(self, caller: Caller) -> bool:
         """Tell whether a caller's token, or one that it comes from, is revoked."""
-        slip = caller.slip
-        if slip is None:
+        token_claims = caller.token_claims
+        if token_claims is None:
             return False
-        if not self._ids.isdisjoint((slip.id, slip.root_id, *slip.parents)):
+        if not self._ids.isdisjoint((token_claims.id, token_claims.root_id, *token_claims.parents)):
             return True
         if caller.role not in (Role.JOB, Role.WORKFLOW) or not self._until:
             return False
         workflow = caller.workflows[0]
         scopes = {(workflow, None), (workflow, caller.subjob)}
-        return any(slip.issued_at <= self._until.get(of, -1.0) for of in scopes)
+        return any(token_claims.issued_at <= self._until.get(of, -1.0) for of in scopes)

@@ -41,7 +41,7 @@ _SUBMITTING = _ON_ACCESS_POINT - {Role.WORKFLOW}
 _OPERATING = _SUBMITTING - {Role.SUBMITTER}
 ADMINISTERING = frozenset({Role.ADMIN})
 
-#: Call, as `routes` names it -> who may make it within reach. What is not here nobody may.
+#: Call, as `routes` names it -> who may make it within their scope. What is not here nobody may.
 MAY: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("subjob", "history", "find", "maintenance", "flags"), _LOOKING),
     "workflow": _LOOKING_AT_ALL,
@@ -62,7 +62,7 @@ KINDS: Mapping[Role, tuple[str, ...]] = {
     Role.JOB: ("job",),
     Role.READER: (),
 }
-#: For which roles a role makes tokens, which never reach further than its own.
+#: For which roles a role makes tokens, whose scope is never wider than its own.
 MINTS: Mapping[Role, tuple[Role, ...]] = {
     Role.ADMIN: (Role.OPERATOR, Role.SUBMITTER, Role.WORKFLOW, Role.JOB, Role.READER),
     Role.OPERATOR: (Role.WORKFLOW, Role.JOB),

@@ -16,8 +16,8 @@ from htlease.errors import BadConfig
 from htlease.rules import messages as m
 from htlease_server.auth.issuer_config import AuthConfig, Issuer
 from htlease_server.auth.job_tokens import UNREADABLE, numeric_date
-from htlease_server.auth.jwks_cache import IssuerAway, IssuerKeys
-from htlease_server.auth.principal import Caller, Slip
+from htlease_server.auth.jwks_cache import IssuerKeys, IssuerUnavailable
+from htlease_server.auth.principal import Caller, TokenClaims
 
 #: Clocks of issuers may be ahead of ours by this much.
 LEEWAY_SECONDS = 60.0
@@ -74,7 +74,7 @@ class IssuerTokens:
         key_id = header.get("kid")
         try:
             key = keys.find(None if key_id is None else str(key_id))
-        except IssuerAway as away:
+        except IssuerUnavailable as away:
             return m.Rejection(
                 "overloaded", f"{away}; come again", retry_after_seconds=RETRY_AFTER_SECONDS
             )
@@ -119,16 +119,16 @@ def caller_from(
         grant.workflows,
         expires_at=float(claims["exp"]),
         owner=owner,
-        slip=_slip_of(claims),
+        token_claims=_token_claims_of(claims),
     )
 
 
-def _slip_of(claims: Mapping[str, Any]) -> Slip | None:
+def _token_claims_of(claims: Mapping[str, Any]) -> TokenClaims | None:
     """Return by what the token can be revoked here, if it has an ID."""
     token_id, ends_at = claims.get("jti"), float(claims["exp"])
     if not isinstance(token_id, str) or not token_id:
         return None
-    return Slip(token_id, token_id, float(claims.get("iat", 0)), ends_at)
+    return TokenClaims(token_id, token_id, float(claims.get("iat", 0)), ends_at)
 
 
 def _why_not(

@@ -301,7 +301,7 @@ def _note_deed(turn: Turn, waiting: Waiting, deed: Deed) -> DeedRow:
 
 
 def _others(keeper: Keeper, waiting: Waiting, workflow: str) -> m.Rejection | None:
-    """Refuse what is another's for who may only reach their own."""
+    """Refuse what is another's for whose scope is their own."""
     if not waiting.is_own_only:
         return None
     row = keeper.book.get(workflow)

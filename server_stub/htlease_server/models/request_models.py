@@ -24,7 +24,7 @@ from htlease.rules.attempt import Evidence, Place, check_name
 from htlease.rules.plan import Plan
 from htlease.rules.profiles import plan_of
 from htlease.wire.protocol import PHASE_CALLS, REQUEST_ID_MAX_CHARS, SUBJOB_CALLS, plan_from
-from htlease_server.auth.job_tokens import TTL_MAX_SECONDS, Wanted
+from htlease_server.auth.job_tokens import TTL_MAX_SECONDS, TokenRequest
 from htlease_server.auth.principal import PATTERNS_MAX, Binding, check_pattern
 from htlease_server.auth.roles import Role, role_named
 
@@ -233,7 +233,7 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     ttl_seconds: float = 86400.0
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> TokenRequest:
         """Return the token that the body names; raises InvalidField."""
         if not 1 <= self.ttl_seconds <= TTL_MAX_SECONDS:
             raise InvalidField(
@@ -253,19 +253,19 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         if self.subjob is not None:
             check_name("subjob", self.subjob)
         role = Role.WORKFLOW if self.subjob is None else Role.JOB
-        return Wanted(
+        return TokenRequest(
             role, (self.workflow,), self.ttl_seconds, self.subjob, binding=self._binding()
         )
 
-    def _of_any_job(self, workflow: str) -> Wanted:
+    def _of_any_job(self, workflow: str) -> TokenRequest:
         for field in ("subjob", "job_starts", "workflows", "name"):
             if getattr(self, field) is not None:
                 raise InvalidField(field, "narrows a token for any job; leave it or the role out")
         binding = None if self.global_job_id is None else Binding(self.global_job_id)
         workflows = (check_name("workflow", workflow),)
-        return Wanted(Role.JOB, workflows, self.ttl_seconds, binding=binding)
+        return TokenRequest(Role.JOB, workflows, self.ttl_seconds, binding=binding)
 
-    def _of_role(self, role: Role) -> Wanted:
+    def _of_role(self, role: Role) -> TokenRequest:
         for field in ("workflow", "subjob", "global_job_id", "job_starts"):
             if getattr(self, field) is not None:
                 raise InvalidField(field, "is for a job's token; leave it or the role out")
@@ -278,7 +278,9 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         patterns = ["*"] if self.workflows is None else self.workflows
         if role is Role.SUBMITTER and self.workflows is None:
             patterns = []
-        return Wanted(role, tuple(map(check_pattern, patterns)), self.ttl_seconds, name=self.name)
+        return TokenRequest(
+            role, tuple(map(check_pattern, patterns)), self.ttl_seconds, name=self.name
+        )
 
     def _binding(self) -> Binding | None:
         if self.global_job_id is None:

@@ -12,18 +12,18 @@ from htlease.errors import InvalidField
 from htlease.rules import messages as m
 from htlease.rules.attempt import Evidence, SubjobKey
 from htlease_server.auth import authenticator as auth_module
-from htlease_server.auth.authenticator import Gate, OpenGate
+from htlease_server.auth.authenticator import Authenticator, NoAuth
 from htlease_server.auth.job_tokens import (
     EXPIRED,
     NOT_OURS,
     TTL_MAX_SECONDS,
-    Minted,
+    MintedToken,
     OwnTokens,
-    Wanted,
+    TokenRequest,
     numeric_date,
     why_not_mint,
 )
-from htlease_server.auth.principal import ADMIN, ANONYMOUS, EVERYWHERE, Binding, Caller, Slip
+from htlease_server.auth.principal import ADMIN, ANONYMOUS, EVERYWHERE, Binding, Caller, TokenClaims
 from htlease_server.auth.revocations import REVOKED
 from htlease_server.auth.roles import Role, role_named
 from htlease_server.auth.signing_keys import KeyRing
@@ -53,8 +53,8 @@ def tokens(clock: Clock) -> OwnTokens:
 
 
 @pytest.fixture
-def gate(tokens: OwnTokens, clock: Clock) -> Gate:
-    return Gate(ADMIN_TOKEN, tokens, clock)
+def authenticator(tokens: OwnTokens, clock: Clock) -> Authenticator:
+    return Authenticator(ADMIN_TOKEN, tokens, clock)
 
 
 def claims_of(text: str, key: bytes = KEY) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def claims_of(text: str, key: bytes = KEY) -> dict[str, Any]:
     return claims
 
 
-def job(**changes: Any) -> Wanted:
+def job(**changes: Any) -> TokenRequest:
     fields = {
         "role": Role.JOB,
         "workflows": ("run7",),
@@ -72,14 +72,14 @@ def job(**changes: Any) -> Wanted:
         "subjob": "42.0",
         **changes,
     }
-    return Wanted(**fields)
+    return TokenRequest(**fields)
 
 
-def workflow(*names: str, role: Role = Role.WORKFLOW, **changes: Any) -> Wanted:
-    return Wanted(role, names, 7200.0, **changes)
+def workflow(*names: str, role: Role = Role.WORKFLOW, **changes: Any) -> TokenRequest:
+    return TokenRequest(role, names, 7200.0, **changes)
 
 
-def verified(tokens: OwnTokens, minted: Minted) -> Caller:
+def verified(tokens: OwnTokens, minted: MintedToken) -> Caller:
     caller = tokens.verify(minted.text.encode())
     assert isinstance(caller, Caller), caller
     return caller
@@ -128,7 +128,7 @@ def test_what_a_workflows_token_makes_comes_from_it_and_ends_with_it(
     claims = claims_of(made.text)
     assert made.expires_at == above.expires_at == claims["end"]
     assert claims["from"] == [above.id] and claims["owner"] == "admin"
-    assert verified(tokens, made).slip == Slip(
+    assert verified(tokens, made).token_claims == TokenClaims(
         made.id, made.id, clock.now, above.expires_at, (above.id,)
     )
 
@@ -137,8 +137,8 @@ def test_who_others_are_made_by_is_passed_on_from_token_to_token(tokens: OwnToke
     top = verified(tokens, tokens.mint(workflow("*", role=Role.SUBMITTER, name="bob"), ADMIN))
     middle = verified(tokens, tokens.mint(workflow("run7"), top))
     lowest = verified(tokens, tokens.mint(job(), middle))
-    assert top.slip and middle.slip and lowest.slip
-    assert lowest.slip.parents == (top.slip.id, middle.slip.id)
+    assert top.token_claims and middle.token_claims and lowest.token_claims
+    assert lowest.token_claims.parents == (top.token_claims.id, middle.token_claims.id)
     assert {top.owner, middle.owner, lowest.owner} == {"bob"}
 
 
@@ -154,7 +154,7 @@ def test_who_others_are_made_by_is_passed_on_from_token_to_token(tokens: OwnToke
     ],
 )  # fmt: skip
 def test_a_token_is_read_as_what_was_wanted(
-    tokens: OwnTokens, wanted: Wanted, caller: tuple[Any, ...]
+    tokens: OwnTokens, wanted: TokenRequest, caller: tuple[Any, ...]
 ) -> None:
     minted = tokens.mint(wanted, ADMIN)
     found = verified(tokens, minted)
@@ -162,7 +162,9 @@ def test_a_token_is_read_as_what_was_wanted(
     assert (found.role, found.workflows, found.subjob, found.binding, actor) == caller
     assert found.workflows is EVERYWHERE or "*" not in found.workflows
     assert found.expires_at == minted.expires_at
-    assert found.slip == Slip(minted.id, minted.id, START, float(int(START + TTL_MAX_SECONDS)))
+    assert found.token_claims == TokenClaims(
+        minted.id, minted.id, START, float(int(START + TTL_MAX_SECONDS))
+    )
 
 
 # ------------------------------------------------------------ which tokens count
@@ -184,7 +186,7 @@ def test_the_newest_key_signs_and_the_older_ones_count_while_they_are_there(cloc
     new = both.mint(job(), ADMIN)
     assert jwt.get_unverified_header(new.text)["kid"] == "20270101T000000Z-ab12"
     assert claims_of(new.text, NEWER)["jti"] == new.id
-    assert verified(both, old).slip and verified(both, new).slip
+    assert verified(both, old).token_claims and verified(both, new).token_claims
     only_new = OwnTokens(KeyRing({"20270101T000000Z-ab12": NEWER}), clock)
     assert only_new.verify(old.text.encode()) is NOT_OURS
     assert NOT_OURS == "the token is not one of this server's"
@@ -210,7 +212,7 @@ def test_a_token_without_optional_claims_is_read_with_defaults(tokens: OwnTokens
         START + 60,
         "admin",
         None,
-        Slip("x", "x", START, START + 60),
+        TokenClaims("x", "x", START, START + 60),
     )
 
 
@@ -262,7 +264,7 @@ def test_what_is_no_number_or_too_large_a_one_is_no_instant(value: object) -> No
 SUBJOB = SubjobKey("run7", "42.0")
 
 
-def renewable(tokens: OwnTokens, **changes: Any) -> tuple[Minted, Caller]:
+def renewable(tokens: OwnTokens, **changes: Any) -> tuple[MintedToken, Caller]:
     minted = tokens.mint(job(**changes), ADMIN)
     return minted, verified(tokens, minted)
 
@@ -353,7 +355,7 @@ ABOVE = "is made with the admin token, or a wider one than it; this one is for"
         (workflow("*", role=Role.ADMIN), set()),
     ],
 )
-def test_who_may_make_a_token(wanted: Wanted, makers: set[str]) -> None:
+def test_who_may_make_a_token(wanted: TokenRequest, makers: set[str]) -> None:
     reasons = {name: why_not_mint(caller, wanted) for name, caller in MAKERS.items()}
     assert {name for name, why in reasons.items() if why is None} == makers
 
@@ -368,7 +370,7 @@ def test_who_may_make_a_token(wanted: Wanted, makers: set[str]) -> None:
         ("operator", job(name="bob"), "only the administrator says who bob is; leave the name out"),
     ],
 )  # fmt: skip
-def test_who_may_not_is_told_why(name: str, wanted: Wanted, why: str) -> None:
+def test_who_may_not_is_told_why(name: str, wanted: TokenRequest, why: str) -> None:
     assert why_not_mint(MAKERS[name], wanted) == why
 
 
@@ -413,7 +415,7 @@ def test_a_jobs_token_acquires_as_a_job_for_its_own_submission_and_start() -> No
     assert Binding("g#1.0#1").why_not(m.Acquire(nonce, global_job_id="g#1.0#1")) is None
 
 
-# ------------------------------------------------------------ the gate
+# ------------------------------------------------------------ the authenticator
 
 
 def refusal(found: Caller | m.Rejection) -> str:
@@ -422,74 +424,88 @@ def refusal(found: Caller | m.Rejection) -> str:
     return found.detail
 
 
-def test_the_administrators_token_is_its_text(gate: Gate) -> None:
+def test_the_administrators_token_is_its_text(authenticator: Authenticator) -> None:
     for header in (f"Bearer {ADMIN_TOKEN}", f"bearer   {ADMIN_TOKEN} ", f"BEARER \t{ADMIN_TOKEN}"):
-        assert gate.caller(header.encode()) is ADMIN
-    assert refusal(gate.caller(f"Bearer {ADMIN_TOKEN}x".encode())) == NOT_OURS
+        assert authenticator.caller(header.encode()) is ADMIN
+    assert refusal(authenticator.caller(f"Bearer {ADMIN_TOKEN}x".encode())) == NOT_OURS
 
 
 @pytest.mark.parametrize(
     "header", [b"", b"Bearer", b"Bearer ", b"Basic abc", b"Token x", b"Bearer " + b"x" * 16385]
 )
-def test_a_header_of_another_form_is_named(gate: Gate, header: bytes) -> None:
-    assert refusal(gate.caller(header)) == (
+def test_a_header_of_another_form_is_named(authenticator: Authenticator, header: bytes) -> None:
+    assert refusal(authenticator.caller(header)) == (
         "the Authorization header is not of the form `Bearer TOKEN`"
     )
 
 
-def test_no_header_is_told_what_to_send(gate: Gate) -> None:
-    assert refusal(gate.caller(None)) == "no token was sent; send `Authorization: Bearer TOKEN`"
-    assert refusal(gate.caller(b"Bearer " + b"x" * 16384)) == NOT_OURS
+def test_no_header_is_told_what_to_send(authenticator: Authenticator) -> None:
+    assert (
+        refusal(authenticator.caller(None))
+        == "no token was sent; send `Authorization: Bearer TOKEN`"
+    )
+    assert refusal(authenticator.caller(b"Bearer " + b"x" * 16384)) == NOT_OURS
 
 
-def header_of(gate: Gate, wanted: Wanted | None = None) -> tuple[bytes, Minted]:
-    minted = gate.tokens.mint(wanted or job(), ADMIN)
+def header_of(
+    authenticator: Authenticator, wanted: TokenRequest | None = None
+) -> tuple[bytes, MintedToken]:
+    minted = authenticator.tokens.mint(wanted or job(), ADMIN)
     return f"Bearer {minted.text}".encode(), minted
 
 
 def test_a_known_token_is_not_verified_again_but_expires(
-    gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    authenticator: Authenticator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header, minted = header_of(gate)
-    first = gate.caller(header)
+    header, minted = header_of(authenticator)
+    first = authenticator.caller(header)
     assert isinstance(first, Caller)
 
     def never(token: bytes) -> Caller | str:
         raise AssertionError("verified again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(gate.tokens, "verify", never)
-        assert gate.caller(header) is first
+        patch.setattr(authenticator.tokens, "verify", never)
+        assert authenticator.caller(header) is first
         clock.now = minted.expires_at
-        assert refusal(gate.caller(header)) == EXPIRED
-    assert refusal(gate.caller(header)) == EXPIRED
-    assert gate.now() == clock.now
+        assert refusal(authenticator.caller(header)) == EXPIRED
+    assert refusal(authenticator.caller(header)) == EXPIRED
+    assert authenticator.now() == clock.now
 
 
-def test_a_revoked_token_lets_nobody_in_though_it_was_known(gate: Gate) -> None:
-    header, minted = header_of(gate)
-    other, _ = header_of(gate)
-    assert isinstance(gate.caller(header), Caller)
-    gate.revoke([DeedRow(START, "revoke-token", "admin", None, None, minted.id, None, "{}")])
-    assert refusal(gate.caller(header)) == REVOKED
-    assert isinstance(gate.caller(other), Caller)
+def test_a_revoked_token_lets_nobody_in_though_it_was_known(authenticator: Authenticator) -> None:
+    header, minted = header_of(authenticator)
+    other, _ = header_of(authenticator)
+    assert isinstance(authenticator.caller(header), Caller)
+    authenticator.revoke(
+        [DeedRow(START, "revoke-token", "admin", None, None, minted.id, None, "{}")]
+    )
+    assert refusal(authenticator.caller(header)) == REVOKED
+    assert isinstance(authenticator.caller(other), Caller)
 
 
-def test_a_key_that_was_removed_is_noticed_when_all_are_verified_anew(gate: Gate) -> None:
-    header, _ = header_of(gate)
-    assert isinstance(gate.caller(header), Caller)
-    gate.tokens.keys = KeyRing({"": NEWER})
-    assert isinstance(gate.caller(header), Caller)
-    gate.forget()
-    assert refusal(gate.caller(header)) == NOT_OURS
+def test_a_key_that_was_removed_is_noticed_when_all_are_verified_anew(
+    authenticator: Authenticator,
+) -> None:
+    header, _ = header_of(authenticator)
+    assert isinstance(authenticator.caller(header), Caller)
+    authenticator.tokens.keys = KeyRing({"": NEWER})
+    assert isinstance(authenticator.caller(header), Caller)
+    authenticator.forget()
+    assert refusal(authenticator.caller(header)) == NOT_OURS
 
 
-def test_no_more_are_remembered_than_fit(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_are_remembered_than_fit(
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(auth_module, "_VERIFIED_MAX", 2)
-    headers = [header_of(gate)[0] for _ in range(3)]
-    found = [gate.caller(header) for header in headers]
-    assert gate.caller(headers[1]) is found[1] and gate.caller(headers[2]) is found[2]
-    assert gate.caller(headers[0]) is not found[0]
+    headers = [header_of(authenticator)[0] for _ in range(3)]
+    found = [authenticator.caller(header) for header in headers]
+    assert (
+        authenticator.caller(headers[1]) is found[1]
+        and authenticator.caller(headers[2]) is found[2]
+    )
+    assert authenticator.caller(headers[0]) is not found[0]
 
 
 class Issuers:
@@ -514,21 +530,21 @@ FOREIGN = Caller("alice@issuer", Role.SUBMITTER, ("a*",), expires_at=START + 100
     ],
 )
 def test_issuers_are_asked_about_what_is_not_ours(
-    gate: Gate, answer: Any, check: Callable[[Any], bool]
+    authenticator: Authenticator, answer: Any, check: Callable[[Any], bool]
 ) -> None:
     issuers = Issuers(answer)
-    gate.issuers = issuers  # type: ignore[assignment]
-    assert check(gate.caller(b"Bearer abc.def"))
+    authenticator.issuers = issuers  # type: ignore[assignment]
+    assert check(authenticator.caller(b"Bearer abc.def"))
     assert issuers.asked == [b"abc.def"]
-    header, _ = header_of(gate)
-    assert isinstance(gate.caller(header), Caller)
+    header, _ = header_of(authenticator)
+    assert isinstance(authenticator.caller(header), Caller)
     assert len(issuers.asked) == 1, "they are not asked about ours"
 
 
 def test_without_authentication_anybody_is_let_in_and_tokens_are_made(clock: Clock) -> None:
-    gate = OpenGate(clock)
+    authenticator = NoAuth(clock)
     for header in (None, b"", b"Bearer x"):
-        assert gate.caller(header) is ANONYMOUS
-    minted = gate.tokens.mint(job(), ANONYMOUS)
-    assert verified(gate.tokens, minted).owner == "anonymous"
-    assert OpenGate(clock).tokens.verify(minted.text.encode()) is NOT_OURS
+        assert authenticator.caller(header) is ANONYMOUS
+    minted = authenticator.tokens.mint(job(), ANONYMOUS)
+    assert verified(authenticator.tokens, minted).owner == "anonymous"
+    assert NoAuth(clock).tokens.verify(minted.text.encode()) is NOT_OURS
