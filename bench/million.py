@@ -67,7 +67,7 @@ def fill(path: Path, leases: int) -> None:
             take(turn, keeper, Waiting(key, sent, "admin", _Nobody()))
         turn.is_last = start + _AT_ONCE >= leases
         keeper.prepare(turn)
-        store.write(turn.batch)
+        store.write(turn.write_set)
         keeper.wrote(turn)
         keeper.cache.shrink()
     keeper.close()

@@ -134,22 +134,22 @@ def end_leases_at_a_restart() -> None:
 
 def answer_before_it_is_durable() -> None:
     """An answer is sent a third of a second before its write reaches the disk."""
-    from htlease_server.store.base import Batch
+    from htlease_server.store.base import WriteSet
     from htlease_server.store.sqlite.sqlite_store import SqliteStore
-    from htlease_server.store.sqlite.writer_process import WriterProcess, Written
+    from htlease_server.store.sqlite.writer_process import CommitResult, WriterProcess
 
     put, hear = WriterProcess.put, WriterProcess.wait
 
-    def put_later(writer: Any, batch: Batch) -> None:
+    def put_later(writer: Any, write_set: WriteSet) -> None:
         if writer._loop.is_running():
-            writer._loop.call_later(0.3, put, writer, batch)
-            writer._loop.call_soon(writer._on_written, Written(None, 0.0))
+            writer._loop.call_later(0.3, put, writer, write_set)
+            writer._loop.call_soon(writer._on_written, CommitResult(None, 0.0))
 
     # Or the next start would find out by itself.
     _put(SqliteStore, "stamp", lambda store, run: None)
     _put(WriterProcess, "put", put_later)
     _put(WriterProcess, "_hear", hear)
-    _put(WriterProcess, "wait", lambda writer: Written(None, 0.0))
+    _put(WriterProcess, "wait", lambda writer: CommitResult(None, 0.0))
 
 
 def commit_without_the_disk() -> None:

@@ -33,7 +33,7 @@ from htlease_server.engine.site.retention import Trim
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.engine.states.memory_states import ExclusiveKeeper
 from htlease_server.models.request_models import WORKFLOW_DECODER, decode
-from htlease_server.store.base import Batch
+from htlease_server.store.base import WriteSet
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "answers.txt"
 PLAN = Plan((PhaseSpec("fetch", needs=("hpss",)), PhaseSpec("push", "once")))
@@ -259,7 +259,7 @@ def _full_disk(day: Day) -> None:
 
 def _evening(day: Day) -> None:
     """Fences above a floor, what is trimmed, and mistakes of ours."""
-    day.drill.store.write(Batch(fence_floor=5000))
+    day.drill.store.write(WriteSet(fence_floor=5000))
     day.restart(1)
     day.step(day.command(acquire(), SubjobKey("run7", "above")))
     day.step(day.command(m.Enroll(None), SubjobKey("run7", "above2")))

@@ -18,11 +18,11 @@ from htlease_server.engine.commit.priority_queue import Lanes
 from htlease_server.engine.commit.shared_commit import TurnLedger
 from htlease_server.engine.states.memory_states import ExclusiveKeeper
 from htlease_server.engine.states.shared_states import SharedKeeper
-from htlease_server.store.base import Batch, StoreFailed
+from htlease_server.store.base import StoreFailed, WriteSet
 from htlease_server.store.postgresql import connection
 from htlease_server.store.postgresql.postgres_store import PostgresStore, Wanted
 from htlease_server.store.sqlite.sqlite_store import MIGRATIONS, SqliteStore
-from htlease_server.store.sqlite.writer_process import Writer, WriterProcess, Written
+from htlease_server.store.sqlite.writer_process import CommitResult, Writer, WriterProcess
 
 
 class StoreKind(Protocol):
@@ -38,7 +38,7 @@ class StoreKind(Protocol):
     def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
         """Return the ledger that a server would have, with its keeper."""
 
-    def write(self, store: Any, batch: Batch) -> None:
+    def write(self, store: Any, write_set: WriteSet) -> None:
         """Write a batch as a turn does."""
 
     def set_clock(self, folder: Path, now: float) -> None:
@@ -58,10 +58,10 @@ class RefusingStore:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    def write(self, batch: Batch, *how: Any) -> None:
+    def write(self, write_set: WriteSet, *how: Any) -> None:
         if self.is_full:
             raise StoreFailed("store x: database or disk is full")
-        self._store.write(batch, *how)
+        self._store.write(write_set, *how)
 
 
 class WriterAtOnce:
@@ -71,18 +71,20 @@ class WriterAtOnce:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._written: list[Written] = []
+        self._written: list[CommitResult] = []
 
-    def start(self, loop: asyncio.AbstractEventLoop, on_written: Callable[[Written], None]) -> None:
+    def start(
+        self, loop: asyncio.AbstractEventLoop, on_written: Callable[[CommitResult], None]
+    ) -> None:
         self._loop, self._on_written = loop, on_written
 
-    def put(self, batch: Batch) -> None:
+    def put(self, write_set: WriteSet) -> None:
         problem = None
         try:
-            self._store.write(batch)
+            self._store.write(write_set)
         except StoreFailed as met:
             problem = met
-        self._written.append(Written(problem, 0.0))
+        self._written.append(CommitResult(problem, 0.0))
         if not self._loop.is_closed():
             self._loop.call_soon(self._tell)
 
@@ -90,7 +92,7 @@ class WriterAtOnce:
         if self._written:
             self._on_written(self._written.pop())
 
-    def wait(self) -> Written:
+    def wait(self) -> CommitResult:
         return self._written.pop()
 
     def close(self) -> None:
@@ -115,8 +117,8 @@ class SqliteKind:
         )
         return Pipeline(keeper, clock, lanes, writer)
 
-    def write(self, store: Any, batch: Batch) -> None:
-        store.write(batch)
+    def write(self, store: Any, write_set: WriteSet) -> None:
+        store.write(write_set)
 
     def set_clock(self, folder: Path, now: float) -> None:
         pass
@@ -151,9 +153,9 @@ class PostgresKind:
     def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
         return TurnLedger(SharedKeeper(store, **limits), clock, lanes)
 
-    def write(self, store: Any, batch: Batch) -> None:
+    def write(self, store: Any, write_set: WriteSet) -> None:
         store.open(Wanted())
-        store.write(batch)
+        store.write(write_set)
 
     def set_clock(self, folder: Path, now: float) -> None:
         url = self.url(folder)

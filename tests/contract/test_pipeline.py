@@ -13,7 +13,7 @@ from tests.contract.drill import KEY, Drill, acquire, nonce, refused
 
 from htlease.rules import messages as m
 from htlease_server.engine.batch import QueueFull
-from htlease_server.store.base import Batch, Displaced, StoreFailed, Uncertain
+from htlease_server.store.base import CommitOutcomeUnknown, Displaced, StoreFailed, WriteSet
 
 UNKNOWN = "it is not known whether it was done"
 
@@ -29,10 +29,10 @@ class Failing:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, write_set: WriteSet) -> None:
         if self.write_fails is not None:
             raise self.write_fails
-        self._store.write(batch)
+        self._store.write(write_set)
 
     def check_in_place(self) -> None:
         if self.is_gone:
@@ -87,7 +87,7 @@ def test_a_server_that_stops_on_a_lost_store_writes_no_last_turn(drill: Drill) -
     drill.ask(m.Renew(1, nonce(1)))
     drill.ledger.submit(drill.waiting(m.Enter(1, nonce(1), "run")))
     drill.store.is_gone = True
-    written: list[Batch] = []
+    written: list[WriteSet] = []
     drill.store.write = written.append
     drill.stop()
     assert written == []
@@ -110,7 +110,7 @@ def test_a_server_that_stops_answers_and_writes_what_is_there(drill: Drill) -> N
     ("failure", "code", "detail"),
     [
         (StoreFailed("full"), "overloaded", "nothing was changed: full; send it again"),
-        (Uncertain("io"), "outcome-unknown", f"{UNKNOWN}: io; send it again under the same request ID"),
+        (CommitOutcomeUnknown("io"), "outcome-unknown", f"{UNKNOWN}: io; send it again under the same request ID"),
     ],
 )  # fmt: skip
 def test_what_the_store_refused_is_undone_and_said(

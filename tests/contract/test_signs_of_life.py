@@ -37,7 +37,7 @@ class Site:
         turn.is_last = is_last
         if not self.keeper.prepare(turn):
             return None
-        self.store.write(turn.batch)
+        self.store.write(turn.write_set)
         self.keeper.wrote(turn)
         return turn
 
@@ -58,8 +58,8 @@ def test_a_young_server_signs_of_life_more_often_than_an_old_one(site: Site) -> 
     for tenth in range(1, 600):
         if site.due_after(tenth / 10):
             turn = site.write()
-            assert turn is not None and turn.batch.alive is not None
-            assert turn.batch.alive == (START, site.now)
+            assert turn is not None and turn.write_set.alive is not None
+            assert turn.write_set.alive == (START, site.now)
             signed.append(tenth / 10)
     for before, after in itertools.pairwise(signed):
         # What it has lived without a sign of it is a quarter of its life at most, but for the
@@ -72,7 +72,7 @@ def test_a_young_server_signs_of_life_more_often_than_an_old_one(site: Site) -> 
 def test_a_server_that_ends_signs_and_the_next_one_knows(site: Site, tmp_path: Path) -> None:
     site.now += 0.125
     turn = site.write(is_last=True)
-    assert turn is not None and turn.batch.alive == (START, START + 0.125)
+    assert turn is not None and turn.write_set.alive == (START, START + 0.125)
     site.keeper.close()
     site.store = SqliteStore(tmp_path / "store.sqlite3")
     site.now += 100
@@ -117,7 +117,7 @@ def turn_of(drill: Drill, is_written: bool) -> None:
     turn = keeper_of(drill).open()
     if keeper_of(drill).prepare(turn):
         if is_written:
-            drill.store.write(turn.batch)
+            drill.store.write(turn.write_set)
             keeper_of(drill).wrote(turn)
         else:
             keeper_of(drill).undo(turn)
@@ -157,7 +157,7 @@ def test_a_renewal_that_comes_while_another_is_written_outlasts_it(drill: Drill)
         renew(drill)
         assert drill.keeper.unflushed[row_id][0] == drill.now + 120
         if is_written:
-            drill.store.write(turn.batch)
+            drill.store.write(turn.write_set)
             keeper_of(drill).wrote(turn)
             assert stored_deadline(drill) == drill.now - 1 + 120
         else:

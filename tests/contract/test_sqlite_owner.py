@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_server.store.base import Batch, Displaced, Run, WorkflowRow
+from htlease_server.store.base import Displaced, Run, WorkflowRow, WriteSet
 from htlease_server.store.sqlite import sqlite_place
 from htlease_server.store.sqlite.sqlite_file import Hold, check_in_place, refuse_other_names
 from htlease_server.store.sqlite.sqlite_place import Place, why_elsewhere
@@ -24,8 +24,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.sqlite3"
 
 
-def workflow(number: int) -> Batch:
-    return Batch([WorkflowRow(number, f"w{number}", 0.0, 0, "{}", None, None, None, None)])
+def workflow(number: int) -> WriteSet:
+    return WriteSet([WorkflowRow(number, f"w{number}", 0.0, 0, "{}", None, None, None, None)])
 
 
 def test_the_writer_of_an_old_run_is_refused_once_a_new_one_has_begun(path: Path) -> None:

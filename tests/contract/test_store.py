@@ -15,7 +15,7 @@ from htlease.rules.attempt import Evidence, SubjobKey
 from htlease.rules.state import REQUESTS_KEPT
 from htlease_server.engine.batch import Crashed
 from htlease_server.engine.history import fold
-from htlease_server.store.base import Batch, StoreFailed
+from htlease_server.store.base import StoreFailed, WriteSet
 
 # ------------------------------------------------------------ what was acknowledged lasts
 
@@ -264,8 +264,8 @@ def test_a_batch_is_kept_wholly_or_not_at_all(
     drill.stop()
     store = kind.open(tmp_path)
     row = store.subjob(KEY)
-    batch = Batch(subjobs=[row._replace(status="cancelled")], history=[history[0]])
+    write_set = WriteSet(subjobs=[row._replace(status="cancelled")], history=[history[0]])
     with pytest.raises(StoreFailed):
-        kind.write(store, batch)  # that event is there already
+        kind.write(store, write_set)  # that event is there already
     assert store.subjob(KEY) == row
     store.close()

@@ -19,8 +19,8 @@ from htlease_server.engine.commit.command_log import Ledger
 from htlease_server.engine.commit.group_commit import Pipeline
 from htlease_server.engine.commit.priority_queue import Lanes
 from htlease_server.engine.states.memory_states import ExclusiveKeeper
-from htlease_server.store.base import Batch, Displaced, StoreFailed, Uncertain
-from htlease_server.store.sqlite.writer_process import Written
+from htlease_server.store.base import CommitOutcomeUnknown, Displaced, StoreFailed, WriteSet
+from htlease_server.store.sqlite.writer_process import CommitResult
 
 
 class Held:
@@ -30,27 +30,29 @@ class Held:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self.batches: list[Batch] = []
+        self.batches: list[WriteSet] = []
         self.is_holding = False
         self.fails_with: StoreFailed | None = None
-        self.held: Batch | None = None
+        self.held: WriteSet | None = None
 
-    def start(self, loop: asyncio.AbstractEventLoop, on_written: Callable[[Written], None]) -> None:
+    def start(
+        self, loop: asyncio.AbstractEventLoop, on_written: Callable[[CommitResult], None]
+    ) -> None:
         self._loop, self._on_written = loop, on_written
 
-    def put(self, batch: Batch) -> None:
+    def put(self, write_set: WriteSet) -> None:
         assert self.held is None, "one at a time"
-        self.held = batch
-        self.batches.append(batch)
+        self.held = write_set
+        self.batches.append(write_set)
         if not self.is_holding and not self._loop.is_closed():
             self._loop.call_soon(self.release)
 
-    def wait(self) -> Written:
+    def wait(self) -> CommitResult:
         assert self.held is not None
-        batch, self.held = self.held, None
+        write_set, self.held = self.held, None
         if self.fails_with is None:
-            self._store.write(batch)
-        return Written(self.fails_with, 2.5)
+            self._store.write(write_set)
+        return CommitResult(self.fails_with, 2.5)
 
     def release(self) -> None:
         if self.held is not None:
@@ -134,7 +136,7 @@ def test_the_next_turn_fills_meanwhile_and_is_written_as_one(site: Site) -> None
     site.release(hold_next=True)
     assert isinstance(answer_of(first), m.PhaseRecord)
     assert answer_of(second) is None and answer_of(third) is None, "theirs is not on the disk"
-    assert [len(batch.history) for batch in site.writer.batches] == [1, 2]
+    assert [len(write_set.history) for write_set in site.writer.batches] == [1, 2]
     site.release()
     assert answer_of(second).order == "continue" and answer_of(third).completed_fence == 1
     assert site.writer.held is None and len(site.writer.batches) == 2
@@ -174,14 +176,14 @@ def test_a_turn_takes_so_many_requests_and_leaves_the_others_in_the_queue(
     assert [one for one in waitings if answer_of(one)] == [] and site.drill.ledger.queued == 2
     site.release()
     assert all(answer_of(one).order == "continue" for one in waitings)
-    assert [len(batch.history) for batch in site.writer.batches] == [1, 4, 4, 2]
+    assert [len(write_set.history) for write_set in site.writer.batches] == [1, 4, 4, 2]
     assert site.drill.ledger.queued == 0
     assert [row.event for row in site.drill.history()][-10:] == ["details-saved"] * 10
 
 
 @pytest.mark.parametrize(
     ("problem", "code"),
-    [(StoreFailed("full"), "overloaded"), (Uncertain("io"), "outcome-unknown")],
+    [(StoreFailed("full"), "overloaded"), (CommitOutcomeUnknown("io"), "outcome-unknown")],
 )
 def test_what_was_decided_on_top_of_a_lost_turn_is_undone_with_it(
     site: Site, problem: StoreFailed, code: str
@@ -235,16 +237,16 @@ def test_who_waits_when_the_server_stops_is_answered(site: Site) -> None:
     assert answer_of(second).order == "continue"
     last = site.writer.batches[-1]
     assert last.alive is not None and last.alive.alive_at == site.drill.now
-    assert all(batch.alive is None for batch in site.writer.batches[:-2])
+    assert all(write_set.alive is None for write_set in site.writer.batches[:-2])
     assert not site.writer.is_alive and site.writer.held is None
 
 
 def test_a_writer_that_ends_with_nothing_to_do_is_a_failure(site: Site) -> None:
     ledger = site.drill.ledger
     assert isinstance(ledger, Pipeline)
-    ledger._on_written(Written(None, 0.0))
+    ledger._on_written(CommitResult(None, 0.0))
     assert ledger.failure is None and ledger.commits.failed == 0
-    ledger._on_written(Written(Uncertain("the process has ended"), 0.0))
+    ledger._on_written(CommitResult(CommitOutcomeUnknown("the process has ended"), 0.0))
     assert ledger.failure == "the process has ended" and ledger.commits.failed == 1
 
 

@@ -18,7 +18,7 @@ from htlease_cli.parameters import DURATION
 from htlease_cli.session import pass_server
 
 if TYPE_CHECKING:
-    from htlease_server.tools.snapshot import Whole
+    from htlease_server.tools.snapshot import StoreSnapshot
 
 _FILE = click.Path(path_type=Path)
 _SHOWN_MAX = 50
@@ -57,14 +57,14 @@ def _packages() -> Iterator[None]:
 
 
 @contextmanager
-def _whole(url: str | None) -> Iterator[Whole]:
+def _snapshot(url: str | None) -> Iterator[StoreSnapshot]:
     with _packages():
-        from htlease_server.tools.open_store import open_whole
-    whole = open_whole(_url(url))
+        from htlease_server.tools.open_store import open_snapshot
+    snapshot = open_snapshot(_url(url))
     try:
-        yield whole
+        yield snapshot
     finally:
-        whole.close()
+        snapshot.close()
 
 
 @click.group()
@@ -104,7 +104,7 @@ def restore(file: Path, url: str | None) -> None:
     with _packages():
         from htlease_server.tools.open_store import sqlite_path
         from htlease_server.tools.sqlite_backup import restore as put_back
-    _say_shut_out(put_back(file, sqlite_path(_url(url), "restore")))
+    _say_fenced_off(put_back(file, sqlite_path(_url(url), "restore")))
 
 
 @store.command("fence-off")
@@ -117,8 +117,8 @@ def fence_off(url: str | None, reason: str) -> None:
     disk, recovery to a point in time. Stop all servers over it first.
     """
     with _packages():
-        from htlease_server.tools.open_store import shut_out
-    _say_shut_out(shut_out(_url(url), reason))
+        from htlease_server.tools.open_store import fence_off_store
+    _say_fenced_off(fence_off_store(_url(url), reason))
 
 
 @store.command()
@@ -137,7 +137,7 @@ def moved(url: str | None) -> None:
     click.echo(f"{_url(url)}: the next server may start here.")
 
 
-def _say_shut_out(floor_and_ended: tuple[int, int]) -> None:
+def _say_fenced_off(floor_and_ended: tuple[int, int]) -> None:
     floor, ended = floor_and_ended
     click.echo(f"{ended} leases were ended; every fence from here on is above {floor}.")
 
@@ -155,13 +155,13 @@ def check(url: str | None, quick: bool) -> None:
         from htlease_server.tools.check import Checked
         from htlease_server.tools.check import check as findings_of
     checked, found = Checked(), 0
-    with _whole(url) as whole:
-        for finding in findings_of(whole, checked, quick):
+    with _snapshot(url) as snapshot:
+        for finding in findings_of(snapshot, checked, quick):
             found += 1
             if found <= _SHOWN_MAX:
                 click.echo(f"{finding.where}: {finding.what}; {finding.advice}")
         click.echo(
-            f"{whole.name}: {checked.workflows} workflows, {checked.subjobs} subjobs,"
+            f"{snapshot.name}: {checked.workflows} workflows, {checked.subjobs} subjobs,"
             f" {checked.events} events looked at, {found or 'nothing'} wrong"
         )
     if found:
@@ -187,9 +187,9 @@ def export(file: Path, url: str | None) -> None:
     """
     with _packages():
         from htlease_server.tools.archive import write_archive
-        from htlease_server.tools.open_store import alone
-    with alone(_url(url)), _whole(url) as whole:
-        tail = write_archive(whole, file)
+        from htlease_server.tools.open_store import exclusive_lock
+    with exclusive_lock(_url(url)), _snapshot(url) as snapshot:
+        tail = write_archive(snapshot, file)
     click.echo(f"{file}: {tail.workflows} workflows, {tail.subjobs} subjobs, {tail.events} events")
 
 

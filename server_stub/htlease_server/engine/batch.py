@@ -17,7 +17,7 @@ from htlease_server.engine.site.retention import Trim, Trimmed
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.engine.states.cache import Entry, SubjobCache
 from htlease_server.models.request_models import Sent
-from htlease_server.store.base import Batch, DeedRow, FlagRow, MaintenanceRow, WorkflowRow
+from htlease_server.store.base import DeedRow, FlagRow, MaintenanceRow, WorkflowRow, WriteSet
 
 
 class QueueFull(HTLeaseError):
@@ -79,7 +79,7 @@ class Turn:
     is_last: bool = False
     #: Nothing may be told before the commit, not even what promises nothing new of the disk.
     is_all_late: bool = False
-    batch: Batch = field(default_factory=Batch)
+    write_set: WriteSet = field(default_factory=WriteSet)
     #: Key -> entry, and its state and seq as they are on the disk (None: not there yet).
     changed: dict[SubjobKey, tuple[Entry, SubjobState | None, int]] = field(default_factory=dict)
     #: Subjobs that this turn deletes.
@@ -100,22 +100,22 @@ class Turn:
 
     def add_rows(self, cache: SubjobCache, renewed: Container[int]) -> None:
         """Put the changed subjobs into the batch; `renewed` are leases not on the disk as read."""
-        self.batch.at = self.now
+        self.write_set.at = self.now
         for key, (entry, before, _) in self.changed.items():
             row = entry.row(key.subjob, self.now)
             if before is None or before.status is not entry.state.status:
-                self.batch.counts[row.workflow_id, row.status] += 1
+                self.write_set.counts[row.workflow_id, row.status] += 1
                 if before is not None:
-                    self.batch.counts[row.workflow_id, before.status.value] -= 1
+                    self.write_set.counts[row.workflow_id, before.status.value] -= 1
             cache.resize(entry, len(row.snapshot))
-            self.batch.subjobs.append(row)
+            self.write_set.subjobs.append(row)
             if (
                 before is None
                 or before.fence != row.fence
                 or before.deadline_at != row.deadline_at
                 or row.id in renewed
             ):
-                self.batch.leases.append((row.id, row.deadline_at, row.ttl_seconds))
+                self.write_set.leases.append((row.id, row.deadline_at, row.ttl_seconds))
 
     def release(self) -> None:
         """Let go of the entries that this turn has changed: it is on the disk, or undone."""

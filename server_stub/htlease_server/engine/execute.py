@@ -206,7 +206,7 @@ def _keep(
         entry.unwritten += 1
         if is_new:
             keeper.add(key, entry)
-            turn.batch.known_ids.append((key.subjob, entry.id))
+            turn.write_set.known_ids.append((key.subjob, entry.id))
     entry.state = apply(state, events, turn.now)
     if entry.state.deadline_at != state.deadline_at:
         entry.is_heard = True
@@ -226,7 +226,7 @@ def _keep(
             entry.marks = marks_with(entry.marks, sent.request_id)
     for event in events:
         entry.seq += 1
-        turn.batch.history.append(
+        turn.write_set.history.append(
             HistoryRow(
                 entry.id,
                 entry.seq,
@@ -242,7 +242,7 @@ def _keep(
             )
         )
         digest = None
-        turn.batch.known_ids.extend((id_text, entry.id) for id_text in ids_in(event))
+        turn.write_set.known_ids.extend((id_text, entry.id) for id_text in ids_in(event))
 
 
 def _put_workflow(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutWorkflow) -> None:
@@ -253,7 +253,7 @@ def _put_workflow(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutWorkflow
     if isinstance(decision, WorkflowRow) and decision is not before:
         _note_deed(turn, waiting, Deed(PUT_WORKFLOW, put.name))
         keeper.book.keep(decision)
-        turn.batch.workflows.append(decision)
+        turn.write_set.workflows.append(decision)
     turn.answer(waiting, decision, is_late=True)
 
 
@@ -263,12 +263,12 @@ def _change_windows(turn: Turn, keeper: Keeper, waiting: Waiting, change: Window
     if isinstance(rows, m.Rejection):
         turn.answer(waiting, rows, is_late=True)
         return
-    if not turn.batch.maintenance:
+    if not turn.write_set.maintenance:
         turn.windows_before = uptime.windows
     changed = {row.started_at for row in rows}
     others = (window for window in uptime.windows if window.started_at not in changed)
     uptime.windows = (*others, *rows)
-    turn.batch.maintenance += rows
+    turn.write_set.maintenance += rows
     _note_deed(turn, waiting, change.deed())
     # Who ends what is not open is told so by what is there afterwards.
     ended = MaintenanceRow(turn.now, turn.now, None, waiting.actor)
@@ -276,11 +276,11 @@ def _change_windows(turn: Turn, keeper: Keeper, waiting: Waiting, change: Window
 
 
 def _put_flag(turn: Turn, keeper: Keeper, waiting: Waiting, put: PutFlag) -> None:
-    if not turn.batch.flags:
+    if not turn.write_set.flags:
         turn.flags_before = keeper.flags
     row = put.row(turn.now, waiting.actor)
     keeper.flags = {**keeper.flags, row.name: row}
-    turn.batch.flags.append(row)
+    turn.write_set.flags.append(row)
     data = {"flag": put.name, "is_up": put.is_up, "reason": put.reason}
     _note_deed(turn, waiting, Deed(PUT_FLAG, data=data))
     turn.answer(waiting, row, is_late=True)
@@ -296,7 +296,7 @@ def _trim(turn: Turn, keeper: Keeper, waiting: Waiting, trim: Trim) -> None:
 
 def _note_deed(turn: Turn, waiting: Waiting, deed: Deed) -> DeedRow:
     row = deed.row(turn.now, waiting.actor, waiting.via)
-    turn.batch.deeds.append(row)
+    turn.write_set.deeds.append(row)
     return row
 
 
@@ -316,7 +316,7 @@ def _new_workflow(turn: Turn, keeper: Keeper, waiting: Waiting) -> WorkflowRow:
     assert waiting.key is not None
     row = keeper.book.new(waiting.key.workflow, turn.now, waiting.owner)
     keeper.book.keep(row)
-    turn.batch.workflows.append(row)
+    turn.write_set.workflows.append(row)
     return row
 
 

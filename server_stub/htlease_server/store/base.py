@@ -1,6 +1,6 @@
 """What the server asks of a store, and the rows that go in and out.
 
-A store keeps rows and makes a batch of them durable at once; it knows no lease rule. The suite
+A store keeps rows and makes a write set of them durable at once; it knows no lease rule. The suite
 `tests/contract/test_store.py` says when a store is good enough.
 """
 
@@ -16,23 +16,23 @@ from htlease.rules.attempt import SubjobKey
 
 
 class StoreFailed(HTLeaseError):
-    """The store could not keep a batch and has kept nothing of it."""
+    """The store could not keep a write set and has kept nothing of it."""
 
 
 class Conflict(StoreFailed):
     """Another server was faster; taking the turn again leads on."""
 
 
-class Uncertain(StoreFailed):
-    """The store may or may not have kept a batch; it cannot be asked now."""
+class CommitOutcomeUnknown(StoreFailed):
+    """The store may or may not have kept a write set; it cannot be asked now."""
 
 
-class Displaced(Uncertain):
+class Displaced(CommitOutcomeUnknown):
     """The store is not this server's any more, which has to stop at once."""
 
 
 class Unstorable(StoreFailed):
-    """The store takes no such value, whoever of the batch it comes from."""
+    """The store takes no such value, whoever in the write set it comes from."""
 
 
 class SubjobRow(NamedTuple):
@@ -147,7 +147,7 @@ class FlagRow(NamedTuple):
     changed_at: float
 
 
-class Closed(NamedTuple):
+class ClosedSubjob(NamedTuple):
     """A subjob that is to be deleted, of a workflow that is closed."""
 
     id: int
@@ -156,7 +156,7 @@ class Closed(NamedTuple):
     fence: int
 
 
-class Gone(NamedTuple):
+class DeletedSubjob(NamedTuple):
     """A subjob that is deleted, with the IDs by which it was found."""
 
     id: int
@@ -166,7 +166,7 @@ class Gone(NamedTuple):
 
 
 @dataclass
-class Batch:
+class WriteSet:
     """What one transaction makes durable."""
 
     workflows: list[WorkflowRow] = field(default_factory=list)
@@ -189,25 +189,32 @@ class Batch:
     #: Flags as they are from now on; a flag is known by its name.
     flags: list[FlagRow] = field(default_factory=list)
     deeds: list[DeedRow] = field(default_factory=list)
-    gone: list[Gone] = field(default_factory=list)
-    #: As `counts`, by what is gone; that is no change of a workflow.
-    gone_counts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    deleted: list[DeletedSubjob] = field(default_factory=list)
+    #: As `counts`, by what is deleted; that is no change of a workflow.
+    deleted_counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     #: Present when `leases` holds every renewal up to this instant.
     alive: Run | None = None
 
     def count_rows(self) -> list[tuple[int, str, int, float]]:
         """Return (workflow's row ID, status, by how many, when that changed it)."""
         by_how_many = self.counts.copy()
-        by_how_many.update(self.gone_counts)
+        by_how_many.update(self.deleted_counts)
         return [
             (*of, count, self.at if of in self.counts else 0.0)
             for of, count in sorted(by_how_many.items())
         ]
 
     @property
-    def has_news(self) -> bool:
+    def has_changes(self) -> bool:
         """Tell whether there is more in it than deadlines and signs of life."""
-        rows = (self.subjobs, self.workflows, self.maintenance, self.flags, self.deeds, self.gone)
+        rows = (
+            self.subjobs,
+            self.workflows,
+            self.maintenance,
+            self.flags,
+            self.deeds,
+            self.deleted,
+        )
         return any(rows)
 
 
@@ -243,7 +250,7 @@ class Reader(Protocol):
         Those with a higher row ID than `after`, in order; without those that have no subjobs.
         """
 
-    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[Closed]:
+    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[ClosedSubjob]:
         """Return some closed subjobs of a workflow."""
 
     def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
@@ -300,8 +307,8 @@ class Store(Reader, Protocol):
     def next_ids(self) -> tuple[int, int]:
         """Return the first row IDs that are free, for workflows and for subjobs."""
 
-    def write(self, batch: Batch) -> None:
-        """Make a batch durable, wholly or not at all; raises StoreFailed."""
+    def write(self, write_set: WriteSet) -> None:
+        """Make a write set durable, wholly or not at all; raises StoreFailed."""
 
     def stamp(self, run: Run) -> None:
         """Note beside the store how far a run has got."""

@@ -18,7 +18,6 @@ import msgspec
 from htlease.errors import BadConfig
 from htlease.version import VERSION
 from htlease_server.store.base import (
-    Batch,
     DeedRow,
     FlagRow,
     HistoryRow,
@@ -26,8 +25,9 @@ from htlease_server.store.base import (
     Run,
     SubjobRow,
     WorkflowRow,
+    WriteSet,
 )
-from htlease_server.tools.snapshot import Whole, Writer
+from htlease_server.tools.snapshot import StoreSnapshot, Writer
 
 #: Raised when a line gets another meaning.
 FORMAT = 1
@@ -74,7 +74,7 @@ _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(Line)
 
 
-def write_archive(whole: Whole, target: Path) -> Tail:
+def write_archive(snapshot: StoreSnapshot, target: Path) -> Tail:
     """Write everything to a new file, mode 0600; raises BadConfig."""
     partial = target.with_name(target.name + ".partial")
     try:
@@ -82,7 +82,7 @@ def write_archive(whole: Whole, target: Path) -> Tail:
             raise BadConfig(f"{target} exists; name a file that does not")
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "wb") as file:
-            tail = _write(whole, file)
+            tail = _write(snapshot, file)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(target)
@@ -92,27 +92,27 @@ def write_archive(whole: Whole, target: Path) -> Tail:
     return tail
 
 
-def _write(whole: Whole, file: BinaryIO) -> Tail:
+def _write(snapshot: StoreSnapshot, file: BinaryIO) -> Tail:
     tail = Tail()
 
     def put(line: Line) -> None:
         file.write(_encode(line))
         file.write(b"\n")
 
-    put(Line(head=Head(FORMAT, VERSION, whole.name, whole.fence_floor())))
-    windows, flags = list(whole.maintenance()), list(whole.flags())
-    put(Line(runs=list(whole.runs()), maintenance=windows, flags=flags))
-    for workflows in _in_parts(whole.workflows()):
+    put(Line(head=Head(FORMAT, VERSION, snapshot.name, snapshot.fence_floor())))
+    windows, flags = list(snapshot.maintenance()), list(snapshot.flags())
+    put(Line(runs=list(snapshot.runs()), maintenance=windows, flags=flags))
+    for workflows in _in_parts(snapshot.workflows()):
         tail.workflows += len(workflows)
         put(Line(workflows=workflows))
-    for subjob, history in whole.lives():
+    for subjob, history in snapshot.subjob_records():
         tail.subjobs += 1
         tail.events += len(history)
         put(Line(subjob=subjob, history=list(history)))
-    for known_ids in _in_parts(whole.known_ids()):
+    for known_ids in _in_parts(snapshot.known_ids()):
         tail.known_ids += len(known_ids)
         put(Line(known_ids=known_ids))
-    for deeds in _in_parts(whole.deeds()):
+    for deeds in _in_parts(snapshot.deeds()):
         tail.deeds += len(deeds)
         put(Line(deeds=deeds))
     put(Line(tail=tail))
@@ -122,10 +122,10 @@ def _write(whole: Whole, file: BinaryIO) -> Tail:
 def read_archive(source: Path, store: Writer) -> Tail:
     """Write everything from a file into an empty store; raises BadConfig and StoreFailed.
 
-    The last batch makes it complete: a store that was left half filled has no runs.
+    The last write set makes it complete: a store that was left half filled has no runs.
     """
     counted = Tail()
-    held_back = Batch()
+    held_back = WriteSet()
     with _opened(source) as file:
         lines = _lines(source, file)
         head = next(lines, Line()).head
@@ -137,33 +137,33 @@ def read_archive(source: Path, store: Writer) -> Tail:
                 f" reads format {FORMAT}: upgrade htlease"
             )
         held_back.fence_floor = head.fence_floor
-        batch, tail = Batch(), None
+        write_set, tail = WriteSet(), None
         for line in lines:
             held_back.runs += line.runs
             held_back.maintenance += line.maintenance
             held_back.flags += line.flags
-            _add(batch, line, counted)
+            _add(write_set, line, counted)
             tail = line.tail
-            if _rows_in(batch) >= _ROWS_IN_BATCH:
-                store.write(batch)
-                batch = Batch()
+            if _rows_in(write_set) >= _ROWS_IN_BATCH:
+                store.write(write_set)
+                write_set = WriteSet()
     if tail is None or tail != counted:
         raise BadConfig(f"{source} is not complete: {counted}, and at its end {tail}")
-    store.write(batch)
+    store.write(write_set)
     store.write(held_back)
     return counted
 
 
-def _rows_in(batch: Batch) -> int:
-    kinds = (batch.subjobs, batch.workflows, batch.known_ids, batch.deeds)
+def _rows_in(write_set: WriteSet) -> int:
+    kinds = (write_set.subjobs, write_set.workflows, write_set.known_ids, write_set.deeds)
     return sum(len(rows) for rows in kinds)
 
 
-def _add(batch: Batch, line: Line, counted: Tail) -> None:
-    batch.workflows += line.workflows
-    batch.known_ids += line.known_ids
-    batch.history += line.history
-    batch.deeds += line.deeds
+def _add(write_set: WriteSet, line: Line, counted: Tail) -> None:
+    write_set.workflows += line.workflows
+    write_set.known_ids += line.known_ids
+    write_set.history += line.history
+    write_set.deeds += line.deeds
     counted.deeds += len(line.deeds)
     counted.workflows += len(line.workflows)
     counted.known_ids += len(line.known_ids)
@@ -171,10 +171,10 @@ def _add(batch: Batch, line: Line, counted: Tail) -> None:
     row = line.subjob
     if row is not None:
         counted.subjobs += 1
-        batch.subjobs.append(row)
-        batch.leases.append((row.id, row.deadline_at, row.ttl_seconds))
-        batch.counts[row.workflow_id, row.status] += 1
-        batch.at = max(batch.at, row.updated_at)
+        write_set.subjobs.append(row)
+        write_set.leases.append((row.id, row.deadline_at, row.ttl_seconds))
+        write_set.counts[row.workflow_id, row.status] += 1
+        write_set.at = max(write_set.at, row.updated_at)
 
 
 def _opened(source: Path) -> BinaryIO:

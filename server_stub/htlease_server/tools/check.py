@@ -11,7 +11,7 @@ import msgspec
 from htlease.rules import messages as m
 from htlease.rules.state import REQUESTS_KEPT, SubjobState, replace
 from htlease_server.engine.history import event_from, fold, ids_in, mark_of, snapshot_from
-from htlease_server.tools.snapshot import Life, Whole
+from htlease_server.tools.snapshot import StoreSnapshot, SubjobRecord
 
 _DAMAGED = "the file is damaged: stop the server and restore a backup"
 _ODD = "look at its history, and settle or cancel it by hand; then report this as a mistake"
@@ -37,25 +37,25 @@ class Checked:
         self.events = 0
 
 
-def check(whole: Whole, checked: Checked, is_quick: bool = False) -> Iterator[Finding]:
+def check(snapshot: StoreSnapshot, checked: Checked, is_quick: bool = False) -> Iterator[Finding]:
     """Yield what is wrong with a store; quickly: without every page and every index."""
     is_damaged = False
-    for text in whole.damage(is_quick):
+    for text in snapshot.damage(is_quick):
         is_damaged = True
         yield Finding("store", text, _DAMAGED)
     if is_damaged:
         return  # what the rows of such a file say is no finding, if they can be read at all
-    names = {row.id: row.name for row in whole.workflows()}
+    names = {row.id: row.name for row in snapshot.workflows()}
     checked.workflows = len(names)
     counts: Counter[tuple[int, str]] = Counter()
-    for life in whole.lives():
+    for subjob_record in snapshot.subjob_records():
         checked.subjobs += 1
-        checked.events += len(life.history)
-        counts[life.subjob.workflow_id, life.subjob.status] += 1
-        where = f"{names.get(life.subjob.workflow_id, '?')}/{life.subjob.name}"
-        for what in _odd_in(life, whole):
+        checked.events += len(subjob_record.history)
+        counts[subjob_record.subjob.workflow_id, subjob_record.subjob.status] += 1
+        where = f"{names.get(subjob_record.subjob.workflow_id, '?')}/{subjob_record.subjob.name}"
+        for what in _odd_in(subjob_record, snapshot):
             yield Finding(where, what, _ODD)
-    stored = whole.counts()
+    stored = snapshot.counts()
     for workflow_id, status in sorted(counts.keys() | stored.keys()):
         true, said = counts[workflow_id, status], stored.get((workflow_id, status), 0)
         if true != said:
@@ -63,8 +63,8 @@ def check(whole: Whole, checked: Checked, is_quick: bool = False) -> Iterator[Fi
             yield Finding(names.get(workflow_id, "store"), what, _COUNTS)
 
 
-def _odd_in(life: Life, whole: Whole) -> Iterator[str]:
-    row, history = life
+def _odd_in(subjob_record: SubjobRecord, snapshot: StoreSnapshot) -> Iterator[str]:
+    row, history = subjob_record
     if [event.seq for event in history] != list(range(1, row.seq + 1)):
         yield f"its history has {len(history)} events with gaps; the last should be {row.seq}"
         return
@@ -90,7 +90,7 @@ def _odd_in(life: Life, whole: Whole) -> Iterator[str]:
     if marks is not None and any(mark_of(id) not in marks for id in accepted[-REQUESTS_KEPT:]):
         yield "a request that it accepted would not be recognised"
     for id_text in {row.name, *(id_text for event in events for id_text in ids_in(event))}:
-        if not whole.is_known_as(row.id, id_text):
+        if not snapshot.is_known_as(row.id, id_text):
             yield f"it cannot be found by {id_text}"
 
 

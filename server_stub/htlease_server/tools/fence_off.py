@@ -16,32 +16,32 @@ from htlease.rules.attempt import AttemptId, Evidence, Place
 from htlease.rules.state import apply
 from htlease_server.engine.history import EVENT_NAMES, data_of, state_from
 from htlease_server.engine.states.cache import Entry
-from htlease_server.store.base import Batch, HistoryRow, SubjobRow
-from htlease_server.tools.snapshot import Whole, Writer
+from htlease_server.store.base import HistoryRow, SubjobRow, WriteSet
+from htlease_server.tools.snapshot import StoreSnapshot, Writer
 
 _ACTOR = "store fence-off"
 _BATCH_MAX = 1_000
 
 
-def fence_off(store: Writer, whole: Whole, now: float, reason: str) -> tuple[int, int]:
+def fence_off(store: Writer, snapshot: StoreSnapshot, now: float, reason: str) -> tuple[int, int]:
     """End every lease and raise the floor; return it and how many leases there were.
 
     `store` is held by nobody else. Interrupted, it can be run again.
     """
-    floor = max(int(now * 1000), whole.fence_floor() + 1)
-    store.write(Batch(fence_floor=floor))
-    batch, ended = Batch(at=now), 0
-    for row in whole.held():
-        _end(batch, row, floor, now, reason)
+    floor = max(int(now * 1000), snapshot.fence_floor() + 1)
+    store.write(WriteSet(fence_floor=floor))
+    write_set, ended = WriteSet(at=now), 0
+    for row in snapshot.held():
+        _end(write_set, row, floor, now, reason)
         ended += 1
-        if len(batch.subjobs) >= _BATCH_MAX:
-            store.write(batch)
-            batch = Batch(at=now)
-    store.write(batch)
+        if len(write_set.subjobs) >= _BATCH_MAX:
+            store.write(write_set)
+            write_set = WriteSet(at=now)
+    store.write(write_set)
     return floor, ended
 
 
-def _end(batch: Batch, row: SubjobRow, floor: int, now: float, reason: str) -> None:
+def _end(write_set: WriteSet, row: SubjobRow, floor: int, now: float, reason: str) -> None:
     state = state_from(row.snapshot, row.deadline_at)
     fence = max(floor, state.fence + 1)
     acquired = m.LeaseAcquired(
@@ -67,14 +67,14 @@ def _end(batch: Batch, row: SubjobRow, floor: int, now: float, reason: str) -> N
     for event in events:
         entry.seq += 1
         name, data = EVENT_NAMES[type(event)], data_of(event)
-        batch.history.append(
+        write_set.history.append(
             HistoryRow(
                 row.id, entry.seq, now, name, fence, _ACTOR, request_id, None, None, None, data
             )
         )
     changed = entry.row(row.name, now)
-    batch.subjobs.append(changed)
-    batch.leases.append((row.id, changed.deadline_at, changed.ttl_seconds))
-    batch.known_ids.append((acquired.attempt_id, row.id))
-    batch.counts[row.workflow_id, row.status] -= 1
-    batch.counts[row.workflow_id, changed.status] += 1
+    write_set.subjobs.append(changed)
+    write_set.leases.append((row.id, changed.deadline_at, changed.ttl_seconds))
+    write_set.known_ids.append((acquired.attempt_id, row.id))
+    write_set.counts[row.workflow_id, row.status] -= 1
+    write_set.counts[row.workflow_id, changed.status] += 1

@@ -16,20 +16,20 @@ from htlease_server.store.sqlite.sqlite_store import MIGRATIONS, SqliteStore, no
 from htlease_server.tools import sqlite_backup
 from htlease_server.tools.archive import Tail, read_archive
 from htlease_server.tools.fence_off import fence_off
-from htlease_server.tools.snapshot import Whole
-from htlease_server.tools.sqlite_snapshot import SqliteWhole
+from htlease_server.tools.snapshot import StoreSnapshot
+from htlease_server.tools.sqlite_snapshot import SqliteSnapshot
 
 
-def open_whole(url: str) -> Whole:
+def open_snapshot(url: str) -> StoreSnapshot:
     """Return everything in a store as it is now; raises BadConfig."""
     if is_postgresql(url):
-        whole: Whole = _postgres().PostgresWhole(url)
-        return whole
-    return SqliteWhole(path_of(url))
+        snapshot: StoreSnapshot = _postgres().PostgresSnapshot(url)
+        return snapshot
+    return SqliteSnapshot(path_of(url))
 
 
 @contextmanager
-def alone(url: str) -> Iterator[None]:
+def exclusive_lock(url: str) -> Iterator[None]:
     """Keep servers off a store meanwhile, or find that none is there; raises BadConfig."""
     if is_postgresql(url):
         # Nothing keeps one from starting in a database; who moves it does not start one.
@@ -58,12 +58,15 @@ def accept_place(url: str) -> None:
         store.forget_place()
 
 
-def shut_out(url: str, reason: str) -> tuple[int, int]:
+def fence_off_store(url: str, reason: str) -> tuple[int, int]:
     """End every lease and raise all fences; return the floor and how many leases there were."""
     if not is_postgresql(url):
-        return sqlite_backup.shut_out(path_of(url), reason)
-    with closing(_postgres().PostgresFiller(url)) as filler, closing(open_whole(url)) as whole:
-        floor_and_ended = fence_off(filler, whole, time.time(), reason)
+        return sqlite_backup.fence_off_file(path_of(url), reason)
+    with (
+        closing(_postgres().PostgresFiller(url)) as filler,
+        closing(open_snapshot(url)) as snapshot,
+    ):
+        floor_and_ended = fence_off(filler, snapshot, time.time(), reason)
         filler.forget_place()
         return floor_and_ended
 

@@ -12,7 +12,6 @@ import psycopg
 from htlease.errors import BadConfig
 from htlease_server.store import sql as queries
 from htlease_server.store.base import (
-    Batch,
     DeedRow,
     FlagRow,
     HistoryRow,
@@ -21,11 +20,12 @@ from htlease_server.store.base import (
     StoreFailed,
     SubjobRow,
     WorkflowRow,
+    WriteSet,
 )
 from htlease_server.store.postgresql import statements as sql
 from htlease_server.store.postgresql.connection import MIGRATIONS, Database, why_not
 from htlease_server.store.postgresql.postgres_place import forget_place
-from htlease_server.tools.snapshot import Life, lives_of
+from htlease_server.tools.snapshot import SubjobRecord, subjob_records_of
 
 #: Told from servers, which call themselves `htlease`.
 _NAME = "htlease store"
@@ -70,7 +70,7 @@ def refuse_servers(name: str, connection: psycopg.Connection[Any]) -> None:
         raise BadConfig(f"store {name} is in use by another htlease server; stop all of them first")
 
 
-class PostgresWhole:
+class PostgresSnapshot:
     """Everything in a database; raises BadConfig when it is no store of this version."""
 
     def __init__(self, url: str) -> None:
@@ -92,9 +92,9 @@ class PostgresWhole:
     def workflows(self) -> Iterator[WorkflowRow]:
         return map(WorkflowRow._make, self._all(queries.ALL_WORKFLOWS))
 
-    def lives(self) -> Iterator[Life]:
+    def subjob_records(self) -> Iterator[SubjobRecord]:
         subjobs, history = self._all(queries.ALL_SUBJOBS), self._all(queries.ALL_HISTORY)
-        return lives_of(map(SubjobRow._make, subjobs), map(HistoryRow._make, history))
+        return subjob_records_of(map(SubjobRow._make, subjobs), map(HistoryRow._make, history))
 
     def held(self) -> Iterator[SubjobRow]:
         return map(SubjobRow._make, self._all(queries.HELD_SUBJOBS))
@@ -155,7 +155,7 @@ class PostgresWhole:
 
 
 class PostgresFiller:
-    """Writes whole batches past the servers, of which none may run; raises BadConfig."""
+    """Writes write sets past the servers, of which none may run; raises BadConfig."""
 
     def __init__(self, url: str) -> None:
         self.name, self._db = connected(url)
@@ -168,34 +168,35 @@ class PostgresFiller:
         ).fetchone()
         return row is not None and not row[0]
 
-    def write(self, batch: Batch) -> None:
-        """Write a batch; raises StoreFailed."""
+    def write(self, write_set: WriteSet) -> None:
+        """Write a write set; raises StoreFailed."""
         counts = [
             (workflow_id, status, 0, count, at)
-            for workflow_id, status, count, at in batch.count_rows()
+            for workflow_id, status, count, at in write_set.count_rows()
         ]
         try:
             with self._db.transaction():
                 for insert, rows in (
-                    (sql.PUT_WORKFLOWS, batch.workflows),
-                    (sql.PUT_SUBJOBS, [row[:-2] for row in batch.subjobs]),
-                    (sql.PUT_LEASES, batch.leases),
-                    (sql.ADD_HISTORY, batch.history),
-                    (sql.ADD_KNOWN_IDS, batch.known_ids),
+                    (sql.PUT_WORKFLOWS, write_set.workflows),
+                    (sql.PUT_SUBJOBS, [row[:-2] for row in write_set.subjobs]),
+                    (sql.PUT_LEASES, write_set.leases),
+                    (sql.ADD_HISTORY, write_set.history),
+                    (sql.ADD_KNOWN_IDS, write_set.known_ids),
                     (sql.COUNT, counts),
-                    (sql.ADD_DEEDS, batch.deeds),
-                    (sql.PUT_MAINTENANCE, batch.maintenance),
-                    (sql.PUT_FLAGS, batch.flags),
+                    (sql.ADD_DEEDS, write_set.deeds),
+                    (sql.PUT_MAINTENANCE, write_set.maintenance),
+                    (sql.PUT_FLAGS, write_set.flags),
                 ):
                     if rows:
                         insert.run(self._db, rows)
-                for run in batch.runs:
+                for run in write_set.runs:
                     self._db.execute(
                         "INSERT INTO server_run (started_at, alive_at) VALUES (%s, %s)", run
                     )
-                if batch.fence_floor:
+                if write_set.fence_floor:
                     self._db.execute(
-                        "UPDATE fence_floor SET fence = greatest(fence, %s)", (batch.fence_floor,)
+                        "UPDATE fence_floor SET fence = greatest(fence, %s)",
+                        (write_set.fence_floor,),
                     )
         except psycopg.Error as problem:
             raise StoreFailed(f"store {self.name}: {problem}") from None

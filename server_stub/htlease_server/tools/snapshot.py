@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from htlease_server.store.base import (
-    Batch,
     DeedRow,
     FlagRow,
     HistoryRow,
@@ -15,34 +14,37 @@ from htlease_server.store.base import (
     Run,
     SubjobRow,
     WorkflowRow,
+    WriteSet,
 )
 
 
-class Life(NamedTuple):
+class SubjobRecord(NamedTuple):
     """A subjob with all that ever happened to it."""
 
     subjob: SubjobRow
     history: Sequence[HistoryRow]
 
 
-def lives_of(subjobs: Iterable[SubjobRow], history: Iterable[HistoryRow]) -> Iterator[Life]:
+def subjob_records_of(
+    subjobs: Iterable[SubjobRow], history: Iterable[HistoryRow]
+) -> Iterator[SubjobRecord]:
     """Put subjobs and events together; both come in the order of the subjobs' row IDs."""
     events = itertools.groupby(history, lambda row: row.subjob_id)
     event_id, found = next(events, (None, iter(())))
     for subjob in subjobs:
         while event_id is not None and event_id < subjob.id:
             event_id, found = next(events, (None, iter(())))
-        yield Life(subjob, list(found) if event_id == subjob.id else [])
+        yield SubjobRecord(subjob, list(found) if event_id == subjob.id else [])
 
 
 class Writer(Protocol):
-    """Takes batches; nobody else writes meanwhile."""
+    """Takes write sets; nobody else writes meanwhile."""
 
-    def write(self, batch: Batch) -> None:
-        """Make a batch durable, wholly or not at all; raises StoreFailed."""
+    def write(self, write_set: WriteSet) -> None:
+        """Make a write set durable, wholly or not at all; raises StoreFailed."""
 
 
-class Whole(Protocol):
+class StoreSnapshot(Protocol):
     """Everything in a store, as it was at one instant, whatever a server does meanwhile."""
 
     #: What a person calls this store.
@@ -51,7 +53,7 @@ class Whole(Protocol):
     def workflows(self) -> Iterator[WorkflowRow]:
         """Yield all workflows, in the order of their row IDs."""
 
-    def lives(self) -> Iterator[Life]:
+    def subjob_records(self) -> Iterator[SubjobRecord]:
         """Yield all subjobs that have a lease record, in the order of their row IDs."""
 
     def held(self) -> Iterator[SubjobRow]:

@@ -13,7 +13,7 @@ from htlease_server.store.sqlite.sqlite_file import Hold, belong_with, refuse_ot
 from htlease_server.store.sqlite.sqlite_place import mark_as_copy
 from htlease_server.store.sqlite.sqlite_store import SqliteStore, not_there
 from htlease_server.tools.fence_off import fence_off
-from htlease_server.tools.sqlite_snapshot import SqliteWhole
+from htlease_server.tools.sqlite_snapshot import SqliteSnapshot
 
 #: What lies beside a store and belongs to it.
 _BESIDE = ("-wal", "-shm")
@@ -62,7 +62,7 @@ def restore(backup: Path, path: Path) -> tuple[int, int]:
     """
     if not backup.exists():
         raise BadConfig(f"backup {backup} does not exist; name a file of `htlease store backup`")
-    SqliteWhole(backup).close()
+    SqliteSnapshot(backup).close()
     try:
         with closing(Hold(path)) as hold:
             floor_and_ended = _put_back(backup, path, hold)
@@ -76,7 +76,7 @@ def _put_back(backup: Path, path: Path, hold: Hold) -> tuple[int, int]:
     remove(partial)
     back_up(backup, partial)
     # Before it has its name, so that no server ever starts on it as it was.
-    floor_and_ended = shut_out(partial, f"restored from {backup.name}")
+    floor_and_ended = fence_off_file(partial, f"restored from {backup.name}")
     for end in ("", *_BESIDE):
         old = path.with_name(path.name + end)
         if old.exists():
@@ -86,15 +86,15 @@ def _put_back(backup: Path, path: Path, hold: Hold) -> tuple[int, int]:
     return floor_and_ended
 
 
-def shut_out(path: Path, reason: str) -> tuple[int, int]:
+def fence_off_file(path: Path, reason: str) -> tuple[int, int]:
     """End every lease of a store and raise its fences; see `fence_off`. Raises BadConfig."""
     store = SqliteStore(path)
     try:
-        whole = SqliteWhole(path)
+        snapshot = SqliteSnapshot(path)
         try:
-            floor_and_ended = fence_off(store, whole, time.time(), reason)
+            floor_and_ended = fence_off(store, snapshot, time.time(), reason)
         finally:
-            whole.close()
+            snapshot.close()
         store.accept_the_past()
     finally:
         store.close()

@@ -19,13 +19,13 @@ from htlease_server.store.base import (
 )
 from htlease_server.store.sqlite.sqlite_file import refuse_other_names
 from htlease_server.store.sqlite.sqlite_store import MIGRATIONS, not_there
-from htlease_server.tools.snapshot import Life, lives_of
+from htlease_server.tools.snapshot import SubjobRecord, subjob_records_of
 
 #: Tables whose rows belong to a subjob.
 _OF_SUBJOBS = ("lease", "history", "known_id")
 
 
-class SqliteWhole:
+class SqliteSnapshot:
     """Everything in one file; raises BadConfig when it is no store of this version."""
 
     def __init__(self, path: Path) -> None:
@@ -51,10 +51,10 @@ class SqliteWhole:
     def workflows(self) -> Iterator[WorkflowRow]:
         return map(WorkflowRow._make, self._db.execute(sql.ALL_WORKFLOWS))
 
-    def lives(self) -> Iterator[Life]:
+    def subjob_records(self) -> Iterator[SubjobRecord]:
         subjobs = self._db.execute(sql.ALL_SUBJOBS)
         history = self._db.execute(sql.ALL_HISTORY)
-        return lives_of(map(SubjobRow._make, subjobs), map(HistoryRow._make, history))
+        return subjob_records_of(map(SubjobRow._make, subjobs), map(HistoryRow._make, history))
 
     def held(self) -> Iterator[SubjobRow]:
         return map(SubjobRow._make, self._db.execute(sql.HELD_SUBJOBS))

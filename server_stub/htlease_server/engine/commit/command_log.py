@@ -18,7 +18,7 @@ from htlease_server.engine.batch import Answer, Waiting
 from htlease_server.engine.commit.priority_queue import Lanes
 from htlease_server.engine.states.state_source import Keeper
 from htlease_server.logs import note
-from htlease_server.store.base import Displaced, StoreFailed, Uncertain
+from htlease_server.store.base import CommitOutcomeUnknown, Displaced, StoreFailed
 
 #: How often an idle writer looks whether something is to be done.
 IDLE_SECONDS = 0.5
@@ -83,7 +83,7 @@ class Ledger(ABC):
             note(logging.ERROR, "the store takes no writes", why=str(problem))
         self.commits.failed += 1
         self.failure = str(problem)
-        if isinstance(problem, Uncertain):
+        if isinstance(problem, CommitOutcomeUnknown):
             code, what = "outcome-unknown", "it is not known whether it was done"
             advice = "send it again under the same request ID"
         else:

@@ -20,7 +20,7 @@ from htlease_server.engine.execute import take
 from htlease_server.engine.states.memory_states import ExclusiveKeeper
 from htlease_server.logs import note
 from htlease_server.store.base import Displaced, StoreFailed
-from htlease_server.store.sqlite.writer_process import Writer, Written
+from htlease_server.store.sqlite.writer_process import CommitResult, Writer
 
 
 class Pipeline(Ledger):
@@ -156,7 +156,7 @@ class Pipeline(Ledger):
         self._written = turn
         try:
             if self.keeper.prepare(turn):
-                self._writer.put(turn.batch)
+                self._writer.put(turn.write_set)
                 return
         except StoreFailed as problem:
             self._end_turn(problem, 0.0)
@@ -175,7 +175,7 @@ class Pipeline(Ledger):
         assert self._loop is not None
         self._loop.call_later(IDLE_SECONDS, self._on_idle)
 
-    def _on_written(self, written: Written) -> None:
+    def _on_written(self, written: CommitResult) -> None:
         if self._written is not None:
             self._end_turn(*written)
         elif written.problem is not None:  # it has ended with nothing to do

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from htlease_server.engine.history import event_from, ids_in
-from htlease_server.store.base import Closed, Gone, HistoryRow, Reader
+from htlease_server.store.base import ClosedSubjob, DeletedSubjob, HistoryRow, Reader
 
 #: In one turn; it takes some ten milliseconds.
 SUBJOBS_MAX = 200
@@ -41,14 +41,14 @@ class Trimmed:
 
 
 def chosen(
-    reader: Reader, workflow_id: int, rows: Sequence[Closed]
-) -> Iterator[tuple[Closed, Gone]]:
+    reader: Reader, workflow_id: int, rows: Sequence[ClosedSubjob]
+) -> Iterator[tuple[ClosedSubjob, DeletedSubjob]]:
     """Yield the first of some subjobs, as many as a turn may delete, with what belongs to them."""
     events = 0
     for row in rows[:SUBJOBS_MAX]:
         history = reader.history(row.id, 0, 1_000_000)
         events += len(history)
-        yield row, Gone(row.id, workflow_id, _ids_of(row.name, history), len(history))
+        yield row, DeletedSubjob(row.id, workflow_id, _ids_of(row.name, history), len(history))
         if events >= EVENTS_MAX:
             return
 

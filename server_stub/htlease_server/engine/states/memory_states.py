@@ -135,8 +135,8 @@ class ExclusiveKeeper:
         if not eligible or eligible[0][0] != trim.workflow_id or self.cache.is_open(trim.workflow):
             return Trimmed(0, 0, is_done=True)
         rows = self._reader.closed_subjobs(trim.workflow_id, SUBJOBS_MAX)
-        batch, subjobs, events = turn.batch, 0, 0
-        for row, gone in chosen(self._reader, trim.workflow_id, rows):
+        write_set, subjobs, events = turn.write_set, 0, 0
+        for row, deleted in chosen(self._reader, trim.workflow_id, rows):
             key = SubjobKey(trim.workflow, row.name)
             entry = self.cache.get(key)
             if key in self.going or (entry is not None and entry.unwritten):
@@ -145,11 +145,11 @@ class ExclusiveKeeper:
                 self.cache.forget(key)
             self.going.add(key)
             turn.going.add(key)
-            batch.gone.append(gone)
-            batch.gone_counts[trim.workflow_id, row.status] -= 1
-            batch.fence_floor = max(batch.fence_floor, row.fence)
-            subjobs, events = subjobs + 1, events + gone.events
-        self.fence_floor = max(self.fence_floor, batch.fence_floor)
+            write_set.deleted.append(deleted)
+            write_set.deleted_counts[trim.workflow_id, row.status] -= 1
+            write_set.fence_floor = max(write_set.fence_floor, row.fence)
+            subjobs, events = subjobs + 1, events + deleted.events
+        self.fence_floor = max(self.fence_floor, write_set.fence_floor)
         return Trimmed(subjobs, events, is_done=subjobs == eligible[0][2])
 
     def is_flush_due(self) -> bool:
@@ -163,26 +163,26 @@ class ExclusiveKeeper:
 
     def prepare(self, turn: Turn) -> bool:
         """Make the batch of a turn; tell whether there is anything to write."""
-        batch, now = turn.batch, turn.now
+        write_set, now = turn.write_set, turn.now
         turn.add_rows(self.cache, self._unflushed)
-        for id, deadline_at, ttl_seconds in batch.leases:
+        for id, deadline_at, ttl_seconds in write_set.leases:
             if id in self._unflushed:
                 self._unflushed[id] = (deadline_at, ttl_seconds)
         if turn.is_last or self.is_flush_due():
-            saved = {id for id, _, _ in batch.leases}
-            batch.leases += [
+            saved = {id for id, _, _ in write_set.leases}
+            write_set.leases += [
                 (id, *renewed) for id, renewed in self._unflushed.items() if id not in saved
             ]
-            batch.alive = self._run._replace(alive_at=now)
+            write_set.alive = self._run._replace(alive_at=now)
             self._flushing, self._unflushed = self._unflushed, {}
             self._flushed_at = now
-        return bool(batch.has_news or batch.alive)
+        return bool(write_set.has_changes or write_set.alive)
 
     def wrote(self, turn: Turn) -> None:
         """Take note that a turn is durable."""
-        if turn.batch.alive:
-            self._store.stamp(turn.batch.alive)
-            self._alive_at = turn.batch.alive.alive_at
+        if turn.write_set.alive:
+            self._store.stamp(turn.write_set.alive)
+            self._alive_at = turn.write_set.alive.alive_at
             self._flushing = {}
         turn.release()
         self.going -= turn.going
@@ -193,7 +193,7 @@ class ExclusiveKeeper:
         turn.release()
         self.going -= turn.going
         self._flushed_at = turn.now
-        if turn.batch.alive:
+        if turn.write_set.alive:
             self._unflushed = {**self._flushing, **self._unflushed}
             self._flushing = {}
         for key, (entry, state, seq) in turn.changed.items():
@@ -206,11 +206,11 @@ class ExclusiveKeeper:
             entry.state, entry.seq = state, seq
             if entry.id in self._unflushed:
                 self.renewed(entry)
-        for row in turn.batch.workflows:
+        for row in turn.write_set.workflows:
             self.book.forget(row.name)
-        if turn.batch.maintenance:
+        if turn.write_set.maintenance:
             self.uptime.windows = turn.windows_before
-        if turn.batch.flags:
+        if turn.write_set.flags:
             self.flags = turn.flags_before
 
     def reader(self) -> Reader:

@@ -271,12 +271,12 @@ class SharedKeeper:
         rows = [row for row in rows if row.id in closed]
         taken = list(chosen(self._store, trim.workflow_id, rows))
         for row, _ in taken:
-            turn.batch.gone_counts[trim.workflow_id, row.status] -= 1
-        turn.batch.gone += [gone for _, gone in taken]
+            turn.write_set.deleted_counts[trim.workflow_id, row.status] -= 1
+        turn.write_set.deleted += [deleted for _, deleted in taken]
         if taken:
             self.fence_floor = max(self.fence_floor, *(row.fence for row, _ in taken))
-            self._store.let_go([gone for _, gone in taken], self.fence_floor)
-        events = sum(gone.events for _, gone in taken)
+            self._store.let_go([deleted for _, deleted in taken], self.fence_floor)
+        events = sum(deleted.events for _, deleted in taken)
         return Trimmed(len(taken), events, is_done=len(taken) in (0, eligible[0][2]))
 
     # ------------------------------------------------------------ the end of a turn
@@ -284,24 +284,24 @@ class SharedKeeper:
     def commit(self, turn: Turn) -> bool:
         if not turn.now:
             return False
-        batch = turn.batch
+        write_set = turn.write_set
         turn.add_rows(self.cache, self._renewed)
-        is_durable = batch.has_news
-        saved = {row_id for row_id, _, _ in batch.leases}
+        is_durable = write_set.has_changes
+        saved = {row_id for row_id, _, _ in write_set.leases}
         for row_id, entry in self._renewed.items():
             if row_id not in saved:
-                batch.leases.append((row_id, entry.state.deadline_at, _ttl_of(entry.state)))
+                write_set.leases.append((row_id, entry.state.deadline_at, _ttl_of(entry.state)))
         started = time.monotonic()
         if turn.is_last or self._is_sign_due() or started >= self._durable_at + DURABLE_MAX_SECONDS:
-            batch.alive = Run(0.0, turn.now - ALIVE_MARGIN_SECONDS)
+            write_set.alive = Run(0.0, turn.now - ALIVE_MARGIN_SECONDS)
             is_durable = True
-        if not is_durable and not batch.leases:
+        if not is_durable and not write_set.leases:
             self._store.rollback()
             return False
-        self._store.write(batch, None if is_durable else self._clock_at + RENEWAL_MAX_SECONDS)
+        self._store.write(write_set, None if is_durable else self._clock_at + RENEWAL_MAX_SECONDS)
         if is_durable:
             self._durable_at = started
-        if batch.alive:
+        if write_set.alive:
             self._alive_at = started
         turn.forget_old_requests()
         return True

@@ -9,7 +9,7 @@ import psycopg
 
 from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import (
-    Closed,
+    ClosedSubjob,
     DeedRow,
     FlagRow,
     HistoryRow,
@@ -186,14 +186,14 @@ class PostgresReader:
         )
         return [(workflow_id, name, subjobs) for workflow_id, name, subjobs in rows]
 
-    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[Closed]:
+    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[ClosedSubjob]:
         rows = self._rows(
             "SELECT id, name, status, fence FROM subjob WHERE workflow_id = %s"
             " AND status IN ('complete', 'failed', 'cancelled') LIMIT %s",
             workflow_id,
             limit,
         )
-        return [Closed(*row) for row in rows]
+        return [ClosedSubjob(*row) for row in rows]
 
     def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
         rows = self._rows(

@@ -21,15 +21,15 @@ from htlease.errors import BadConfig
 from htlease.rules.attempt import SubjobKey
 from htlease_server.logs import note
 from htlease_server.store.base import (
-    Batch,
+    CommitOutcomeUnknown,
     Conflict,
+    DeletedSubjob,
     Displaced,
-    Gone,
     StoreFailed,
     SubjobRow,
-    Uncertain,
     Unstorable,
     WorkflowRow,
+    WriteSet,
 )
 from htlease_server.store.postgresql import statements as sql
 from htlease_server.store.postgresql.bulk_arrays import bigints, texts
@@ -270,11 +270,11 @@ class PostgresStore(PostgresReader):
         except psycopg.Error as problem:
             raise self._failed(problem) from None
 
-    def let_go(self, gone: Sequence[Gone], floor: int) -> None:
+    def let_go(self, deleted: Sequence[DeletedSubjob], floor: int) -> None:
         """Delete locked subjobs with this turn, and raise the fence floor."""
         assert self._writer is not None
-        ids, workflow = bigints([row.id for row in gone]), bigints([gone[0].workflow_id])
-        known = [(text, row.id) for row in gone for text in row.known_ids]
+        ids, workflow = bigints([row.id for row in deleted]), bigints([deleted[0].workflow_id])
+        known = [(text, row.id) for row in deleted for text in row.known_ids]
         known_texts, known_ids = (
             texts([text for text, _ in known]),
             bigints([row for _, row in known]),
@@ -291,7 +291,7 @@ class PostgresStore(PostgresReader):
         except psycopg.Error as problem:
             raise self._failed(problem) from None
 
-    def write(self, batch: Batch, renew_until: float | None = None) -> None:
+    def write(self, write_set: WriteSet, renew_until: float | None = None) -> None:
         """Write a batch and commit; raises StoreFailed and its kinds, with nothing left open.
 
         With `renew_until` it is one of renewals only, which may be lost until the next one that is
@@ -302,9 +302,9 @@ class PostgresStore(PostgresReader):
         self._warning = None
         try:
             if renew_until is None:
-                self._send(pipeline, batch)
+                self._send(pipeline, write_set)
             else:
-                given = sql.PUT_LEASES.given(batch.leases)
+                given = sql.PUT_LEASES.given(write_set.leases)
                 pipeline.send(self._renew, *given, float8(renew_until))
                 pipeline.send("SET LOCAL synchronous_commit = off")
         except (ValueError, struct.error) as problem:  # of a value that cannot be encoded
@@ -315,36 +315,36 @@ class PostgresStore(PostgresReader):
             first, *_ = pipeline.answers()
         except psycopg.Error as problem:
             raise self._failed(problem, is_sent=True) from None
-        if renew_until is not None and first.command_tuples != len(batch.leases):
+        if renew_until is not None and first.command_tuples != len(write_set.leases):
             raise StoreFailed(f"store {self.name} took too long for renewals")
         if self._warning:  # of a synchronous standby that was not waited for
             warning = self._warning
             self._drop()
-            raise Uncertain(f"store {self.name}: {warning}")
+            raise CommitOutcomeUnknown(f"store {self.name}: {warning}")
 
-    def _send(self, pipeline: Pipeline, batch: Batch) -> None:
+    def _send(self, pipeline: Pipeline, write_set: WriteSet) -> None:
         for insert, rows in (
             # New rows in the same order everywhere, so that two servers never wait for each other.
-            (sql.PUT_WORKFLOWS, sorted(_last_of(batch.workflows, 1), key=_name_of_workflow)),
-            (sql.PUT_SUBJOBS, [row[:-2] for row in sorted(batch.subjobs, key=_name_of_subjob)]),
-            (sql.PUT_LEASES, batch.leases),
-            (sql.ADD_HISTORY, batch.history),
-            (sql.ADD_KNOWN_IDS, batch.known_ids),
-            (sql.ADD_DEEDS, batch.deeds),
-            (sql.PUT_MAINTENANCE, _last_of(batch.maintenance, 0)),
-            (sql.PUT_FLAGS, _last_of(batch.flags, 0)),
+            (sql.PUT_WORKFLOWS, sorted(_last_of(write_set.workflows, 1), key=_name_of_workflow)),
+            (sql.PUT_SUBJOBS, [row[:-2] for row in sorted(write_set.subjobs, key=_name_of_subjob)]),
+            (sql.PUT_LEASES, write_set.leases),
+            (sql.ADD_HISTORY, write_set.history),
+            (sql.ADD_KNOWN_IDS, write_set.known_ids),
+            (sql.ADD_DEEDS, write_set.deeds),
+            (sql.PUT_MAINTENANCE, _last_of(write_set.maintenance, 0)),
+            (sql.PUT_FLAGS, _last_of(write_set.flags, 0)),
             # Last, since two servers may have the same share.
-            (sql.COUNT, self._counts(batch)),
+            (sql.COUNT, self._counts(write_set)),
         ):
             if rows:
                 pipeline.send(insert.query, *insert.given(rows))
-        if batch.alive:
-            pipeline.send(sql.SIGN_OF_LIFE, float8(batch.alive.alive_at))
+        if write_set.alive:
+            pipeline.send(sql.SIGN_OF_LIFE, float8(write_set.alive.alive_at))
 
-    def _counts(self, batch: Batch) -> list[tuple[int, str, int, int, float]]:
+    def _counts(self, write_set: WriteSet) -> list[tuple[int, str, int, int, float]]:
         return [
             (workflow_id, status, self._share, count, at)
-            for workflow_id, status, count, at in batch.count_rows()
+            for workflow_id, status, count, at in write_set.count_rows()
         ]
 
     def rollback(self) -> None:
@@ -365,7 +365,7 @@ class PostgresStore(PostgresReader):
         is_lost = pipeline is None or pipeline.is_lost or state is None or state[:3] == "57P"
         if is_lost or is_read_only:
             self._drop()
-            kind = Uncertain if is_sent and not is_read_only else StoreFailed
+            kind = CommitOutcomeUnknown if is_sent and not is_read_only else StoreFailed
             return kind(f"store {self.name} {why_not(problem)}")
         self.rollback()
         told = f"store {self.name}: {problem.diag.message_primary or problem}"

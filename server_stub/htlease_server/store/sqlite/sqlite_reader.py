@@ -9,7 +9,7 @@ from pathlib import Path
 from htlease.errors import BadConfig
 from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import (
-    Closed,
+    ClosedSubjob,
     DeedRow,
     FlagRow,
     HistoryRow,
@@ -99,13 +99,13 @@ class SqliteReader:
             (after, before, limit),
         ).fetchall()
 
-    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[Closed]:
+    def closed_subjobs(self, workflow_id: int, limit: int) -> Sequence[ClosedSubjob]:
         rows = self._db.execute(
             "SELECT id, name, status, fence FROM subjob WHERE workflow_id = ?"
             " AND status IN ('complete', 'failed', 'cancelled') LIMIT ?",
             (workflow_id, limit),
         )
-        return [Closed(*row) for row in rows]
+        return [ClosedSubjob(*row) for row in rows]
 
     def nth_held(self, workflow_id: int, after: int, nth: int) -> int | None:
         found = self._db.execute(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from htlease.errors import BadConfig
-from htlease_server.store.base import Batch, MaintenanceRow, Run, StoreFailed
+from htlease_server.store.base import MaintenanceRow, Run, StoreFailed, WriteSet
 from htlease_server.store.sql import ALL_MAINTENANCE
 from htlease_server.store.sqlite.sqlite_file import Hold, log_files
 from htlease_server.store.sqlite.sqlite_place import (
@@ -184,8 +184,8 @@ class SqliteStore(SqliteReader):
         workflow_id, subjob_id = self._db.execute(query).fetchone()
         return (workflow_id or 0) + 1, (subjob_id or 0) + 1
 
-    def write(self, batch: Batch) -> None:
-        self._writer.write(batch)
+    def write(self, write_set: WriteSet) -> None:
+        self._writer.write(write_set)
 
     def check_in_place(self) -> None:
         self.file.check()

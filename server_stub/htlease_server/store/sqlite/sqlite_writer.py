@@ -9,15 +9,15 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server.store.base import (
-    Batch,
+    CommitOutcomeUnknown,
     DeedRow,
+    DeletedSubjob,
     Displaced,
-    Gone,
     HistoryRow,
     StoreFailed,
     SubjobRow,
-    Uncertain,
     WorkflowRow,
+    WriteSet,
 )
 from htlease_server.store.sql import FLAG, MAINTENANCE
 from htlease_server.store.sqlite.bulk_insert import Insert, upsert
@@ -74,34 +74,34 @@ class SqliteWriter:
         self._checkpoints = Checkpoints(db, lambda: connected(self._path))
         self._db = db
 
-    def write(self, batch: Batch) -> None:
+    def write(self, write_set: WriteSet) -> None:
         if self._is_broken:
             try:
                 self._mend()
-            except Uncertain as problem:  # of this batch it is known
+            except CommitOutcomeUnknown as problem:  # of this batch it is known
                 raise StoreFailed(str(problem)) from problem
         db = self._db
         is_committing = False
         try:
             db.execute("BEGIN IMMEDIATE")
             self._refuse_after_the_run()
-            _PUT_WORKFLOWS.run(db, batch.workflows)
-            _PUT_SUBJOBS.run(db, [row[:-2] for row in batch.subjobs])
-            _PUT_LEASES.run(db, batch.leases)
-            db.executemany(_COUNT, batch.count_rows())
-            _ADD_HISTORY.run(db, batch.history)
-            _ADD_KNOWN_IDS.run(db, batch.known_ids)
-            db.executemany(_PUT_MAINTENANCE, batch.maintenance)
-            if batch.fence_floor:
-                db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (batch.fence_floor,))
-            db.executemany("INSERT INTO server_run VALUES (?, ?)", batch.runs)
-            db.executemany(_PUT_FLAG, batch.flags)
-            _ADD_DEEDS.run(db, batch.deeds)
-            self._let_go(batch.gone)
-            if batch.alive:
+            _PUT_WORKFLOWS.run(db, write_set.workflows)
+            _PUT_SUBJOBS.run(db, [row[:-2] for row in write_set.subjobs])
+            _PUT_LEASES.run(db, write_set.leases)
+            db.executemany(_COUNT, write_set.count_rows())
+            _ADD_HISTORY.run(db, write_set.history)
+            _ADD_KNOWN_IDS.run(db, write_set.known_ids)
+            db.executemany(_PUT_MAINTENANCE, write_set.maintenance)
+            if write_set.fence_floor:
+                db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (write_set.fence_floor,))
+            db.executemany("INSERT INTO server_run VALUES (?, ?)", write_set.runs)
+            db.executemany(_PUT_FLAG, write_set.flags)
+            _ADD_DEEDS.run(db, write_set.deeds)
+            self._let_go(write_set.deleted)
+            if write_set.alive:
                 db.execute(
                     "UPDATE server_run SET alive_at = ? WHERE started_at = ?",
-                    (batch.alive.alive_at, batch.alive.started_at),
+                    (write_set.alive.alive_at, write_set.alive.started_at),
                 )
             is_committing = True
             db.execute("COMMIT")
@@ -124,7 +124,7 @@ class SqliteWriter:
         raise failure
 
     def _mend(self) -> None:
-        """Make an end of a commit that could not be synced; raises Uncertain.
+        """Make an end of a commit that could not be synced; raises CommitOutcomeUnknown.
 
         It may be in the log, where the next start would find it whole, and what the system's cache
         shows of the file may not be on the disk. So nothing goes on over the same connection, and
@@ -143,15 +143,15 @@ class SqliteWriter:
         except (sqlite3.Error, BadConfig) as problem:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            raise Uncertain(f"store {self._name}: {problem}") from problem
+            raise CommitOutcomeUnknown(f"store {self._name}: {problem}") from problem
         self._is_broken = False
 
-    def _let_go(self, gone: Sequence[Gone]) -> None:
-        if not gone:
+    def _let_go(self, deleted: Sequence[DeletedSubjob]) -> None:
+        if not deleted:
             return
-        ids = [(row.id,) for row in gone]
-        workflows = [(workflow_id,) for workflow_id in {row.workflow_id for row in gone}]
-        known = [(id_text, row.id) for row in gone for id_text in row.known_ids]
+        ids = [(row.id,) for row in deleted]
+        workflows = [(workflow_id,) for workflow_id in {row.workflow_id for row in deleted}]
+        known = [(id_text, row.id) for row in deleted for id_text in row.known_ids]
         for statement, rows in (
             ("INSERT INTO trimming VALUES (?)", workflows),
             ("DELETE FROM history WHERE subjob_id = ?", ids),

@@ -19,14 +19,20 @@ from htlease_server.store.base import Displaced, StoreFailed
 from htlease_server.store.sqlite.sqlite_file import FileId
 from htlease_server.store.sqlite.sqlite_reader import connected
 from htlease_server.store.sqlite.sqlite_writer import SqliteWriter
-from htlease_server.store.sqlite.writer_protocol import Kind, Outcome, batch_from, framed, receive
+from htlease_server.store.sqlite.writer_protocol import (
+    Kind,
+    Outcome,
+    framed,
+    receive,
+    write_set_from,
+)
 
 #: Service managers signal all processes of a service; the server is the one that ends this one.
 _LEFT_TO_THE_SERVER = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 def main() -> int:
-    """Write batches until the line ends."""
+    """Write what comes until the socket ends."""
     path, file, run_started_at, fd = sys.argv[1:]
     for number in _LEFT_TO_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
@@ -35,10 +41,10 @@ def main() -> int:
     where = Path(path)
     writer = SqliteWriter(connected(where), where, float(run_started_at), FileId(device, inode))
     try:
-        with socket.socket(fileno=int(fd)) as line, line.makefile("rb") as stream:
-            line.sendall(framed(Outcome()))
+        with socket.socket(fileno=int(fd)) as connection, connection.makefile("rb") as stream:
+            connection.sendall(framed(Outcome()))
             while (body := receive(stream)) is not None:
-                line.sendall(framed(_outcome(writer, body)))
+                connection.sendall(framed(_outcome(writer, body)))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server was killed while it waited
     try:
@@ -52,10 +58,10 @@ def main() -> int:
 def _outcome(writer: SqliteWriter, body: bytes) -> Outcome:
     started = perf_counter()
     try:
-        writer.write(batch_from(body))
+        writer.write(write_set_from(body))
     except StoreFailed as problem:
         return Outcome(problem=str(problem), kind=Kind.of(problem))
-    except Exception as problem:  # a mistake of ours; the next batch may be a better one
+    except Exception as problem:  # a mistake of ours; the next write set may be a better one
         return Outcome(
             problem=f"the batch could not be written: {problem!r}", trace=traceback.format_exc()
         )

@@ -1,4 +1,4 @@
-"""What goes over the line: a batch one way, what became of it the other, each with its length."""
+"""Frames of the socket: a write set one way, what became of it the other, each with its length."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from htlease_server.store.base import Batch, Displaced, StoreFailed, Uncertain
+from htlease_server.store.base import CommitOutcomeUnknown, Displaced, StoreFailed, WriteSet
 
 _LENGTH = struct.Struct("!Q")
 
 
 class Kind(enum.Enum):
-    """How a batch failed."""
+    """How a write set failed."""
 
     REFUSED = "refused"
     UNCERTAIN = "uncertain"
@@ -26,14 +26,18 @@ class Kind(enum.Enum):
         """Return the kind of a failure."""
         if isinstance(problem, Displaced):
             return cls.DISPLACED
-        return cls.UNCERTAIN if isinstance(problem, Uncertain) else cls.REFUSED
+        return cls.UNCERTAIN if isinstance(problem, CommitOutcomeUnknown) else cls.REFUSED
 
 
-_EXCEPTIONS = {Kind.REFUSED: StoreFailed, Kind.UNCERTAIN: Uncertain, Kind.DISPLACED: Displaced}
+_EXCEPTIONS = {
+    Kind.REFUSED: StoreFailed,
+    Kind.UNCERTAIN: CommitOutcomeUnknown,
+    Kind.DISPLACED: Displaced,
+}
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a batch."""
+    """What became of a write set."""
 
     #: Seconds that the transaction took.
     seconds: float = 0.0
@@ -49,8 +53,8 @@ class Outcome(msgspec.Struct, frozen=True):
         return None if self.problem is None else _EXCEPTIONS[self.kind](self.problem)
 
 
-def framed(message: Batch | Outcome) -> bytes:
-    """Return a message as it goes over the line."""
+def framed(message: WriteSet | Outcome) -> bytes:
+    """Return a message as it goes over the socket."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
@@ -70,5 +74,5 @@ def _counter(cls: Any, counts: dict[Any, int]) -> Any:
 
 
 _encoder = msgspec.msgpack.Encoder()
-batch_from = msgspec.msgpack.Decoder(Batch, dec_hook=_counter).decode
+write_set_from = msgspec.msgpack.Decoder(WriteSet, dec_hook=_counter).decode
 outcome_from = msgspec.msgpack.Decoder(Outcome).decode

@@ -19,7 +19,7 @@ from htlease_server.engine.commit.shared_commit import TurnLedger
 from htlease_server.engine.site.audit import MINT, Deed
 from htlease_server.engine.states.cache import SubjobCache
 from htlease_server.models.request_models import Sent
-from htlease_server.store.base import Conflict, StoreFailed, Uncertain, Unstorable
+from htlease_server.store.base import CommitOutcomeUnknown, Conflict, StoreFailed, Unstorable
 
 NONCE = "nonce-of-a-test-0123456789"
 
@@ -160,7 +160,7 @@ def test_not_for_ever(site: Site) -> None:
     ("failure", "code", "detail"),
     [
         (StoreFailed("store x: away"), "overloaded", "nothing was changed: store x: away; send it again"),
-        (Uncertain("store x: cut"), "outcome-unknown",
+        (CommitOutcomeUnknown("store x: cut"), "outcome-unknown",
          "it is not known whether it was done: store x: cut; send it again under the same request ID"),
         (ZeroDivisionError("ours"), "overloaded",
          "nothing was changed: the batch could not be written: ZeroDivisionError('ours'); send it again"),
