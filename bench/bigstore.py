@@ -29,7 +29,7 @@ from htlease.rules import messages as m
 from htlease.rules.acquire import decide
 from htlease.rules.attempt import Evidence, Place
 from htlease.rules.state import SubjobState, apply
-from htlease_server.engine.history import EVENT_NAMES, data_of, ids_in, marks_with
+from htlease_server.engine.history import EVENT_NAMES, data_of, fingerprints_with, ids_in
 from htlease_server.engine.states.cache import Entry
 from htlease_server.store.base import HistoryRow, SubjobRow
 from htlease_server.store.sqlite.sqlite_store import SqliteStore
@@ -63,7 +63,7 @@ class Template:
         if not is_held:
             commands.append(m.Cancel("generated"))
         state, self.history, self.ids, seq = SubjobState(), [], [f"s-{_NUMBER}"], 0
-        marks = b""
+        fingerprints = b""
         for number, command in enumerate(commands):
             decision = decide(state, command, AT)
             assert isinstance(decision, m.Accepted), decision
@@ -71,7 +71,7 @@ class Template:
             digest: bytes | None = b"d" * 16
             # The same for all subjobs, so that its mark is.
             request_id = f"request-template-{number}"
-            marks = marks_with(marks, request_id)
+            fingerprints = fingerprints_with(fingerprints, request_id)
             for event in decision.events:
                 seq += 1
                 self.history.append(
@@ -84,7 +84,7 @@ class Template:
                 digest = None
                 self.ids += ids_in(event)
         entry = Entry(0, 0, state, seq, 0)
-        entry.marks = marks
+        entry.fingerprints = fingerprints
         self.row = entry.row(f"s-{_NUMBER}", AT)
 
 
@@ -137,8 +137,8 @@ def generate(path: Path, subjobs: int) -> None:
         ("history", ", ".join(HistoryRow._fields), history()),
         *(("known_id", "id_text, subjob_id", ids(which)) for which in range(len(closed.ids))),
     ):
-        marks = ", ".join("?" * len(names.split(",")))
-        insert = f"INSERT INTO {table} ({names}) VALUES ({marks})"
+        fingerprints = ", ".join("?" * len(names.split(",")))
+        insert = f"INSERT INTO {table} ({names}) VALUES ({fingerprints})"
         for part in _in_parts(values, 50_000):
             db.execute("BEGIN")
             db.executemany(insert, part)

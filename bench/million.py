@@ -24,11 +24,11 @@ from bench.machine import Running
 from htlease.rules import messages as m
 from htlease.rules.attempt import Evidence, SubjobKey
 from htlease.rules.plan import PhaseSpec, Plan
-from htlease_server.engine.batch import Waiting
+from htlease_server.engine.batch import PendingRequest
 from htlease_server.engine.downtime import steady_clock
-from htlease_server.engine.execute import take
-from htlease_server.engine.states.memory_states import ExclusiveKeeper
-from htlease_server.models.request_models import Sent
+from htlease_server.engine.execute import execute
+from htlease_server.engine.states.memory_states import InMemoryStates
+from htlease_server.models.request_models import CommandRequest
 from htlease_server.store.sqlite.sqlite_store import SqliteStore
 
 _WORKFLOWS = 1000
@@ -52,25 +52,25 @@ def fill(path: Path, leases: int) -> None:
     """Grant a number of leases in a new store."""
     clock = steady_clock()
     store = SqliteStore(path)
-    keeper = ExclusiveKeeper(store, clock)
+    states = InMemoryStates(store, clock)
     command = m.Acquire(
         NONCE, evidence=Evidence(1, 1, 1795225431), ttl_seconds=_TTL_SECONDS, plan=_PLAN
     )
     for start in range(0, leases, _AT_ONCE):
-        turn = keeper.open()
+        batch = states.open()
         for number in range(start, min(start + _AT_ONCE, leases)):
             workflow, subjob = divmod(number, leases // _WORKFLOWS)
             key = SubjobKey(f"live-{workflow}", f"s-{subjob:06d}")
             job = f"ap1.example.org#{number}.0#1795225431"
             asked = dataclasses.replace(command, global_job_id=job, host="ep1.example.org")
-            sent = Sent(asked, f"fill-{number}", None, number.to_bytes(16, "big"))
-            take(turn, keeper, Waiting(key, sent, "admin", _Nobody()))
-        turn.is_last = start + _AT_ONCE >= leases
-        keeper.prepare(turn)
-        store.write(turn.write_set)
-        keeper.wrote(turn)
-        keeper.cache.shrink()
-    keeper.close()
+            sent = CommandRequest(asked, f"fill-{number}", None, number.to_bytes(16, "big"))
+            execute(batch, states, PendingRequest(key, sent, "admin", _Nobody()))
+        batch.is_last = start + _AT_ONCE >= leases
+        states.prepare(batch)
+        store.write(batch.write_set)
+        states.wrote(batch)
+        states.cache.shrink()
+    states.close()
 
 
 def measure_million(directory: Path, leases: int) -> dict[str, Any]:

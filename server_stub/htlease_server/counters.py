@@ -15,7 +15,7 @@ COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 BATCH_REQUESTS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 
-#: Causes for which a request is refused that the ledger has not seen.
+#: Causes for which a request is refused that the writer has not seen.
 RATE_LIMIT, LOOK_UPS = "rate-limit", "look-ups"
 BUSY = (RATE_LIMIT, LOOK_UPS)
 
@@ -64,7 +64,7 @@ class RequestCounters:
 
 
 class CommitCounters:
-    """Transactions of the store; the ledger's thread adds. `clock`: seconds since 1970."""
+    """Transactions of the store; the writer's thread adds. `clock`: seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

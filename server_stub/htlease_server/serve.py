@@ -29,7 +29,7 @@ from htlease_server.auth.refresher import Refresher
 from htlease_server.auth.secret_files import read_or_make_secret
 from htlease_server.auth.signing_keys import KeyFiles
 from htlease_server.engine.downtime import steady_clock
-from htlease_server.engine.opening import make_directory, open_ledger
+from htlease_server.engine.opening import make_directory, open_store_writer
 from htlease_server.http.listener import BACKLOG, Occasions, listen
 from htlease_server.http.server import HttpServer
 from htlease_server.http.systemd import Manager
@@ -121,11 +121,11 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             )
     listener = _listen(host, port)
     with listener:
-        ledger = open_ledger(options.store, state_dir, clock)
-        keeper = ledger.keeper
-        reading = Reading(keeper, lambda: ledger.queued > 0)
+        store_writer = open_store_writer(options.store, state_dir, clock)
+        states = store_writer.states
+        reading = Reading(states, lambda: store_writer.queued > 0)
         url = _url_of(listener, certificate is not None)
-        refresher = None if keys is None else Refresher(authenticator, keys, keeper.reader(), clock)
+        refresher = None if keys is None else Refresher(authenticator, keys, states.reader(), clock)
         for helper in (refresher, authenticator.issuers):
             if helper is not None:
                 helper.start()
@@ -134,15 +134,15 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             manager = Manager()
 
             def application(http_server: HttpServer) -> App:
-                ledger.start(asyncio.get_running_loop())
+                store_writer.start(asyncio.get_running_loop())
                 limit = options.rate_limit
                 rate_limiter = RateLimiter(limit, time.monotonic) if limit else None
-                return App(ledger, reading, authenticator, http_server, rate_limiter)
+                return App(store_writer, reading, authenticator, http_server, rate_limiter)
 
             def on_ready() -> None:
-                say(_where(url, keeper.name, None if options.no_auth else token_path))
-                logs.note(logging.INFO, "started", version=VERSION, url=url, store=keeper.name)
-                manager.tell("READY=1", f"STATUS=serving {url}, store {keeper.name}")
+                say(_where(url, states.name, None if options.no_auth else token_path))
+                logs.note(logging.INFO, "started", version=VERSION, url=url, store=states.name)
+                manager.tell("READY=1", f"STATUS=serving {url}, store {states.name}")
 
             def on_reload() -> None:
                 logs.note(logging.INFO, "told to look at its files again")
@@ -150,11 +150,11 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
                     certificate.look()
 
             def on_tick() -> None:
-                if ledger.displaced is not None:
-                    raise ledger.displaced
-                if not ledger.is_alive:
+                if store_writer.displaced is not None:
+                    raise store_writer.displaced
+                if not store_writer.is_alive:
                     # What it did last is not known; the next start finds it on the disk.
-                    raise StoreFailed(f"what writes to {keeper.name} has ended; start it again")
+                    raise StoreFailed(f"what writes to {states.name} has ended; start it again")
                 manager.tell_alive()
 
             tls = certificate.context() if certificate else None
@@ -166,7 +166,7 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
                 if helper is not None:
                     helper.stop()
             reading.close()
-            ledger.stop()
+            store_writer.stop()
             logs.note(logging.INFO, "stopped")
 
 

@@ -22,16 +22,16 @@ from tests.unit.core.rules.decisions import told
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.plan import PhaseSpec, Plan
-from htlease_server.engine.batch import Waiting
-from htlease_server.engine.commit.command_log import Ledger
-from htlease_server.engine.commit.group_commit import Pipeline
-from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.batch import PendingRequest
+from htlease_server.engine.commit.command_log import StoreWriter
+from htlease_server.engine.commit.group_commit import GroupCommitWriter
+from htlease_server.engine.commit.priority_queue import PriorityQueue
 from htlease_server.engine.site.audit import MINT, Deed
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import Announce, PutMaintenance, Withdraw
 from htlease_server.engine.site.retention import Trim
 from htlease_server.engine.site.workflows import PutWorkflow
-from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.models.request_models import WORKFLOW_DECODER, decode
 from htlease_server.store.base import WriteSet
 
@@ -45,8 +45,12 @@ _NOT_TOLD = ("store_place",)
 class AtOnce(SqliteKind):
     """A server whose writes are made in this process, so that they can be made to fail."""
 
-    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
-        return Pipeline(ExclusiveKeeper(store, clock, **limits), clock, lanes, WriterAtOnce(store))
+    def store_writer(
+        self, store: Any, clock: Callable[[], float], queue: PriorityQueue, **limits: Any
+    ) -> StoreWriter:
+        return GroupCommitWriter(
+            InMemoryStates(store, clock, **limits), clock, queue, WriterAtOnce(store)
+        )
 
 
 class Day:
@@ -60,39 +64,41 @@ class Day:
 
     def command(
         self, command: m.Command, key: SubjobKey = A, request_id: str | None = None, **who: Any
-    ) -> Waiting:
+    ) -> PendingRequest:
         self._number += 1
-        waiting = self.drill.waiting(command, key, request_id or f"r-{self._number}")
+        pending = self.drill.pending(command, key, request_id or f"r-{self._number}")
         for name, value in who.items():
-            setattr(waiting, name, value)
-        return waiting
+            setattr(pending, name, value)
+        return pending
 
-    def wide(self, sent: Any, key: SubjobKey | None = None, **who: Any) -> Waiting:
-        return Waiting(key, sent, who.pop("actor", "admin"), self.drill.future(), **who)
+    def wide(self, sent: Any, key: SubjobKey | None = None, **who: Any) -> PendingRequest:
+        return PendingRequest(key, sent, who.pop("actor", "admin"), self.drill.future(), **who)
 
-    def workflow(self, name: str, body: str, plan: Plan | None = None, **who: Any) -> Waiting:
+    def workflow(
+        self, name: str, body: str, plan: Plan | None = None, **who: Any
+    ) -> PendingRequest:
         raw = body.encode()
         return self.wide(PutWorkflow(name, decode(WORKFLOW_DECODER, raw), plan, raw), **who)
 
-    def step(self, *asked: Waiting | m.Command) -> None:
+    def step(self, *asked: PendingRequest | m.Command) -> None:
         """Ask all at once, and take down the answers and what is there then."""
-        waitings = [one if isinstance(one, Waiting) else self.command(one) for one in asked]
+        waitings = [one if isinstance(one, PendingRequest) else self.command(one) for one in asked]
         self.drill.now += 1
-        for waiting, answer in zip(waitings, self.drill.ask_all(*waitings), strict=True):
+        for pending, answer in zip(waitings, self.drill.ask_all(*waitings), strict=True):
             outcome = answer.code if isinstance(answer, m.Rejection) else type(answer).__name__
-            sent = getattr(waiting.sent, "command", waiting.sent)
+            sent = getattr(pending.sent, "command", pending.sent)
             self.lines.append(f"{type(sent).__name__}: {outcome} {digest(told(answer))}")
         self.look()
 
     def look(self) -> None:
         """Take down what the store has, and what is in memory only."""
-        keeper = self.drill.keeper
+        states = self.drill.states
         memory = [
-            told(dict(keeper.unflushed)),
-            told(dict(keeper.flags)),
-            told(keeper.uptime.windows),
-            f"{len(keeper.cache)} {sorted(map(str, keeper.going))} {keeper.fence_floor}",
-            f"{self.drill.ledger.failure} {self.drill.ledger.queued}",
+            told(dict(states.unflushed)),
+            told(dict(states.flags)),
+            told(states.downtime.windows),
+            f"{len(states.cache)} {sorted(map(str, states.deleting))} {states.fence_floor}",
+            f"{self.drill.store_writer.failure} {self.drill.store_writer.queued}",
         ]
         self.lines.append(f"  store {digest(*self._rows())} memory {digest(*memory)}")
 

@@ -1,4 +1,4 @@
-"""A ledger under a clock that the test moves, over any store."""
+"""A writer under a clock that the test moves, over any store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from htlease.rules.plan import PhaseSpec, Plan
 from htlease.rules.state import SubjobState
 from htlease.wire.protocol import body_of, call_of
 from htlease_server.api.queries import Reading
-from htlease_server.engine.batch import Answer, Waiting
-from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.batch import Answer, PendingRequest
+from htlease_server.engine.commit.priority_queue import PriorityQueue
 from htlease_server.engine.history import state_from
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import Announce, PutMaintenance, WindowChange, Withdraw
@@ -94,19 +94,19 @@ class Drill:
     def start(self, **limits: Any) -> None:
         """Start a server."""
         self.store = self._wrap(self.kind.open(self.folder))
-        lanes = limits.pop("lanes", None) or Lanes()
-        self.ledger = self.kind.ledger(self.store, self.clock, lanes, **limits)
-        self.keeper = self.ledger.keeper
-        self.reading = PublishedReading(self.keeper)
-        self.ledger.start(self._loop)
+        queue = limits.pop("queue", None) or PriorityQueue()
+        self.store_writer = self.kind.store_writer(self.store, self.clock, queue, **limits)
+        self.states = self.store_writer.states
+        self.reading = PublishedReading(self.states)
+        self.store_writer.start(self._loop)
 
     def stop(self) -> None:
         """Stop the server as SIGTERM does."""
         self.reading.close()
-        self.ledger.stop()
+        self.store_writer.stop()
 
     def close(self) -> None:
-        if self.ledger.is_alive:
+        if self.store_writer.is_alive:
             self._read_all()
             self.stop()
         self._loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends
@@ -127,26 +127,26 @@ class Drill:
         self.now += after_seconds
         self.start(**limits)
 
-    def waiting(
+    def pending(
         self, command: m.Command, key: SubjobKey = KEY, request_id: str | None = None
-    ) -> Waiting:
+    ) -> PendingRequest:
         """Return a command as it comes out of a request."""
         body = body_of(command, request_id or f"request-{next(self._ids)}")
         sent = READERS[call_of(command)].read(
             json.dumps(body).encode(), getattr(command, "phase", None)
         )
-        return Waiting(key, sent, "admin", self._loop.create_future())
+        return PendingRequest(key, sent, "admin", self._loop.create_future())
 
     def future(self) -> asyncio.Future[Answer]:
         """Return where an answer goes."""
         return self._loop.create_future()
 
-    def ask_all(self, *waitings: Waiting) -> list[Any]:
+    def ask_all(self, *waitings: PendingRequest) -> list[Any]:
         """Queue requests at once and return their answers."""
-        for waiting in waitings:
-            self.ledger.submit(waiting)
+        for pending in waitings:
+            self.store_writer.submit(pending)
 
-        futures = [cast("asyncio.Future[Answer]", waiting.future) for waiting in waitings]
+        futures = [cast("asyncio.Future[Answer]", pending.future) for pending in waitings]
 
         async def answers() -> list[Answer]:
             return await asyncio.wait_for(asyncio.gather(*futures), timeout=30)
@@ -155,14 +155,14 @@ class Drill:
 
     def ask(self, command: m.Command, key: SubjobKey = KEY, request_id: str | None = None) -> Any:
         """Ask one command and return the answer."""
-        return self.ask_all(self.waiting(command, key, request_id))[0]
+        return self.ask_all(self.pending(command, key, request_id))[0]
 
     def put(self, name: str, **body: Any) -> Any:
         """PUT a workflow."""
         raw = json.dumps({"request_id": f"put-{next(self._ids)}", **body}).encode()
         read = decode(WORKFLOW_DECODER, raw)
         put = PutWorkflow(name, read, read.plan_wanted(), raw)
-        return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
+        return self.ask_all(PendingRequest(None, put, "admin", self._loop.create_future()))[0]
 
     def maintain(self, seconds: float, reason: str | None = None) -> Any:
         """PUT a maintenance window that ends in so many seconds."""
@@ -180,12 +180,12 @@ class Drill:
         return self._change(Withdraw(START + begin))
 
     def _change(self, change: WindowChange) -> Any:
-        return self.ask_all(Waiting(None, change, "admin", self._loop.create_future()))[0]
+        return self.ask_all(PendingRequest(None, change, "admin", self._loop.create_future()))[0]
 
     def flag(self, name: str, is_up: bool, reason: str | None = None) -> Any:
         """PUT a flag."""
         put = PutFlag(name, is_up, reason)
-        return self.ask_all(Waiting(None, put, "admin", self._loop.create_future()))[0]
+        return self.ask_all(PendingRequest(None, put, "admin", self._loop.create_future()))[0]
 
     def read(self, look_up: Any) -> Any:
         """Return what a coroutine of `queries` returns."""
@@ -222,7 +222,7 @@ class Drill:
         """Let the server write what it may write late."""
         self.now += after_seconds
         deadline = time.monotonic() + 20
-        while self.keeper.unflushed:
+        while self.states.unflushed:
             assert time.monotonic() < deadline, "the server does not flush"
             self._loop.run_until_complete(asyncio.sleep(0.01))
 

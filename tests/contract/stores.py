@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from tests.postgres import Cluster, shared_cluster
 
-from htlease_server.engine.commit.command_log import Ledger
-from htlease_server.engine.commit.group_commit import Pipeline
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.commit.shared_commit import TurnLedger
-from htlease_server.engine.states.memory_states import ExclusiveKeeper
-from htlease_server.engine.states.shared_states import SharedKeeper
+from htlease_server.engine.commit.command_log import StoreWriter
+from htlease_server.engine.commit.group_commit import GroupCommitWriter
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.shared_commit import SharedStoreWriter
+from htlease_server.engine.states.memory_states import InMemoryStates
+from htlease_server.engine.states.shared_states import SharedStates
 from htlease_server.store.base import StoreFailed, WriteSet
 from htlease_server.store.postgresql import connection
 from htlease_server.store.postgresql.postgres_store import PostgresStore, Wanted
@@ -35,11 +35,13 @@ class StoreKind(Protocol):
     def open(self, folder: Path) -> Any:
         """Open the store of a folder."""
 
-    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
-        """Return the ledger that a server would have, with its keeper."""
+    def store_writer(
+        self, store: Any, clock: Callable[[], float], queue: PriorityQueue, **limits: Any
+    ) -> StoreWriter:
+        """Return the writer that a server would have, with its state source."""
 
     def write(self, store: Any, write_set: WriteSet) -> None:
-        """Write a batch as a turn does."""
+        """Write a batch as a batch does."""
 
     def set_clock(self, folder: Path, now: float) -> None:
         """Move the clock of the store, if it has one of its own."""
@@ -108,14 +110,16 @@ class SqliteKind:
     def open(self, folder: Path) -> SqliteStore:
         return SqliteStore(folder / "store.sqlite3")
 
-    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
-        keeper = ExclusiveKeeper(store, clock, **limits)
+    def store_writer(
+        self, store: Any, clock: Callable[[], float], queue: PriorityQueue, **limits: Any
+    ) -> StoreWriter:
+        states = InMemoryStates(store, clock, **limits)
         writer: Writer = (
-            WriterProcess(store.path, store.file.id, keeper.started_at)
+            WriterProcess(store.path, store.file.id, states.started_at)
             if isinstance(store, SqliteStore)
             else WriterAtOnce(store)
         )
-        return Pipeline(keeper, clock, lanes, writer)
+        return GroupCommitWriter(states, clock, queue, writer)
 
     def write(self, store: Any, write_set: WriteSet) -> None:
         store.write(write_set)
@@ -150,8 +154,10 @@ class PostgresKind:
     def open(self, folder: Path) -> PostgresStore:
         return PostgresStore(self.url(folder), "(SELECT at FROM test_clock)")
 
-    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
-        return TurnLedger(SharedKeeper(store, **limits), clock, lanes)
+    def store_writer(
+        self, store: Any, clock: Callable[[], float], queue: PriorityQueue, **limits: Any
+    ) -> StoreWriter:
+        return SharedStoreWriter(SharedStates(store, **limits), clock, queue)
 
     def write(self, store: Any, write_set: WriteSet) -> None:
         store.open(Wanted())

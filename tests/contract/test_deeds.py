@@ -7,7 +7,7 @@ from typing import Any
 from tests.contract.drill import KEY, Drill, acquire
 
 from htlease.rules import messages as m
-from htlease_server.engine.batch import Waiting
+from htlease_server.engine.batch import PendingRequest
 from htlease_server.engine.site.audit import MINT, REVOKE, Deed
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.models.request_models import WORKFLOW_DECODER, decode
@@ -15,13 +15,13 @@ from htlease_server.store.base import DeedRow
 
 
 def _do(drill: Drill, deed: Deed, actor: str = "admin") -> Any:
-    return drill.ask_all(Waiting(None, deed, actor, drill._loop.create_future()))[0]
+    return drill.ask_all(PendingRequest(None, deed, actor, drill._loop.create_future()))[0]
 
 
 def _as_submitter(drill: Drill, owner: str, sent: Any, key: Any = KEY) -> Any:
     future = drill._loop.create_future()
-    waiting = Waiting(key, sent, owner, future, None, owner, is_own_only=True)
-    return drill.ask_all(waiting)[0]
+    pending = PendingRequest(key, sent, owner, future, None, owner, is_own_only=True)
+    return drill.ask_all(pending)[0]
 
 
 def _put(name: str) -> PutWorkflow:
@@ -51,7 +51,7 @@ def test_revocations_are_found_from_an_instant_on(drill: Drill) -> None:
     _do(drill, Deed(REVOKE, token_id="early"))
     drill.now += 60
     _do(drill, Deed(REVOKE, workflow="w", subjob="s", data={"issued_until": drill.now}))
-    reader = drill.keeper.reader()
+    reader = drill.states.reader()
     assert [row.token_id for row in reader.revocations(0.0)] == ["early", None]
     late = reader.revocations(drill.now - 1)
     assert [(row.workflow, row.subjob) for row in late] == [("w", "s")]
@@ -87,12 +87,12 @@ def test_a_workflow_belongs_to_whoever_made_it_first(drill: Drill) -> None:
 
 
 def test_a_workflow_made_by_its_first_subjob_belongs_to_its_sender(drill: Drill) -> None:
-    sent = drill.waiting(acquire()).sent
+    sent = drill.pending(acquire()).sent
     granted = _as_submitter(drill, "alice", sent)
     assert isinstance(granted, m.Grant)
     assert drill.read(drill.reading.made_by(KEY.workflow)) == "alice"
     for command in (acquire(2), m.Cancel("mine"), m.Renew(1, "x" * 20), m.Enroll()):
-        refused = _as_submitter(drill, "bob", drill.waiting(command).sent)
+        refused = _as_submitter(drill, "bob", drill.pending(command).sent)
         assert isinstance(refused, m.Rejection) and refused.code == "forbidden"
-    cancelled = _as_submitter(drill, "alice", drill.waiting(m.Cancel("mine")).sent)
+    cancelled = _as_submitter(drill, "alice", drill.pending(m.Cancel("mine")).sent)
     assert isinstance(cancelled, m.SubjobReply)

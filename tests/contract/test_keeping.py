@@ -12,7 +12,7 @@ from tests.contract.stores import StoreKind, only_exclusive
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.plan import PhaseSpec, Plan
-from htlease_server.engine.batch import Waiting
+from htlease_server.engine.batch import PendingRequest
 from htlease_server.engine.site.retention import Trim, Trimmed
 
 PLAN = Plan((PhaseSpec("run", "once"),))
@@ -43,7 +43,7 @@ def test_counts_follow_every_change_of_status(drill: Drill) -> None:
         ]
         # Several of one subjob in one batch, which may pass through statuses that nobody sees.
         wanted = [draw.choice(commands) for _ in range(draw.randint(1, 3))]
-        drill.ask_all(*(drill.waiting(command, key) for command in wanted))
+        drill.ask_all(*(drill.pending(command, key) for command in wanted))
         drill.now += draw.choice([0, 1, 130])
         if step % 50 == 49:
             drill.restart(after_seconds=1)
@@ -83,7 +83,7 @@ def trim(drill: Drill, workflow: str, older_than_days: float = 30) -> Trimmed:
     row = drill.store.workflow(workflow)
     assert row is not None
     wanted = Trim(row.id, workflow, drill.now - older_than_days * DAYS)
-    trimmed = drill.ask_all(Waiting(None, wanted, "admin", drill.future()))[0]
+    trimmed = drill.ask_all(PendingRequest(None, wanted, "admin", drill.future()))[0]
     assert isinstance(trimmed, Trimmed), trimmed
     return trimmed
 
@@ -142,11 +142,11 @@ def test_what_is_reopened_in_the_same_batch_is_not_trimmed(drill: Drill) -> None
     row = drill.store.workflow("w")
     assert row is not None
     step = Trim(row.id, "w", drill.now - DAYS)
-    reopen = drill.waiting(m.Enroll("ap1#9.0#2", force=True), SubjobKey("w", "a"))
+    reopen = drill.pending(m.Enroll("ap1#9.0#2", force=True), SubjobKey("w", "a"))
     _, trimmed, granted = drill.ask_all(
         reopen,
-        Waiting(None, step, "admin", drill.future()),
-        drill.waiting(acquire(3, global_job_id="ap1#9.0#2"), SubjobKey("w", "a")),
+        PendingRequest(None, step, "admin", drill.future()),
+        drill.pending(acquire(3, global_job_id="ap1#9.0#2"), SubjobKey("w", "a")),
     )
     assert isinstance(trimmed, Trimmed) and isinstance(granted, m.Grant)
     assert granted.fence == 3
@@ -162,8 +162,8 @@ def test_a_command_behind_a_trim_in_one_batch_brings_nothing_back(drill: Drill) 
     row, key = drill.store.workflow("w"), SubjobKey("w", "a")
     assert row is not None
     step = Trim(row.id, "w", drill.now - DAYS)
-    forced = drill.waiting(m.Enroll("ap1#9.0#2", force=True), key)
-    trimmed, answer = drill.ask_all(Waiting(None, step, "admin", drill.future()), forced)
+    forced = drill.pending(m.Enroll("ap1#9.0#2", force=True), key)
+    trimmed, answer = drill.ask_all(PendingRequest(None, step, "admin", drill.future()), forced)
     assert isinstance(trimmed, Trimmed) and trimmed.subjobs >= 1
     stored = drill.store.subjob(key)
     if stored is None:
@@ -177,8 +177,8 @@ def test_a_command_behind_a_trim_in_one_batch_brings_nothing_back(drill: Drill) 
 
 def test_a_large_workflow_goes_in_steps_and_others_are_answered_between(drill: Drill) -> None:
     names = [f"s-{number}" for number in range(450)]
-    drill.ask_all(*(drill.waiting(acquire(), SubjobKey("large", name)) for name in names))
-    drill.ask_all(*(drill.waiting(m.Cancel(), SubjobKey("large", name)) for name in names))
+    drill.ask_all(*(drill.pending(acquire(), SubjobKey("large", name)) for name in names))
+    drill.ask_all(*(drill.pending(m.Cancel(), SubjobKey("large", name)) for name in names))
     drill.now += 31 * DAYS
     steps: list[Trimmed] = []
     while not steps or not steps[-1].is_done:
@@ -197,9 +197,9 @@ def test_the_first_renewal_after_a_start_is_on_the_disk_before_its_answer(
     drill.restart(after_seconds=30)
     drill.now += 30
     assert drill.ask(m.Renew(1, nonce(1))) == m.Renewal(120, "continue")
-    assert drill.state().deadline_at == drill.now + 120 and not drill.keeper.unflushed
+    assert drill.state().deadline_at == drill.now + 120 and not drill.states.unflushed
     heard_at = drill.now
     drill.now += 0.1
     drill.ask(m.Renew(1, nonce(1)))
     assert drill.state().deadline_at == heard_at + 120, "further ones may be lost in a crash"
-    assert drill.keeper.unflushed
+    assert drill.states.unflushed

@@ -19,7 +19,7 @@ from htlease_server.store.postgresql.postgres_reader import PostgresReader
 _SCAN = re.compile(r"Seq Scan on (\w+)")
 #: Tables that stay small; of counts there are a few for each workflow.
 SMALL = {"server_run", "maintenance", "fence_floor", "flag", "subjob_count", "test_clock"}
-#: What the other store has and this one reads with the turn.
+#: What the other store has and this one reads with the batch.
 ELSEWHERE = {"next_ids", "fence_floor"}
 
 

@@ -12,7 +12,7 @@ from tests.contract.stores import STORES, StoreKind, only_exclusive
 
 from htlease.rules import messages as m
 from htlease.rules.state import REQUESTS_KEPT
-from htlease_server.engine.history import mark_of, snapshot_from, snapshot_of
+from htlease_server.engine.history import fingerprint_of, snapshot_from, snapshot_of
 from htlease_server.store.base import Reader
 
 
@@ -134,7 +134,7 @@ def test_a_store_of_before_is_asked_for_its_history_once(tmp_path: Path) -> None
 
 def test_two_requests_of_the_same_mark_are_told_from_each_other(tmp_path: Path) -> None:
     one, other = "plumless", "buckeroo"
-    assert mark_of(one) == mark_of(other)
+    assert fingerprint_of(one) == fingerprint_of(other)
     drill = counting(tmp_path)
     drill.acquire()
     drill.ask(m.Enter(1, nonce(1), "run"), request_id=one)

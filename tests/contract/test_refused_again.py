@@ -82,7 +82,7 @@ def test_no_more_are_recognised_than_fit(drill: Drill) -> None:
     drill.acquire()
     for number in range(REFUSED_KEPT + 10):
         drill.ask(acquire(2), request_id=f"again-{number}")
-    entry = drill.keeper.cache.get(KEY)
+    entry = drill.states.cache.get(KEY)
     assert entry is not None and len(entry.refused) == REFUSED_KEPT
 
 

@@ -14,7 +14,7 @@ from htlease.rules.attempt import SubjobKey
 from htlease.rules.state import SubjobState
 from htlease_server.engine import execute
 from htlease_server.engine.batch import Crashed, QueueFull
-from htlease_server.engine.commit.priority_queue import Lanes
+from htlease_server.engine.commit.priority_queue import PriorityQueue
 
 # ------------------------------------------------------------ memory
 
@@ -31,27 +31,27 @@ def test_subjobs_that_fell_out_of_memory_come_back_as_they_were(drill: Drill) ->
     for key in keys:
         assert drill.ask(m.Enter(1, nonce(1), "run"), key).entries == 1
         assert refused(drill.ask(acquire(2), key)) == "lease-still-live"
-        assert len(drill.keeper.cache) <= 3
+        assert len(drill.states.cache) <= 3
 
 
 def test_waiting_commands_share_a_commit_and_are_decided_in_order(drill: Drill) -> None:
     drill.acquire(plan=PLAN)
-    before = drill.ledger.commits.seconds.count
+    before = drill.store_writer.commits.seconds.count
     commands: list[m.Command] = []
     for phase in ("fetch", "compute", "push"):
         commands += [m.Enter(1, nonce(1), phase), m.Complete(1, nonce(1), phase)]
-    others = [drill.waiting(acquire(), SubjobKey("other", f"s-{n}")) for n in range(300)]
-    answers = drill.ask_all(*(drill.waiting(command) for command in commands), *others)
+    others = [drill.pending(acquire(), SubjobKey("other", f"s-{n}")) for n in range(300)]
+    answers = drill.ask_all(*(drill.pending(command) for command in commands), *others)
     assert [answer.completed_fence for answer in answers[1:6:2]] == [1, 1, 1]
     assert all(isinstance(answer, m.Grant) for answer in answers[6:])
-    assert drill.ledger.commits.seconds.count - before < 20
+    assert drill.store_writer.commits.seconds.count - before < 20
 
 
 def test_a_full_queue_refuses_at_once(kind: StoreKind, tmp_path: Path) -> None:
     drill = Drill(kind, tmp_path)
-    drill.restart(after_seconds=0, lanes=Lanes(writes_max=0))
+    drill.restart(after_seconds=0, queue=PriorityQueue(writes_max=0))
     with pytest.raises(QueueFull):
-        drill.ledger.submit(drill.waiting(acquire()))
+        drill.store_writer.submit(drill.pending(acquire()))
     drill.close()
 
 
@@ -72,13 +72,13 @@ def test_a_refused_batch_changes_nothing_and_says_when_to_come_again(refusing: D
         assert isinstance(answer, m.Rejection) and "disk is full" in answer.detail
         assert answer.retry_after_seconds
     assert refused(refusing.ask(acquire(), SubjobKey("new", "s"))) == "overloaded"
-    assert refusing.ledger.failure
+    assert refusing.store_writer.failure
     set_full(refusing, False)
     assert refusing.history() == before
     # Nothing of the refused ones is remembered: the same request ID is free, and fences go on.
     assert refusing.ask(m.Enter(1, nonce(1), "run"), request_id="r-1").entries == 1
     assert refusing.acquire(SubjobKey("new", "s")).fence == 1
-    assert refusing.ledger.failure is None
+    assert refusing.store_writer.failure is None
 
 
 @only_exclusive
@@ -96,8 +96,8 @@ def test_a_holder_can_renew_while_the_store_refuses(refusing: Drill) -> None:
 
 def test_a_renewal_behind_a_refused_write_is_refused_with_it(refusing: Drill) -> None:
     set_full(refusing, True)
-    answers = refusing.ask_all(refusing.waiting(acquire()), refusing.waiting(m.Renew(1, nonce(1))))
-    # In one turn the renewal saw the grant that was taken back; in two there was no subjob.
+    answers = refusing.ask_all(refusing.pending(acquire()), refusing.pending(m.Renew(1, nonce(1))))
+    # In one batch the renewal saw the grant that was taken back; in two there was no subjob.
     assert refused(answers[0]) == "overloaded"
     assert refused(answers[1]) in ("overloaded", "unknown-subjob")
 
@@ -107,7 +107,7 @@ def test_a_mistake_while_writing_ends_neither_the_writer_nor_the_server(
 ) -> None:
     refusing.acquire()
     with monkeypatch.context() as patch:
-        patch.setattr(refusing.keeper.cache, "resize", lambda *_: 1 / 0)
+        patch.setattr(refusing.states.cache, "resize", lambda *_: 1 / 0)
         assert refused(refusing.ask(m.Enter(1, nonce(1), "run"))) == "overloaded"
     assert refusing.ask(m.Enter(1, nonce(1), "run")).entries == 1
 
@@ -125,7 +125,7 @@ def test_a_mistake_while_deciding_hurts_only_its_own_request(
 
     monkeypatch.setattr(execute, "decide", decide)
     crashed, entered = drill.ask_all(
-        drill.waiting(m.Exited(1, nonce(1))), drill.waiting(m.Enter(1, nonce(1), "run"))
+        drill.pending(m.Exited(1, nonce(1))), drill.pending(m.Enter(1, nonce(1), "run"))
     )
     assert crashed == Crashed() and entered.entries == 1
     assert len(drill.history()) == len(before) + 1

@@ -66,7 +66,7 @@ def test_of_fifty_attempts_at_once_on_two_servers_one_gets_the_lease(servers: Se
     def ask(server: Drill, numbers: range) -> list[tuple[SubjobKey, Any]]:
         wanted = [(key, acquire(1, nonce=nonce(number))) for key in keys for number in numbers]
         random.Random(numbers.start).shuffle(wanted)
-        answers = server.ask_all(*(server.waiting(command, key) for key, command in wanted))
+        answers = server.ask_all(*(server.pending(command, key) for key, command in wanted))
         return [(key, answer) for (key, _), answer in zip(wanted, answers, strict=True)]
 
     first, second = servers
@@ -157,7 +157,7 @@ def test_two_servers_at_the_same_subjobs_leave_a_history_that_folds_to_the_state
                     m.Abandon(fence, nonce(attempt)),
                 ]
                 ids = f"r-{seed}-{draw.random()}"
-                asked.append(server.waiting(draw.choice(commands), draw.choice(keys), ids))
+                asked.append(server.pending(draw.choice(commands), draw.choice(keys), ids))
             answers += server.ask_all(*asked)
         return answers
 
@@ -181,8 +181,8 @@ def test_two_servers_at_the_same_subjobs_leave_a_history_that_folds_to_the_state
 
 
 def test_a_value_that_the_database_takes_not_hurts_only_its_own_request(servers: Servers) -> None:
-    bad = servers[0].waiting(acquire(1, host="ep1\0.example.org"), SubjobKey("w", "bad"))
-    good = [servers[0].waiting(acquire(), SubjobKey("w", f"s-{number}")) for number in range(5)]
+    bad = servers[0].pending(acquire(1, host="ep1\0.example.org"), SubjobKey("w", "bad"))
+    good = [servers[0].pending(acquire(), SubjobKey("w", f"s-{number}")) for number in range(5)]
     answers = servers[0].ask_all(*good[:2], bad, *good[2:])
     assert refused(answers.pop(2)) == "invalid"
     assert [answer.fence for answer in answers] == [1] * 5
@@ -244,7 +244,7 @@ def test_no_lease_ends_by_a_crash_that_lost_its_renewals(
         cluster.stop(signal.SIGQUIT)
         answer = second.ask(m.Enter(1, nonce(1), "run"))
         assert refused(answer) == "overloaded" and answer.retry_after_seconds
-        assert second.ledger.failure
+        assert second.store_writer.failure
         cluster.start()
     else:
         name = (first.folder / "database").read_text()
@@ -262,7 +262,7 @@ def test_no_lease_ends_by_a_crash_that_lost_its_renewals(
     first.now += 50
     assert refused(second.ask(acquire(2))) == "lease-still-live"
     assert first.ask(m.Renew(1, nonce(1))).order == "stop"
-    assert first.ledger.failure is second.ledger.failure is None
+    assert first.store_writer.failure is second.store_writer.failure is None
 
 
 def overloaded(answer: Any) -> bool:

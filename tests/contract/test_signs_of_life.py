@@ -13,53 +13,53 @@ from tests.contract.stores import RefusingStore
 
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
-from htlease_server.engine.batch import Turn
-from htlease_server.engine.states.memory_states import ALIVE_SECONDS, FLUSH_SECONDS, ExclusiveKeeper
+from htlease_server.engine.batch import Batch
+from htlease_server.engine.states.memory_states import ALIVE_SECONDS, FLUSH_SECONDS, InMemoryStates
 from htlease_server.store.sqlite.sqlite_store import SqliteStore
 
 
 class Site:
-    """A keeper, whose turns a test takes by hand."""
+    """A state source, whose batches a test takes by hand."""
 
     def __init__(self, folder: Path) -> None:
         self.now = START
         self.store = SqliteStore(folder / "store.sqlite3")
-        self.keeper = ExclusiveKeeper(self.store, lambda: self.now)
+        self.states = InMemoryStates(self.store, lambda: self.now)
 
     def due_after(self, seconds: float) -> bool:
         """Tell whether something is due so long after the start."""
         self.now = START + seconds
-        return self.keeper.is_flush_due()
+        return self.states.is_flush_due()
 
-    def write(self, is_last: bool = False) -> Turn | None:
-        """Take a turn, and return it if there was anything to write."""
-        turn = self.keeper.open()
-        turn.is_last = is_last
-        if not self.keeper.prepare(turn):
+    def write(self, is_last: bool = False) -> Batch | None:
+        """Take a batch, and return it if there was anything to write."""
+        batch = self.states.open()
+        batch.is_last = is_last
+        if not self.states.prepare(batch):
             return None
-        self.store.write(turn.write_set)
-        self.keeper.wrote(turn)
-        return turn
+        self.store.write(batch.write_set)
+        self.states.wrote(batch)
+        return batch
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path)
     yield site
-    site.keeper.close()
+    site.states.close()
 
 
 def test_a_young_server_signs_of_life_more_often_than_an_old_one(site: Site) -> None:
-    assert site.keeper.name == site.store.name, "whoever is told of it knows which one"
+    assert site.states.name == site.store.name, "whoever is told of it knows which one"
     assert not site.due_after(0.0) and not site.due_after(FLUSH_SECONDS - 0.01)
     assert site.due_after(FLUSH_SECONDS)
     assert not site.due_after(0.4) and site.write() is None, "nothing is due, nothing is written"
     signed = [0.0]
     for tenth in range(1, 600):
         if site.due_after(tenth / 10):
-            turn = site.write()
-            assert turn is not None and turn.write_set.alive is not None
-            assert turn.write_set.alive == (START, site.now)
+            batch = site.write()
+            assert batch is not None and batch.write_set.alive is not None
+            assert batch.write_set.alive == (START, site.now)
             signed.append(tenth / 10)
     for before, after in itertools.pairwise(signed):
         # What it has lived without a sign of it is a quarter of its life at most, but for the
@@ -71,17 +71,17 @@ def test_a_young_server_signs_of_life_more_often_than_an_old_one(site: Site) -> 
 
 def test_a_server_that_ends_signs_and_the_next_one_knows(site: Site, tmp_path: Path) -> None:
     site.now += 0.125
-    turn = site.write(is_last=True)
-    assert turn is not None and turn.write_set.alive == (START, START + 0.125)
-    site.keeper.close()
+    batch = site.write(is_last=True)
+    assert batch is not None and batch.write_set.alive == (START, START + 0.125)
+    site.states.close()
     site.store = SqliteStore(tmp_path / "store.sqlite3")
     site.now += 100
-    site.keeper = ExclusiveKeeper(site.store, lambda: site.now)
-    assert site.keeper.started_at == START + 100.125
+    site.states = InMemoryStates(site.store, lambda: site.now)
+    assert site.states.started_at == START + 100.125
     lease = START + 60
-    told = site.keeper.uptime.deadline(lease, 120.0, site.now)
+    told = site.states.downtime.deadline(lease, 120.0, site.now)
     assert told == START + 100.125 + 120, "an outage since the sign, for whoever was alive then"
-    assert site.keeper.uptime.deadline(START + 0.1, 120.0, site.now) == START + 0.1
+    assert site.states.downtime.deadline(START + 0.1, 120.0, site.now) == START + 0.1
 
 
 @pytest.fixture
@@ -89,17 +89,17 @@ def drill(tmp_path: Path) -> Iterator[Drill]:
     drill = Drill(AtOnce(), tmp_path, RefusingStore)
     drill.acquire()
     drill.now += 10
-    renew(drill)  # by now a flush was due, so it was written with its turn
-    assert not drill.keeper.unflushed
+    renew(drill)  # by now a flush was due, so it was written with its batch
+    assert not drill.states.unflushed
     drill.now += 0.25
     yield drill
     drill.store.is_full = False
     drill.close()
 
 
-def keeper_of(drill: Drill) -> ExclusiveKeeper:
-    assert isinstance(drill.keeper, ExclusiveKeeper)
-    return drill.keeper
+def states_of(drill: Drill) -> InMemoryStates:
+    assert isinstance(drill.states, InMemoryStates)
+    return drill.states
 
 
 def stored_deadline(drill: Drill) -> float:
@@ -113,69 +113,69 @@ def renew(drill: Drill) -> None:
 
 
 def turn_of(drill: Drill, is_written: bool) -> None:
-    """Take a turn as the ledger does; the store has it, or refuses it."""
-    turn = keeper_of(drill).open()
-    if keeper_of(drill).prepare(turn):
+    """Take a batch as the writer does; the store has it, or refuses it."""
+    batch = states_of(drill).open()
+    if states_of(drill).prepare(batch):
         if is_written:
-            drill.store.write(turn.write_set)
-            keeper_of(drill).wrote(turn)
+            drill.store.write(batch.write_set)
+            states_of(drill).wrote(batch)
         else:
-            keeper_of(drill).undo(turn)
+            states_of(drill).undo(batch)
 
 
 def test_a_renewal_is_in_memory_until_it_is_on_the_disk(drill: Drill) -> None:
     before, first = drill.now - 0.25, drill.now
     renew(drill)
-    (row_id,) = drill.keeper.unflushed
-    assert drill.keeper.unflushed[row_id] == (first + 120, 120.0)
+    (row_id,) = drill.states.unflushed
+    assert drill.states.unflushed[row_id] == (first + 120, 120.0)
     assert stored_deadline(drill) == before + 120
     drill.flush()
-    assert not drill.keeper.unflushed and stored_deadline(drill) == first + 120
+    assert not drill.states.unflushed and stored_deadline(drill) == first + 120
 
 
 def test_a_renewal_that_could_not_be_written_is_not_forgotten(drill: Drill) -> None:
     renew(drill)
     drill.now += 1
     turn_of(drill, is_written=False)
-    (row_id,) = drill.keeper.unflushed
-    assert drill.keeper.unflushed[row_id][0] == drill.now - 1 + 120
-    assert not keeper_of(drill).is_flush_due(), "not again at once"
+    (row_id,) = drill.states.unflushed
+    assert drill.states.unflushed[row_id][0] == drill.now - 1 + 120
+    assert not states_of(drill).is_flush_due(), "not again at once"
     drill.now += FLUSH_SECONDS
-    assert keeper_of(drill).is_flush_due()
+    assert states_of(drill).is_flush_due()
     turn_of(drill, is_written=True)
-    assert not drill.keeper.unflushed and stored_deadline(drill) == drill.now - 1.5 + 120
+    assert not drill.states.unflushed and stored_deadline(drill) == drill.now - 1.5 + 120
 
 
 def test_a_renewal_that_comes_while_another_is_written_outlasts_it(drill: Drill) -> None:
     renew(drill)
     drill.now += 1
-    (row_id,) = drill.keeper.unflushed
+    (row_id,) = drill.states.unflushed
     for is_written in (False, True):
-        turn = keeper_of(drill).open()
-        assert keeper_of(drill).prepare(turn)
-        assert drill.keeper.unflushed[row_id][0] == drill.now - 1 + 120, "it is not there yet"
+        batch = states_of(drill).open()
+        assert states_of(drill).prepare(batch)
+        assert drill.states.unflushed[row_id][0] == drill.now - 1 + 120, "it is not there yet"
         renew(drill)
-        assert drill.keeper.unflushed[row_id][0] == drill.now + 120
+        assert drill.states.unflushed[row_id][0] == drill.now + 120
         if is_written:
-            drill.store.write(turn.write_set)
-            keeper_of(drill).wrote(turn)
+            drill.store.write(batch.write_set)
+            states_of(drill).wrote(batch)
             assert stored_deadline(drill) == drill.now - 1 + 120
         else:
-            keeper_of(drill).undo(turn)
-        assert drill.keeper.unflushed[row_id][0] == drill.now + 120
+            states_of(drill).undo(batch)
+        assert drill.states.unflushed[row_id][0] == drill.now + 120
         drill.now += 1
     turn_of(drill, is_written=True)
-    assert not drill.keeper.unflushed and stored_deadline(drill) == drill.now - 1 + 120
+    assert not drill.states.unflushed and stored_deadline(drill) == drill.now - 1 + 120
 
 
 def test_a_subjob_that_was_forgotten_is_found_with_its_renewal(drill: Drill) -> None:
     drill.now += 100
     renew(drill)
-    drill.keeper.cache.forget(KEY)
+    drill.states.cache.forget(KEY)
     drill.now += 100
-    entry = drill.keeper.entry(KEY, drill.now)
+    entry = drill.states.entry(KEY, drill.now)
     assert entry is not None and entry.is_heard
     assert entry.state.deadline_at == drill.now - 100 + 120
     renew(drill)
-    assert drill.keeper.entry(SubjobKey("run7", "nobody"), drill.now) is None
-    assert keeper_of(drill).look_up_seconds == 0.0, "who is not there has been looked for by nobody"
+    assert drill.states.entry(SubjobKey("run7", "nobody"), drill.now) is None
+    assert states_of(drill).look_up_seconds == 0.0, "who is not there has been looked for by nobody"

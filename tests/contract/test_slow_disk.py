@@ -13,13 +13,13 @@ from tests.contract.stores import SqliteKind, WriterAtOnce
 
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
-from htlease_server.engine.batch import QueueFull, Waiting
+from htlease_server.engine.batch import PendingRequest, QueueFull
 from htlease_server.engine.commit import prefetch as module
-from htlease_server.engine.commit.command_log import Ledger
-from htlease_server.engine.commit.group_commit import Pipeline
-from htlease_server.engine.commit.prefetch import ASIDE_SECONDS, Ahead
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.engine.commit.command_log import StoreWriter
+from htlease_server.engine.commit.group_commit import GroupCommitWriter
+from htlease_server.engine.commit.prefetch import PARKED_SECONDS, Prefetcher
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.store.base import Reader, SubjobRow
 
 COLD, FIRST, OTHER = (SubjobKey("w", name) for name in ("cold", "first", "other"))
@@ -57,10 +57,12 @@ class SlowKind(SqliteKind):
         self.blocks = 0
         self.seconds = 1e6
 
-    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
-        keeper = ExclusiveKeeper(store, clock, **limits)
-        ahead = Ahead(keeper.reader, lambda: self.seconds, lambda: self.blocks)
-        return Pipeline(keeper, clock, lanes, WriterAtOnce(store), ahead)
+    def store_writer(
+        self, store: Any, clock: Callable[[], float], queue: PriorityQueue, **limits: Any
+    ) -> StoreWriter:
+        states = InMemoryStates(store, clock, **limits)
+        prefetcher = Prefetcher(states.reader, lambda: self.seconds, lambda: self.blocks)
+        return GroupCommitWriter(states, clock, queue, WriterAtOnce(store), prefetcher)
 
 
 @pytest.fixture
@@ -88,62 +90,62 @@ def read_the_disk(drill: Drill, disk: SlowKind, key: SubjobKey = FIRST) -> None:
     drill.acquire(key, number=2)
 
 
-def answer_of(waiting: Waiting) -> Any:
-    future: Any = waiting.future
+def answer_of(pending: PendingRequest) -> Any:
+    future: Any = pending.future
     return future.result() if future.done() else None
 
 
 def test_others_are_answered_while_one_waits_for_the_disk(drill: Drill, disk: SlowKind) -> None:
     read_the_disk(drill, disk)
-    slow = drill.waiting(acquire(2), COLD)
-    drill.ledger.submit(slow)
+    slow = drill.pending(acquire(2), COLD)
+    drill.store_writer.submit(slow)
     for _ in range(3):
         assert drill.ask(m.Renew(2, nonce(2)), FIRST).order == "continue"
     assert drill.ask(m.Enter(2, nonce(2), "run"), FIRST).entries == 1
-    assert answer_of(slow) is None and drill.ledger.queued == 1
+    assert answer_of(slow) is None and drill.store_writer.queued == 1
     drill.store.may_read.set()
-    assert drill.ask_all(drill.waiting(m.Renew(2, nonce(2)), FIRST), slow)[1].fence == 2
-    assert drill.ledger.queued == 0
+    assert drill.ask_all(drill.pending(m.Renew(2, nonce(2)), FIRST), slow)[1].fence == 2
+    assert drill.store_writer.queued == 0
 
 
 def test_requests_for_one_subjob_keep_their_order(drill: Drill, disk: SlowKind) -> None:
-    starts = [drill.waiting(acquire(number), COLD) for number in (2, 3, 4)]
-    drill.ledger.submit(starts[0])  # before the disk was slow
+    starts = [drill.pending(acquire(number), COLD) for number in (2, 3, 4)]
+    drill.store_writer.submit(starts[0])  # before the disk was slow
     read_the_disk(drill, disk)
     assert answer_of(starts[0]).fence == 2
     drill.ask(m.Abandon(2, nonce(2)), COLD)
-    drill.keeper.cache.forget(COLD)
-    drill.ledger.submit(starts[1])
+    drill.states.cache.forget(COLD)
+    drill.store_writer.submit(starts[1])
     # In memory again, whoever had it read; who comes now has to come after who waits.
-    assert drill.keeper.entry(COLD, drill.now) is not None
-    drill.ledger.submit(starts[2])
+    assert drill.states.entry(COLD, drill.now) is not None
+    drill.store_writer.submit(starts[2])
     drill.ask(m.Renew(2, nonce(2)), FIRST)
-    assert drill.ledger.queued == 2 and answer_of(starts[2]) is None
+    assert drill.store_writer.queued == 2 and answer_of(starts[2]) is None
     drill.store.may_read.set()
-    drill.ask_all(drill.waiting(m.Renew(2, nonce(2)), FIRST))
+    drill.ask_all(drill.pending(m.Renew(2, nonce(2)), FIRST))
     third, fourth = await_all(drill, *starts[1:])
     assert third.fence == 3 and refused(fourth) == "lease-still-live"
 
 
-def await_all(drill: Drill, *waitings: Waiting) -> list[Any]:
+def await_all(drill: Drill, *waitings: PendingRequest) -> list[Any]:
     """Return the answers of requests that are queued already."""
 
     async def answers() -> list[Any]:
-        return [await waiting.future for waiting in waitings]  # type: ignore[misc]
+        return [await pending.future for pending in waitings]  # type: ignore[misc]
 
     return drill.read(answers())  # type: ignore[no-any-return]
 
 
 def test_who_stands_aside_keeps_a_place_in_the_queue(drill: Drill, disk: SlowKind) -> None:
-    drill.restart(after_seconds=1, lanes=Lanes(renewals_max=1, writes_max=2))
+    drill.restart(after_seconds=1, queue=PriorityQueue(renewals_max=1, writes_max=2))
     drill.store.may_read.set()
     read_the_disk(drill, disk)
-    starts = [drill.waiting(acquire(2), key) for key in (COLD, OTHER, COLD)]
-    for waiting in starts[:2]:
-        drill.ledger.submit(waiting)
+    starts = [drill.pending(acquire(2), key) for key in (COLD, OTHER, COLD)]
+    for pending in starts[:2]:
+        drill.store_writer.submit(pending)
     with pytest.raises(QueueFull):
-        drill.ledger.submit(starts[2])
-    assert drill.ledger.refused["newcomers"] == 1
+        drill.store_writer.submit(starts[2])
+    assert drill.store_writer.refused["new-work"] == 1
     assert drill.ask(m.Renew(2, nonce(2)), FIRST).order == "continue"
     assert [answer.fence for answer in await_all(drill, *starts[:2])] == [2, 2]
     assert drill.acquire(SubjobKey("w", "new")).fence == 1
@@ -151,10 +153,10 @@ def test_who_stands_aside_keeps_a_place_in_the_queue(drill: Drill, disk: SlowKin
 
 def test_who_stands_aside_when_the_server_stops_is_answered(drill: Drill, disk: SlowKind) -> None:
     read_the_disk(drill, disk)
-    starts = [drill.waiting(acquire(number), COLD) for number in (2, 3)]
-    for waiting in starts:
-        drill.ledger.submit(waiting)
-    assert drill.ledger.queued == 2
+    starts = [drill.pending(acquire(number), COLD) for number in (2, 3)]
+    for pending in starts:
+        drill.store_writer.submit(pending)
+    assert drill.store_writer.queued == 2
     drill.store.may_read.set()
     drill.stop()
     assert answer_of(starts[0]).fence == 2 and refused(answer_of(starts[1])) == "lease-still-live"
@@ -164,7 +166,7 @@ def test_who_stands_aside_when_the_server_stops_is_answered(drill: Drill, disk: 
 def test_nobody_stands_aside_where_the_disk_is_not_read(drill: Drill, disk: SlowKind) -> None:
     disk.blocks += 8
     drill.acquire(FIRST, number=2)
-    disk.seconds += ASIDE_SECONDS  # that was long ago
+    disk.seconds += PARKED_SECONDS  # that was long ago
     assert drill.acquire(COLD, number=2).fence == 2  # slow, but for another reason
     assert drill.acquire(OTHER, number=2).fence == 2
 
@@ -174,10 +176,10 @@ def test_renewals_do_not_stand_aside_for_what_others_found(drill: Drill, disk: S
     assert refused(drill.ask(m.Renew(1, nonce(1)), COLD)) == "superseded-attempt"
     disk.blocks += 8
     drill.ask(m.Renew(1, nonce(1)), OTHER)  # one that did find the disk slow
-    drill.keeper.cache.forget(COLD)
-    late = drill.waiting(m.Renew(1, nonce(1)), COLD)
-    drill.ledger.submit(late)
+    drill.states.cache.forget(COLD)
+    late = drill.pending(m.Renew(1, nonce(1)), COLD)
+    drill.store_writer.submit(late)
     drill.ask(m.Renew(2, nonce(2)), FIRST)
-    assert answer_of(late) is None and drill.ledger.queued == 1
+    assert answer_of(late) is None and drill.store_writer.queued == 1
     drill.store.may_read.set()
     await_all(drill, late)

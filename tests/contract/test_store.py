@@ -1,4 +1,4 @@
-"""What every store has to do, seen through the ledger that uses it."""
+"""What every store has to do, seen through the writer that uses it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_an_enroll_that_comes_again_is_told_the_epoch_that_it_made(drill: Drill)
 def test_a_request_that_comes_twice_at_once_is_done_once(drill: Drill) -> None:
     drill.acquire()
     drill.ask(m.Enter(1, nonce(1), "run"))
-    twice = [drill.waiting(m.Fail(1, nonce(1), "run"), request_id="r-fail") for _ in range(2)]
+    twice = [drill.pending(m.Fail(1, nonce(1), "run"), request_id="r-fail") for _ in range(2)]
     first, second = drill.ask_all(*twice)
     assert first == second
     assert [row.event for row in drill.history()].count("phase-failed") == 1
@@ -129,7 +129,7 @@ def test_only_the_last_requests_are_remembered(drill: Drill) -> None:
     row = drill.store.subjob(KEY)
     assert row is not None
     kept = [f"r-{number}" for number in range(10, REQUESTS_KEPT + 10)]
-    entry = drill.keeper.cache.get(KEY)
+    entry = drill.states.cache.get(KEY)
     assert entry is not None and entry.requests is not None
     assert list(entry.requests) == kept
     assert [request_id for request_id, _ in drill.store.requests(row.id, REQUESTS_KEPT)] == kept

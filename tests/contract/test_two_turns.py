@@ -1,4 +1,4 @@
-"""The turn that fills while another is written, with a disk that is done when the test says so."""
+"""The batch that fills while another is written, with a disk that is done when the test says so."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.contract.stores import SqliteKind
 
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
-from htlease_server.engine.batch import Crashed, QueueFull, Waiting
+from htlease_server.engine.batch import Crashed, PendingRequest, QueueFull
 from htlease_server.engine.commit import group_commit as module
-from htlease_server.engine.commit.command_log import Ledger
-from htlease_server.engine.commit.group_commit import Pipeline
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.engine.commit.command_log import StoreWriter
+from htlease_server.engine.commit.group_commit import GroupCommitWriter
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.store.base import CommitOutcomeUnknown, Displaced, StoreFailed, WriteSet
 from htlease_server.store.sqlite.writer_process import CommitResult
 
@@ -65,9 +65,11 @@ class Held:
 class HeldKind(SqliteKind):
     """A server whose disk is in the hands of the test."""
 
-    def ledger(self, store: Any, clock: Callable[[], float], lanes: Lanes, **limits: Any) -> Ledger:
+    def store_writer(
+        self, store: Any, clock: Callable[[], float], queue: PriorityQueue, **limits: Any
+    ) -> StoreWriter:
         self.writer = Held(store)
-        return Pipeline(ExclusiveKeeper(store, clock, **limits), clock, lanes, self.writer)
+        return GroupCommitWriter(InMemoryStates(store, clock, **limits), clock, queue, self.writer)
 
 
 class Site:
@@ -76,18 +78,18 @@ class Site:
     def __init__(self, folder: Path) -> None:
         kind = HeldKind()
         self.drill = Drill(kind, folder)
-        assert isinstance(self.drill.keeper, ExclusiveKeeper)
-        self.keeper = self.drill.keeper
+        assert isinstance(self.drill.states, InMemoryStates)
+        self.states = self.drill.states
         self.writer = kind.writer
         self.drill.acquire()
         self.writer.batches.clear()
         self.writer.is_holding = True
 
-    def submit(self, *commands: m.Command) -> list[Waiting]:
+    def submit(self, *commands: m.Command) -> list[PendingRequest]:
         """Ask, and let the server do what it can while the disk is busy."""
-        waitings = [self.drill.waiting(command) for command in commands]
-        for waiting in waitings:
-            self.drill.ledger.submit(waiting)
+        waitings = [self.drill.pending(command) for command in commands]
+        for pending in waitings:
+            self.drill.store_writer.submit(pending)
         self.turn_round()
         return waitings
 
@@ -110,13 +112,13 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path)
     yield site
     site.writer.fails_with = None
-    if site.drill.ledger.displaced is None and site.drill.ledger.is_alive:
+    if site.drill.store_writer.displaced is None and site.drill.store_writer.is_alive:
         site.release()
         site.drill.close()
 
 
-def answer_of(waiting: Waiting) -> Any:
-    future = cast("asyncio.Future[Any]", waiting.future)
+def answer_of(pending: PendingRequest) -> Any:
+    future = cast("asyncio.Future[Any]", pending.future)
     return future.result() if future.done() else None
 
 
@@ -147,18 +149,18 @@ def test_the_next_turn_fills_meanwhile_and_is_written_as_one(site: Site) -> None
 def test_what_promises_nothing_new_of_the_disk_does_not_wait_for_it(site: Site) -> None:
     other = SubjobKey("run7", "nobody")
     (entering,) = site.submit(enter())
-    stranger = site.drill.waiting(m.Renew(1, nonce(1)), other)
-    site.drill.ledger.submit(stranger)
+    stranger = site.drill.pending(m.Renew(1, nonce(1)), other)
+    site.drill.store_writer.submit(stranger)
     site.turn_round()
     assert refused(answer_of(stranger)) == "unknown-subjob" and answer_of(entering) is None
-    assert site.drill.ledger.queued == 0
+    assert site.drill.store_writer.queued == 0
 
 
 def test_a_mistake_of_ours_is_told_at_once_and_hurts_nobody_else(site: Site) -> None:
     (entering,) = site.submit(enter())
-    broken = site.drill.waiting(details(1))
+    broken = site.drill.pending(details(1))
     broken.key = None
-    site.drill.ledger.submit(broken)
+    site.drill.store_writer.submit(broken)
     site.turn_round()
     assert answer_of(broken) == Crashed() and answer_of(entering) is None
     site.release()
@@ -171,13 +173,13 @@ def test_a_turn_takes_so_many_requests_and_leaves_the_others_in_the_queue(
     monkeypatch.setattr(module, "BATCH_MAX", 4)
     site.submit(enter())
     waitings = site.submit(*(details(number) for number in range(10)))
-    assert site.drill.ledger.queued == 6
+    assert site.drill.store_writer.queued == 6
     site.release(hold_next=True)
-    assert [one for one in waitings if answer_of(one)] == [] and site.drill.ledger.queued == 2
+    assert [one for one in waitings if answer_of(one)] == [] and site.drill.store_writer.queued == 2
     site.release()
     assert all(answer_of(one).order == "continue" for one in waitings)
     assert [len(write_set.history) for write_set in site.writer.batches] == [1, 4, 4, 2]
-    assert site.drill.ledger.queued == 0
+    assert site.drill.store_writer.queued == 0
     assert [row.event for row in site.drill.history()][-10:] == ["details-saved"] * 10
 
 
@@ -188,7 +190,7 @@ def test_a_turn_takes_so_many_requests_and_leaves_the_others_in_the_queue(
 def test_what_was_decided_on_top_of_a_lost_turn_is_undone_with_it(
     site: Site, problem: StoreFailed, code: str
 ) -> None:
-    entry = site.drill.keeper.cache.get(KEY)
+    entry = site.drill.states.cache.get(KEY)
     assert entry is not None
     before = entry.state
     first = site.submit(enter())
@@ -197,11 +199,13 @@ def test_what_was_decided_on_top_of_a_lost_turn_is_undone_with_it(
     site.release()
     assert [refused(answer_of(one)) for one in (*first, *above)] == [code] * 3
     assert entry.state == before and entry.unwritten == 0
-    assert site.drill.ledger.commits.failed == 1 and site.drill.ledger.failure == str(problem)
-    assert site.drill.ledger.displaced is None and site.drill.ledger.is_alive
+    assert site.drill.store_writer.commits.failed == 1 and site.drill.store_writer.failure == str(
+        problem
+    )
+    assert site.drill.store_writer.displaced is None and site.drill.store_writer.is_alive
     site.writer.fails_with = None
     (again,) = site.submit(enter())
-    assert answer_of(again).entries == 1 and site.drill.ledger.failure is None
+    assert answer_of(again).entries == 1 and site.drill.store_writer.failure is None
 
 
 def test_a_store_lost_while_it_is_written_ends_both_turns(site: Site) -> None:
@@ -211,14 +215,14 @@ def test_a_store_lost_while_it_is_written_ends_both_turns(site: Site) -> None:
     for one in (*first, *above):
         assert refused(answer_of(one)) == "outcome-unknown"
         assert "another server" in answer_of(one).detail
-    assert site.drill.ledger.displaced is site.writer.fails_with
+    assert site.drill.store_writer.displaced is site.writer.fails_with
     assert site.writer.held is None and len(site.writer.batches) == 1
     with pytest.raises(QueueFull, match="another server"):
-        site.drill.ledger.submit(site.drill.waiting(enter()))
+        site.drill.store_writer.submit(site.drill.pending(enter()))
 
 
 def test_how_many_were_written_in_how_much_time_is_counted(site: Site) -> None:
-    tally = site.drill.ledger.commits
+    tally = site.drill.store_writer.commits
     written: list[tuple[int, float]] = []
     tally.wrote = lambda requests, seconds: written.append((requests, seconds))  # type: ignore[method-assign]
     site.submit(enter())
@@ -229,8 +233,8 @@ def test_how_many_were_written_in_how_much_time_is_counted(site: Site) -> None:
 
 def test_who_waits_when_the_server_stops_is_answered(site: Site) -> None:
     (first,) = site.submit(enter())
-    second = site.drill.waiting(details(1))
-    site.drill.ledger.submit(second)
+    second = site.drill.pending(details(1))
+    site.drill.store_writer.submit(second)
     site.drill.now += 1
     site.drill.stop()
     assert isinstance(answer_of(first), m.PhaseRecord)
@@ -242,12 +246,12 @@ def test_who_waits_when_the_server_stops_is_answered(site: Site) -> None:
 
 
 def test_a_writer_that_ends_with_nothing_to_do_is_a_failure(site: Site) -> None:
-    ledger = site.drill.ledger
-    assert isinstance(ledger, Pipeline)
-    ledger._on_written(CommitResult(None, 0.0))
-    assert ledger.failure is None and ledger.commits.failed == 0
-    ledger._on_written(CommitResult(CommitOutcomeUnknown("the process has ended"), 0.0))
-    assert ledger.failure == "the process has ended" and ledger.commits.failed == 1
+    store_writer = site.drill.store_writer
+    assert isinstance(store_writer, GroupCommitWriter)
+    store_writer._on_written(CommitResult(None, 0.0))
+    assert store_writer.failure is None and store_writer.commits.failed == 0
+    store_writer._on_written(CommitResult(CommitOutcomeUnknown("the process has ended"), 0.0))
+    assert store_writer.failure == "the process has ended" and store_writer.commits.failed == 1
 
 
 def test_an_idle_server_signs_of_life_again_and_again(
@@ -265,7 +269,7 @@ def test_an_idle_server_signs_of_life_again_and_again(
     for _ in range(3):
         site.drill.now += 10
         site.drill.read(until_signed())
-        assert site.writer.batches.pop().alive == (site.keeper.started_at, site.drill.now)
+        assert site.writer.batches.pop().alive == (site.states.started_at, site.drill.now)
 
 
 def test_many_that_come_at_once_wake_the_server_once(
@@ -273,13 +277,13 @@ def test_many_that_come_at_once_wake_the_server_once(
 ) -> None:
     site.writer.is_holding = False
     turns: list[float] = []
-    begin = site.keeper.open
+    begin = site.states.open
 
     def counted() -> Any:
         turns.append(site.drill.now)
         return begin()
 
-    monkeypatch.setattr(site.keeper, "open", counted)
+    monkeypatch.setattr(site.states, "open", counted)
     waitings = site.submit(*(details(number) for number in range(5)), acquire(2))
     assert all(answer_of(one) for one in waitings)
     assert len(site.writer.batches) == 1 and len(turns) == 1
@@ -288,15 +292,15 @@ def test_many_that_come_at_once_wake_the_server_once(
 def test_a_server_that_was_never_started_writes_nothing(tmp_path: Path) -> None:
     kind = HeldKind()
     store = kind.open(tmp_path)
-    ledger = kind.ledger(store, lambda: 1.0, Lanes())
-    ledger.stop()
+    store_writer = kind.store_writer(store, lambda: 1.0, PriorityQueue())
+    store_writer.stop()
     assert kind.writer.batches == [] and not kind.writer.is_alive
 
 
 def test_who_stands_aside_is_read_for_by_a_connection_of_its_own(site: Site) -> None:
-    ledger = site.drill.ledger
+    store_writer = site.drill.store_writer
     made: list[Any] = []
-    assert isinstance(ledger, Pipeline)
+    assert isinstance(store_writer, GroupCommitWriter)
     make = site.drill.store.reader
 
     def counted() -> Any:
@@ -304,8 +308,8 @@ def test_who_stands_aside_is_read_for_by_a_connection_of_its_own(site: Site) -> 
         return made[-1]
 
     site.drill.store.reader = counted
-    back: list[list[Waiting]] = []
-    ledger._ahead.stand_aside(site.drill.waiting(enter()), site.drill._loop, back.append)
+    back: list[list[PendingRequest]] = []
+    store_writer._prefetcher.prefetch(site.drill.pending(enter()), site.drill._loop, back.append)
 
     async def until_back() -> None:
         while not back:

@@ -30,7 +30,7 @@ from htlease_server.auth.principal import NOBODY, Caller
 from htlease_server.auth.rate_limit import RateLimiter
 from htlease_server.auth.roles import OPEN_TO_ALL, Role
 from htlease_server.counters import RATE_LIMIT, RequestCounters
-from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, Ledger
+from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, StoreWriter
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.http.messages import (
     Answer,
@@ -58,23 +58,23 @@ _HOME = b"""htlease: state leases for HTCondor jobs that restart.
 
 
 class App:
-    """One server; `authenticator` says who calls, the ledger answers."""
+    """One server; `authenticator` says who calls, the writer answers."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        store_writer: StoreWriter,
         reading: Reading,
         authenticator: Authenticator,
         http_server: HttpServer,
         rate_limiter: RateLimiter | None = None,
     ) -> None:
-        self._ledger = ledger
+        self._store_writer = store_writer
         self._reading = reading
         self._authenticator = authenticator
         self._counters = RequestCounters()
         hold_back = None if rate_limiter is None else self._hold_back
-        self._commands = Commands(ledger, authenticator.tokens, self._counters, hold_back)
-        self._numbers = Metrics(ledger, self._counters, http_server)
+        self._commands = Commands(store_writer, authenticator.tokens, self._counters, hold_back)
+        self._numbers = Metrics(store_writer, self._counters, http_server)
         self._rate_limiter = rate_limiter
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Call], Awaitable[Answer]]] = {
@@ -239,7 +239,7 @@ class App:
         return document({"status": "ok"})
 
     async def _readyz(self, call: Call) -> Answer:
-        why = why_not_ready(self._ledger)
+        why = why_not_ready(self._store_writer)
         if why is None:
             return document({"status": "ok"})
         return problem(m.Rejection("overloaded", why, retry_after_seconds=RETRY_AFTER_SECONDS))
@@ -264,7 +264,7 @@ def _answer_to(problem_met: Exception, request: Request) -> Answer:
         return problem(problem_met.rejection, headers=problem_met.headers)
     if isinstance(problem_met, InvalidField):
         return problem(m.Rejection("invalid", str(problem_met), field=problem_met.field))
-    if isinstance(problem_met, StoreFailed):  # a look-up; writes are refused by the ledger
+    if isinstance(problem_met, StoreFailed):  # a look-up; writes are refused by the writer
         why, seconds = str(problem_met), RETRY_AFTER_SECONDS
         return problem(m.Rejection("overloaded", why, retry_after_seconds=seconds))
     # The path holds names only; query, headers and body, where secrets are, stay out of the log.

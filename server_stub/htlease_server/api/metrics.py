@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from htlease.rules.state import HELD, Status
 from htlease.version import VERSION
 from htlease_server.counters import Histogram, RequestCounters
-from htlease_server.engine.commit.command_log import Ledger
+from htlease_server.engine.commit.command_log import StoreWriter
 from htlease_server.http.server import HttpServer
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
@@ -32,8 +32,10 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
 class Metrics(Collector):
     """The numbers of one server, and of its process."""
 
-    def __init__(self, ledger: Ledger, requests: RequestCounters, http_server: HttpServer) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, store_writer: StoreWriter, requests: RequestCounters, http_server: HttpServer
+    ) -> None:
+        self._store_writer = store_writer
         self._requests = requests
         self._http_server = http_server
         self._totals: Mapping[str, int] | None = None
@@ -86,7 +88,7 @@ class Metrics(Collector):
 
     def _refusing(self) -> Iterator[Metric]:
         http_server = self._http_server
-        causes = {**self._requests.busy, **self._ledger.refused}
+        causes = {**self._requests.busy, **self._store_writer.refused}
         answers = self._requests.answers.copy().items()
         told = sum(count for (_, code), count in answers if code == "overloaded")
         causes["other"] = told - sum(causes.values())
@@ -107,11 +109,11 @@ class Metrics(Collector):
             "htlease_connections_max", "Connections that may be open.", http_server.connections_max
         )
         yield CounterMetricFamily(
-            "htlease_connections_evicted", "Idle ones closed for newcomers.", http_server.evicted
+            "htlease_connections_evicted", "Idle ones closed to make room.", http_server.evicted
         )
 
     def _writing(self) -> Iterator[Metric]:
-        ledger, commits = self._ledger, self._ledger.commits
+        store_writer, commits = self._store_writer, self._store_writer.commits
         for name, says, histogram in (
             ("htlease_commit_duration_seconds", "Making one batch durable.", commits.seconds),
             ("htlease_commit_requests", "Requests in one batch.", commits.requests),
@@ -123,17 +125,21 @@ class Metrics(Collector):
             "htlease_commit_failures", "Batches that the store refused.", commits.failed
         )
         for name, says, value in (
-            ("htlease_queued_requests", "Requests waiting for the writer.", ledger.queued),
-            ("htlease_cached_subjobs", "Subjobs in the writer's memory.", len(ledger.keeper.cache)),
+            ("htlease_queued_requests", "Requests waiting for the writer.", store_writer.queued),
+            (
+                "htlease_cached_subjobs",
+                "Subjobs in the writer's memory.",
+                len(store_writer.states.cache),
+            ),
             (
                 "htlease_unflushed_renewals",
                 "Renewals answered and not on the disk yet.",
-                len(ledger.keeper.unflushed),
+                len(store_writer.states.unflushed),
             ),
             (
                 "htlease_store_failing",
                 "1 while the store takes no writes.",
-                int(ledger.failure is not None),
+                int(store_writer.failure is not None),
             ),
             (
                 "htlease_store_last_write_timestamp_seconds",

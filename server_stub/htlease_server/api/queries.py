@@ -35,8 +35,8 @@ from htlease_server.engine.history import (
 from htlease_server.engine.site.audit import deed_document
 from htlease_server.engine.site.flags import concerning, flag_document
 from htlease_server.engine.site.maintenance import maintenance_document
-from htlease_server.engine.states.expiry_counts import HELD_NAMES, Glance, Lapses
-from htlease_server.engine.states.state_source import Keeper, Vantage
+from htlease_server.engine.states.expiry_counts import HELD_NAMES, CountSnapshot, ExpiryCounts
+from htlease_server.engine.states.state_source import ReadContext, StateSource
 from htlease_server.http.messages import Busy
 from htlease_server.models import response_models as docs
 from htlease_server.store.base import HistoryRow, ListedRow, Reader, WorkflowRow
@@ -56,30 +56,30 @@ _T = TypeVar("_T")
 class Reading:
     """Answers GET calls; None stands for a thing that is not there."""
 
-    def __init__(self, keeper: Keeper, has_writes: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, states: StateSource, has_writes: Callable[[], bool] = lambda: False) -> None:
         """`has_writes` tells whether writes are waiting, which a look-up then lets pass."""
-        self._keeper = keeper
+        self._states = states
         self._has_writes = has_writes
         self._waiting = 0
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="htlease-reader")
         self._local = threading.local()
         self._readers: list[Reader] = []
-        self._lapses = Lapses(self._run)
+        self._expiry_counts = ExpiryCounts(self._run)
 
     def close(self) -> None:
         """End the threads and let go of the store."""
-        self._lapses.close()
+        self._expiry_counts.close()
         self._pool.shutdown()
         for reader in self._readers:
             reader.close()
 
-    async def _run(self, look_up: Callable[[Reader, Vantage], _T]) -> _T:
+    async def _run(self, look_up: Callable[[Reader, ReadContext], _T]) -> _T:
         def in_thread() -> _T:
             reader = getattr(self._local, "reader", None)
             if reader is None:
-                reader = self._local.reader = self._keeper.reader()
+                reader = self._local.reader = self._states.reader()
                 self._readers.append(reader)
-            return look_up(reader, self._keeper.vantage(reader))
+            return look_up(reader, self._states.read_context(reader))
 
         if self._waiting >= WAITING_MAX:
             waiting = f"{self._waiting} look-ups are waiting already"
@@ -97,25 +97,28 @@ class Reading:
     async def workflows(self, after: str, limit: int) -> docs.Workflows:
         """Return the list of workflows."""
 
-        def look_up(reader: Reader, at: Vantage) -> docs.Workflows:
-            rows, glance = reader.workflows(after, limit), self._lapses.glance(reader, at)
-            listed = [_workflow(row, glance) for row in rows]
+        def look_up(reader: Reader, at: ReadContext) -> docs.Workflows:
+            rows, snapshot = (
+                reader.workflows(after, limit),
+                self._expiry_counts.snapshot(reader, at),
+            )
+            listed = [_workflow(row, snapshot) for row in rows]
             return {"workflows": listed, "next": _next(rows, limit)}
 
         found = await self._run(look_up)
-        self._lapses.count()
+        self._expiry_counts.count()
         return found
 
     async def workflow(self, name: str, after: str, limit: int) -> docs.WorkflowDocument | None:
         """Return one workflow with a page of its subjobs."""
 
-        def look_up(reader: Reader, at: Vantage) -> docs.WorkflowDocument | None:
+        def look_up(reader: Reader, at: ReadContext) -> docs.WorkflowDocument | None:
             row = reader.workflow(name)
             if row is None:
                 return None
             subjobs = reader.subjobs(row.id, after, limit)
             return {
-                **_workflow(row, self._lapses.glance(reader, at)),
+                **_workflow(row, self._expiry_counts.snapshot(reader, at)),
                 "plan": None if row.plan is None else msgspec.json.decode(row.plan),
                 "structure": None if row.structure is None else msgspec.json.decode(row.structure),
                 "subjobs": [_summary(subjob, at) for subjob in subjobs],
@@ -123,7 +126,7 @@ class Reading:
             }
 
         found = await self._run(look_up)
-        self._lapses.count()
+        self._expiry_counts.count()
         return found
 
     async def totals(self) -> dict[str, int]:
@@ -133,15 +136,15 @@ class Reading:
     async def maintenance(self) -> docs.Maintenance:
         """Return the maintenance windows."""
 
-        def look_up(reader: Reader, at: Vantage) -> docs.Maintenance:
-            return maintenance_document(at.uptime.windows, at.now)
+        def look_up(reader: Reader, at: ReadContext) -> docs.Maintenance:
+            return maintenance_document(at.downtime.windows, at.now)
 
         return await self._run(look_up)
 
     async def flags(self, workflow: str | None) -> docs.Flags:
         """Return the flags, or those that concern a workflow, which need not exist yet."""
 
-        def look_up(reader: Reader, at: Vantage) -> docs.Flags:
+        def look_up(reader: Reader, at: ReadContext) -> docs.Flags:
             rows = list(reader.flags())
             if workflow is not None:
                 rows = concerning(rows, reader.workflow(workflow))
@@ -152,7 +155,7 @@ class Reading:
     async def made_by(self, workflow: str) -> str | None:
         """Return to whom a workflow belongs; None when there is none, or nobody knows."""
 
-        def look_up(reader: Reader, at: Vantage) -> str | None:
+        def look_up(reader: Reader, at: ReadContext) -> str | None:
             row = reader.workflow(workflow)
             return None if row is None else row.made_by
 
@@ -161,7 +164,7 @@ class Reading:
     async def deeds(self, kind: str | None, after: int, limit: int) -> Audit:
         """Return a page of what was done to the site itself, of one kind or all."""
 
-        def look_up(reader: Reader, at: Vantage) -> Audit:
+        def look_up(reader: Reader, at: ReadContext) -> Audit:
             rows = reader.deeds(kind, after, limit)
             return {
                 "deeds": [deed_document(deed_id, row) for deed_id, row in rows],
@@ -179,7 +182,7 @@ class Reading:
     async def known_as(self, id_text: str) -> list[docs.SubjobSummary]:
         """Return the subjobs that were ever known by an ID."""
 
-        def look_up(reader: Reader, at: Vantage) -> list[docs.SubjobSummary]:
+        def look_up(reader: Reader, at: ReadContext) -> list[docs.SubjobSummary]:
             rows = reader.subjobs_known_as(id_text, LIMIT_MAX)
             return [_summary(row, at) for row in rows]
 
@@ -188,7 +191,7 @@ class Reading:
     async def subjob(self, key: SubjobKey) -> docs.SubjobDocument | None:
         """Return everything known of one subjob."""
 
-        def look_up(reader: Reader, at: Vantage) -> docs.SubjobDocument | None:
+        def look_up(reader: Reader, at: ReadContext) -> docs.SubjobDocument | None:
             row = reader.subjob(key)
             if row is None:
                 return None
@@ -212,7 +215,7 @@ class Reading:
     async def history(self, key: SubjobKey, after: int, limit: int) -> docs.HistoryPage | None:
         """Return a page of a subjob's history."""
 
-        def look_up(reader: Reader, at: Vantage) -> docs.HistoryPage | None:
+        def look_up(reader: Reader, at: ReadContext) -> docs.HistoryPage | None:
             row = reader.subjob(key)
             if row is None:
                 return None
@@ -225,8 +228,8 @@ class Reading:
         return await self._run(look_up)
 
 
-def _workflow(row: WorkflowRow, glance: Glance) -> docs.WorkflowSummary:
-    counts, counted_at = glance.counts(row.id)
+def _workflow(row: WorkflowRow, snapshot: CountSnapshot) -> docs.WorkflowSummary:
+    counts, counted_at = snapshot.counts(row.id)
     return {
         "workflow": row.name,
         "state": rollup(counts),
@@ -239,7 +242,7 @@ def _workflow(row: WorkflowRow, glance: Glance) -> docs.WorkflowSummary:
     }
 
 
-def _summary(row: ListedRow, at: Vantage) -> docs.SubjobSummary:
+def _summary(row: ListedRow, at: ReadContext) -> docs.SubjobSummary:
     status, expires_in_seconds = row.status, None
     if row.status in HELD_NAMES:
         deadline_at = at.deadline(row.id, row.deadline_at, row.ttl_seconds)

@@ -1,4 +1,4 @@
-"""Commands on their way from a request to the ledger, and back as an answer.
+"""Commands on their way from a request to the writer, and back as an answer.
 
 This is what the server spends its time on, so it is plain calls: no task, no future.
 """
@@ -19,8 +19,8 @@ from htlease_server.api.request_log import note_command
 from htlease_server.auth.job_tokens import MintedToken, OwnTokens
 from htlease_server.auth.principal import Caller
 from htlease_server.counters import RequestCounters
-from htlease_server.engine.batch import Answer, Crashed, QueueFull, Waiting
-from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, Ledger
+from htlease_server.engine.batch import Answer, Crashed, PendingRequest, QueueFull
+from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, StoreWriter
 from htlease_server.engine.site.audit import Deed
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import WindowChange
@@ -39,10 +39,10 @@ KEYS_KEPT = 20_000
 
 
 class Exchange:
-    """A command on its way: where the ledger puts the outcome."""
+    """A command on its way: where the writer puts the outcome."""
 
-    __slots__ = ("_commands", "_is_done", "_replier", "_started", "call", "caller", "waiting")
-    waiting: Waiting
+    __slots__ = ("_commands", "_is_done", "_replier", "_started", "call", "caller", "pending")
+    pending: PendingRequest
 
     def __init__(
         self, commands: Commands, call: str, caller: Caller, replier: Replier, started: float
@@ -65,26 +65,26 @@ class Exchange:
         try:
             answer = self._commands.answer_to(self, outcome, seconds)
         except Exception:  # a mistake of ours; the client is to hear of it
-            note(logging.ERROR, "wording an answer failed", trace=True, subjob=self.waiting.key)
-            answer = problem(INTERNAL, self.waiting.key)
+            note(logging.ERROR, "wording an answer failed", trace=True, subjob=self.pending.key)
+            answer = problem(INTERNAL, self.pending.key)
         # It knows this exchange: left to the garbage collector, the two cost a tenth of a write.
-        del self.waiting
+        del self.pending
         self._commands.counters.add(self.call, answer.code, seconds)
         self._replier.answer(answer)
 
 
 class Commands:
-    """Takes commands for the ledger, and puts its outcomes into words; made in the event loop."""
+    """Takes commands for the writer, and puts its outcomes into words; made in the event loop."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        store_writer: StoreWriter,
         tokens: OwnTokens,
         counters: RequestCounters,
         hold_back: Callable[[Caller], None] | None = None,
     ) -> None:
         """`hold_back` raises Refusal for a renewal with details that comes too soon."""
-        self._ledger = ledger
+        self._store_writer = store_writer
         self._hold_back = hold_back
         self._tokens = tokens
         self.counters = counters
@@ -98,7 +98,7 @@ class Commands:
         replier: Replier,
         started: float,
     ) -> None:
-        """Queue a command; raises Refusal or InvalidField for what the ledger need not see."""
+        """Queue a command; raises Refusal or InvalidField for what the writer need not see."""
         key = key_of(parts)
         is_own_only = not caller.may_see(key.workflow, key.subjob)
         if is_own_only and not caller.may_own:
@@ -106,40 +106,40 @@ class Commands:
         if not caller.may(call):
             raise Refusal("forbidden", caller.why_no_call(call))
         phase = routes.decoded("phase", parts[2]) if len(parts) == 3 else None
-        sent = READERS[call].read(request.body, phase)
-        if self._hold_back is not None and isinstance(sent.command, m.Renew):
-            if sent.command.details is not None:  # it is written to the disk
+        command_request = READERS[call].read(request.body, phase)
+        if self._hold_back is not None and isinstance(command_request.command, m.Renew):
+            if command_request.command.details is not None:  # it is written to the disk
                 self._hold_back(caller)
-        if isinstance(sent.command, m.Acquire):
-            forbidden = caller.why_not_acquire(sent.command)
+        if isinstance(command_request.command, m.Acquire):
+            forbidden = caller.why_not_acquire(command_request.command)
             if forbidden:
                 raise Refusal("forbidden", forbidden)
         via = _via(request.headers.get(b"via"))
         exchange = Exchange(self, call, caller, replier, started)
-        exchange.waiting = Waiting(
-            key, sent, caller.actor, exchange, via, caller.owner, is_own_only
+        exchange.pending = PendingRequest(
+            key, command_request, caller.actor, exchange, via, caller.owner, is_own_only
         )
         try:
-            self._ledger.submit(exchange.waiting)
+            self._store_writer.submit(exchange.pending)
         except QueueFull as full:
             exchange.set_result(_busy(full))
 
     def answer_to(self, exchange: Exchange, outcome: Answer, seconds: float) -> HttpAnswer:
         """Return what the client is told of an outcome."""
-        waiting, call = exchange.waiting, exchange.call
+        pending, call = exchange.pending, exchange.call
         if isinstance(outcome, Crashed):
             outcome = INTERNAL
         if isinstance(outcome, m.Rejection) or call == "cancel" or is_noted(logging.DEBUG):
-            note_command(call, waiting, outcome, seconds)
+            note_command(call, pending, outcome, seconds)
         if isinstance(outcome, m.Rejection):
-            return problem(outcome, waiting.key)
+            return problem(outcome, pending.key)
         assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow, DeedRow, Trimmed))
         reply = reply_document(outcome)
         if isinstance(outcome, m.Renewal) and outcome.order == "continue":
             # A holder gets a token in place of one that will not last much longer.
             seconds = outcome.expires_in_seconds
-            assert waiting.key is not None  # what is renewed is a subjob's lease
-            fresh = self._tokens.renewed(exchange.caller, waiting.key, seconds)
+            assert pending.key is not None  # what is renewed is a subjob's lease
+            fresh = self._tokens.renewed(exchange.caller, pending.key, seconds)
             if fresh is not None:
                 reply["token"] = fresh.text
                 note_minted(fresh, exchange.caller, exchange.caller.scope)
@@ -155,8 +155,10 @@ class Commands:
         """Change something wider than a subjob, and return what came of it."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         try:
-            self._ledger.submit(
-                Waiting(None, put, caller.actor, future, _via(via), caller.owner, is_own_only)
+            self._store_writer.submit(
+                PendingRequest(
+                    None, put, caller.actor, future, _via(via), caller.owner, is_own_only
+                )
             )
         except QueueFull as full:
             return _busy(full)

@@ -16,7 +16,7 @@ from htlease_server.engine.site.maintenance import WindowChange
 from htlease_server.engine.site.retention import Trim, Trimmed
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.engine.states.cache import Entry, SubjobCache
-from htlease_server.models.request_models import Sent
+from htlease_server.models.request_models import CommandRequest
 from htlease_server.store.base import DeedRow, FlagRow, MaintenanceRow, WorkflowRow, WriteSet
 
 
@@ -44,7 +44,7 @@ class Promise(Protocol):
         """Give the answer; in the event loop."""
 
 
-class Waiting:
+class PendingRequest:
     """One request in the queue: a command for a subjob, or the PUT of something wider."""
 
     __slots__ = ("actor", "future", "is_own_only", "key", "owner", "sent", "via")
@@ -52,7 +52,7 @@ class Waiting:
     def __init__(
         self,
         key: SubjobKey | None,
-        sent: Sent | PutWorkflow | WindowChange | PutFlag | Deed | Trim,
+        sent: CommandRequest | PutWorkflow | WindowChange | PutFlag | Deed | Trim,
         actor: str,
         future: Promise,
         via: str | None = None,
@@ -71,32 +71,34 @@ class Waiting:
 
 
 @dataclass
-class Turn:
+class Batch:
     """What one batch has done so far."""
 
     now: float
     #: The server stops after it.
     is_last: bool = False
     #: Nothing may be told before the commit, not even what promises nothing new of the disk.
-    is_all_late: bool = False
+    is_all_after_commit: bool = False
     write_set: WriteSet = field(default_factory=WriteSet)
     #: Key -> entry, and its state and seq as they are on the disk (None: not there yet).
     changed: dict[SubjobKey, tuple[Entry, SubjobState | None, int]] = field(default_factory=dict)
-    #: Subjobs that this turn deletes.
-    going: set[SubjobKey] = field(default_factory=set)
-    #: The requests of subjobs that accepted some in this turn.
+    #: Subjobs that this batch deletes.
+    deleting: set[SubjobKey] = field(default_factory=set)
+    #: The requests of subjobs that accepted some in this batch.
     remembered: list[dict[str, bytes]] = field(default_factory=list)
     #: Answers that promise nothing new of the disk, and those that wait for it.
-    early: list[tuple[Waiting, Answer]] = field(default_factory=list)
-    late: list[tuple[Waiting, Answer]] = field(default_factory=list)
-    #: The maintenance windows as they are on the disk, once this turn has changed one.
+    before_commit: list[tuple[PendingRequest, Answer]] = field(default_factory=list)
+    after_commit: list[tuple[PendingRequest, Answer]] = field(default_factory=list)
+    #: The maintenance windows as they are on the disk, once this batch has changed one.
     windows_before: tuple[MaintenanceRow, ...] = ()
-    #: The flags as they are on the disk, once this turn has changed one.
+    #: The flags as they are on the disk, once this batch has changed one.
     flags_before: Mapping[str, FlagRow] = field(default_factory=dict)
 
-    def answer(self, waiting: Waiting, answer: Answer, is_late: bool) -> None:
+    def answer(self, pending: PendingRequest, answer: Answer, is_after_commit: bool) -> None:
         """Note what a request is to be told."""
-        (self.late if is_late or self.is_all_late else self.early).append((waiting, answer))
+        (
+            self.after_commit if is_after_commit or self.is_all_after_commit else self.before_commit
+        ).append((pending, answer))
 
     def add_rows(self, cache: SubjobCache, renewed: Container[int]) -> None:
         """Put the changed subjobs into the batch; `renewed` are leases not on the disk as read."""
@@ -118,7 +120,7 @@ class Turn:
                 self.write_set.leases.append((row.id, row.deadline_at, row.ttl_seconds))
 
     def release(self) -> None:
-        """Let go of the entries that this turn has changed: it is on the disk, or undone."""
+        """Let go of the entries that this batch has changed: it is on the disk, or undone."""
         for entry, _, _ in self.changed.values():
             entry.unwritten -= 1
 

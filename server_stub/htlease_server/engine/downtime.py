@@ -20,7 +20,7 @@ def steady_clock() -> Callable[[], float]:
     return lambda: offset + time.monotonic()
 
 
-class Uptime:
+class DowntimeCorrection:
     """The times in which a lease could not, or should not, be renewed, and what they do to it.
 
     They are the gaps in which no server answered, and the maintenance windows that have begun.

@@ -29,21 +29,21 @@ _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _Snapshot = typing.Union[SubjobState, tuple[SubjobState, bytes]]  # noqa: UP007
 _snapshots: msgspec.msgpack.Decoder[_Snapshot] = msgspec.msgpack.Decoder(_Snapshot)
-_MARK_BYTES = 4
+_FINGERPRINT_BYTES = 4
 
 
-def snapshot_of(state: SubjobState, marks: bytes | None = None) -> bytes:
-    """Return a state as it is stored, with the marks of its requests where these are known."""
-    return _msgpack.encode(state if marks is None else (state, marks))
+def snapshot_of(state: SubjobState, fingerprints: bytes | None = None) -> bytes:
+    """Return a state as it is stored, with the fingerprints of its requests where known."""
+    return _msgpack.encode(state if fingerprints is None else (state, fingerprints))
 
 
 def snapshot_from(snapshot: bytes, deadline_at: float) -> tuple[SubjobState, bytes | None]:
-    """Read a stored state and the marks beside it; the deadline is stored elsewhere."""
+    """Read a stored state and the fingerprints beside it; the deadline is stored elsewhere."""
     found = _snapshots.decode(snapshot)
-    state, marks = found if isinstance(found, tuple) else (found, None)
+    state, fingerprints = found if isinstance(found, tuple) else (found, None)
     if state.deadline_at != deadline_at:
         state = dataclasses.replace(state, deadline_at=deadline_at)
-    return state, marks
+    return state, fingerprints
 
 
 def state_from(snapshot: bytes, deadline_at: float) -> SubjobState:
@@ -51,14 +51,14 @@ def state_from(snapshot: bytes, deadline_at: float) -> SubjobState:
     return snapshot_from(snapshot, deadline_at)[0]
 
 
-def mark_of(request_id: str) -> bytes:
+def fingerprint_of(request_id: str) -> bytes:
     """Return what tells most request IDs from each other, in few bytes."""
-    return zlib.crc32(request_id.encode()).to_bytes(_MARK_BYTES, "big")
+    return zlib.crc32(request_id.encode()).to_bytes(_FINGERPRINT_BYTES, "big")
 
 
-def marks_with(marks: bytes, request_id: str) -> bytes:
-    """Return the marks of the requests that are recognised once one more has been accepted."""
-    return (marks + mark_of(request_id))[-_MARK_BYTES * REQUESTS_KEPT :]
+def fingerprints_with(fingerprints: bytes, request_id: str) -> bytes:
+    """Return the fingerprints of the requests recognised once one more has been accepted."""
+    return (fingerprints + fingerprint_of(request_id))[-_FINGERPRINT_BYTES * REQUESTS_KEPT :]
 
 
 def data_of(event: m.Event) -> str:

@@ -1,4 +1,4 @@
-"""The store that `--store` names, opened, with the ledger and the keeper that fit it."""
+"""The store that `--store` names, opened, with the writer and the state source that fit it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 from htlease.errors import BadConfig
-from htlease_server.engine.commit.command_log import Ledger
-from htlease_server.engine.commit.group_commit import Pipeline
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.commit.shared_commit import TurnLedger
-from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.engine.commit.command_log import StoreWriter
+from htlease_server.engine.commit.group_commit import GroupCommitWriter
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.shared_commit import SharedStoreWriter
+from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.store.sqlite.sqlite_store import SqliteStore, path_of
 from htlease_server.store.sqlite.writer_process import WriterProcess
 
 _POSTGRESQL = ("postgresql://", "postgres://")
 
 
-def open_ledger(url: str | None, state_dir: Path, clock: Callable[[], float]) -> Ledger:
+def open_store_writer(url: str | None, state_dir: Path, clock: Callable[[], float]) -> StoreWriter:
     """Open a store, by default a file in the state directory; raises BadConfig.
 
     `clock` counts for a store of our own; the servers over one database take the database's.
     """
     if url is not None and is_postgresql(url):
         try:
-            from htlease_server.engine.states.shared_states import SharedKeeper
+            from htlease_server.engine.states.shared_states import SharedStates
             from htlease_server.store.postgresql.postgres_store import PostgresStore
         except ImportError as problem:
             raise not_installed(problem) from None
-        return TurnLedger(SharedKeeper(PostgresStore(url)), clock, Lanes())
+        return SharedStoreWriter(SharedStates(PostgresStore(url)), clock, PriorityQueue())
     path = path_of(url) if url else state_dir / "htlease.sqlite3"
     make_directory(path.parent)
     store = SqliteStore(path)
-    keeper = ExclusiveKeeper(store, clock)
-    writer = WriterProcess(store.path, store.file.id, keeper.started_at)
-    return Pipeline(keeper, clock, Lanes(), writer)
+    states = InMemoryStates(store, clock)
+    writer = WriterProcess(store.path, store.file.id, states.started_at)
+    return GroupCommitWriter(states, clock, PriorityQueue(), writer)
 
 
 def is_postgresql(url: str) -> bool:

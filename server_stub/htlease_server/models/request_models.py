@@ -81,7 +81,7 @@ def struct_of(cls: type) -> type[msgspec.Struct]:
     )
 
 
-class Sent(typing.NamedTuple):
+class CommandRequest(typing.NamedTuple):
     """A command as it was sent."""
 
     command: m.Command
@@ -109,7 +109,7 @@ class BodyReader:
         )
         self._decoder = msgspec.json.Decoder(self.struct)
 
-    def read(self, body: bytes, phase: str | None = None) -> Sent:
+    def read(self, body: bytes, phase: str | None = None) -> CommandRequest:
         """Read a body; raises InvalidField naming the field that cannot be used."""
         sent: Any = decode(self._decoder, body)
         values = {
@@ -125,12 +125,14 @@ class BodyReader:
             values["phase"] = check_name("phase", phase)
         command = self._command(**values)
         if self._command is m.Renew and "details" not in values:
-            return Sent(command, sent.request_id, sent.client_at, b"")  # looked at by nobody
+            return CommandRequest(
+                command, sent.request_id, sent.client_at, b""
+            )  # looked at by nobody
         client_at, sent.client_at = sent.client_at, None
         digest = hashlib.blake2b(self._salt, digest_size=16)
         digest.update((phase or "").encode())
         digest.update(_msgpack.encode(sent))
-        return Sent(command, sent.request_id, client_at, digest.digest())
+        return CommandRequest(command, sent.request_id, client_at, digest.digest())
 
 
 def _read_plan(body: msgspec.Struct) -> Plan:

@@ -20,7 +20,7 @@ class StoreFailed(HTLeaseError):
 
 
 class Conflict(StoreFailed):
-    """Another server was faster; taking the turn again leads on."""
+    """Another server was faster; taking the batch again leads on."""
 
 
 class CommitOutcomeUnknown(StoreFailed):

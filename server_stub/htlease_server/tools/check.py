@@ -10,7 +10,7 @@ import msgspec
 
 from htlease.rules import messages as m
 from htlease.rules.state import REQUESTS_KEPT, SubjobState, replace
-from htlease_server.engine.history import event_from, fold, ids_in, mark_of, snapshot_from
+from htlease_server.engine.history import event_from, fingerprint_of, fold, ids_in, snapshot_from
 from htlease_server.tools.snapshot import StoreSnapshot, SubjobRecord
 
 _DAMAGED = "the file is damaged: stop the server and restore a backup"
@@ -69,7 +69,7 @@ def _odd_in(subjob_record: SubjobRecord, snapshot: StoreSnapshot) -> Iterator[st
         yield f"its history has {len(history)} events with gaps; the last should be {row.seq}"
         return
     try:
-        stored, marks = snapshot_from(row.snapshot, row.deadline_at)
+        stored, fingerprints = snapshot_from(row.snapshot, row.deadline_at)
         events = [event_from(event) for event in history]
         told = fold(history)
     except (msgspec.MsgspecError, AssertionError, KeyError) as problem:
@@ -87,7 +87,9 @@ def _odd_in(subjob_record: SubjobRecord, snapshot: StoreSnapshot) -> Iterator[st
     if shown != (row.status, row.fence, row.phase, row.attempt_number):
         yield "what lists show of it is not its state"
     accepted = [event.request_id for event in history if event.digest is not None]
-    if marks is not None and any(mark_of(id) not in marks for id in accepted[-REQUESTS_KEPT:]):
+    if fingerprints is not None and any(
+        fingerprint_of(id) not in fingerprints for id in accepted[-REQUESTS_KEPT:]
+    ):
         yield "a request that it accepted would not be recognised"
     for id_text in {row.name, *(id_text for event in events for id_text in ids_in(event))}:
         if not snapshot.is_known_as(row.id, id_text):

@@ -11,12 +11,12 @@ import pytest
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease_server.auth.rate_limit import BURST_SECONDS, RateLimiter
-from htlease_server.engine.batch import QueueFull, Waiting
-from htlease_server.engine.commit.priority_queue import NEWCOMERS_AT_ONCE, Lanes
+from htlease_server.engine.batch import PendingRequest, QueueFull
+from htlease_server.engine.commit.priority_queue import NEW_WORK_AT_ONCE, PriorityQueue
 from htlease_server.http import server
 from htlease_server.http.messages import Answer, Request
 from htlease_server.http.server import Connection, HttpServer
-from htlease_server.models.request_models import Sent
+from htlease_server.models.request_models import CommandRequest
 
 NONCE = "nonce-of-a-test-0123456789"
 
@@ -115,8 +115,8 @@ HEALTH = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 def test_an_idle_connection_is_kept_for_a_while_and_one_that_waits_for_longer() -> None:
     room = Room()
-    (idle, idle_transport), (waiting, waiting_transport) = room.connect(), room.connect()
-    for connection in (idle, waiting):
+    (idle, idle_transport), (pending, waiting_transport) = room.connect(), room.connect()
+    for connection in (idle, pending):
         connection.received(HEALTH)
     room.asked[0][1].answer(Answer(200, b"{}"))
     room.later(server.KEEP_ALIVE_SECONDS - 1)
@@ -129,14 +129,14 @@ def test_an_idle_connection_is_kept_for_a_while_and_one_that_waits_for_longer() 
 
 def test_who_connects_and_says_nothing_has_a_deadline_as_has_who_waits_for_an_answer() -> None:
     room = Room()
-    (_, silent), (connection, waiting) = room.connect(), room.connect()
+    (_, silent), (connection, pending) = room.connect(), room.connect()
     connection.received(HEALTH)
     room.later(server.REQUEST_SECONDS + 1)
-    assert silent.is_aborted and not waiting.is_aborted
+    assert silent.is_aborted and not pending.is_aborted
     room.later(server.ANSWER_SECONDS)
-    assert waiting.is_aborted
+    assert pending.is_aborted
     room.asked[0][1].answer(Answer(200, b"{}"))
-    assert waiting.written == b"", "nobody is there"
+    assert pending.written == b"", "nobody is there"
 
 
 def test_idle_connections_make_room_and_busy_ones_do_not() -> None:
@@ -301,30 +301,32 @@ def test_who_keeps_memory_for_long_gives_it_up_for_others(monkeypatch: pytest.Mo
 # ------------------------------------------------------------ whose turn it is
 
 
-def waiting(command: m.Command) -> Waiting:
+def pending(command: m.Command) -> PendingRequest:
     future: Any = asyncio.Future(loop=asyncio.new_event_loop())
-    return Waiting(SubjobKey("w", "s"), Sent(command, "r", None, b""), "admin", future)
+    return PendingRequest(
+        SubjobKey("w", "s"), CommandRequest(command, "r", None, b""), "admin", future
+    )
 
 
-def test_renewals_come_before_writes_and_writes_before_newcomers() -> None:
-    lanes = Lanes()
+def test_renewals_come_before_writes_and_writes_before_new_work() -> None:
+    queue = PriorityQueue()
     newcomer, write, renewal = m.Acquire(NONCE), m.Enter(1, NONCE, "run"), m.Renew(1, NONCE)
     for command in (newcomer, write, renewal, newcomer, renewal):
-        lanes.add(waiting(command))
-    commands = [one.sent.command for one in lanes.next(100)]  # type: ignore[union-attr]
+        queue.add(pending(command))
+    commands = [one.sent.command for one in queue.next(100)]  # type: ignore[union-attr]
     assert commands == [renewal, renewal, write, newcomer, newcomer]
 
 
-def test_a_flood_of_newcomers_fills_its_own_lane_and_gets_a_part_of_a_turn() -> None:
-    lanes = Lanes(renewals_max=2, writes_max=NEWCOMERS_AT_ONCE + 1)
-    for _ in range(NEWCOMERS_AT_ONCE + 1):
-        lanes.add(waiting(m.Acquire(NONCE)))
+def test_a_flood_of_new_work_fills_its_own_room_and_gets_a_part_of_a_batch() -> None:
+    queue = PriorityQueue(renewals_max=2, writes_max=NEW_WORK_AT_ONCE + 1)
+    for _ in range(NEW_WORK_AT_ONCE + 1):
+        queue.add(pending(m.Acquire(NONCE)))
     with pytest.raises(QueueFull):
-        lanes.add(waiting(m.Acquire(NONCE)))
-    lanes.add(waiting(m.Renew(1, NONCE)))
-    assert lanes.refused == {"renewals": 0, "writes": 0, "newcomers": 1}
-    assert len(list(lanes.next(1000))) == NEWCOMERS_AT_ONCE + 1
-    assert lanes.waiting == 1
+        queue.add(pending(m.Acquire(NONCE)))
+    queue.add(pending(m.Renew(1, NONCE)))
+    assert queue.refused == {"renewals": 0, "writes": 0, "new-work": 1}
+    assert len(list(queue.next(1000))) == NEW_WORK_AT_ONCE + 1
+    assert queue.waiting == 1
 
 
 def test_a_token_may_burst_and_then_send_at_its_rate() -> None:

@@ -1,7 +1,7 @@
 """The writer of a server, whatever its store: takes commands, decides them in order, answers.
 
 Every rule about leases is in `htlease.rules.acquire`, what a command meets and leaves in
-`execute`. Two ledgers: `group_commit` for a store of its own, `shared_commit` for
+`execute`. Two writers: `group_commit` for a store of its own, `shared_commit` for
 one that other servers write to.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from htlease.rules import messages as m
 from htlease_server.counters import CommitCounters
-from htlease_server.engine.batch import Answer, Waiting
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.states.state_source import Keeper
+from htlease_server.engine.batch import Answer, PendingRequest
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.states.state_source import StateSource
 from htlease_server.logs import note
 from htlease_server.store.base import CommitOutcomeUnknown, Displaced, StoreFailed
 
@@ -29,12 +29,14 @@ RETRY_AFTER_SECONDS = 2.0
 _SLOW_SECONDS = 1.0
 
 
-class Ledger(ABC):
+class StoreWriter(ABC):
     """What the application sees of a writer; for the event loop's thread only."""
 
-    def __init__(self, keeper: Keeper, clock: Callable[[], float], lanes: Lanes) -> None:
-        self.keeper = keeper
-        self._lanes = lanes
+    def __init__(
+        self, states: StateSource, clock: Callable[[], float], queue: PriorityQueue
+    ) -> None:
+        self.states = states
+        self._queue = queue
         #: Why the store refused the last batch, or None when it took it.
         self.failure: str | None = None
         #: Set once the store is another server's; nothing is answered any more.
@@ -57,15 +59,15 @@ class Ledger(ABC):
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return self._lanes.waiting + self._lanes.aside
+        return self._queue.waiting + self._queue.parked
 
     @property
     def refused(self) -> Mapping[str, int]:
         """How many requests of each kind found the queue full."""
-        return self._lanes.refused
+        return self._queue.refused
 
     @abstractmethod
-    def submit(self, waiting: Waiting) -> None:
+    def submit(self, pending: PendingRequest) -> None:
         """Queue a request; its future gets the answer. Raises QueueFull."""
 
     def _note_commit(self, requests: int, seconds: float) -> None:
@@ -93,14 +95,14 @@ class Ledger(ABC):
         )
 
 
-def give(answers: Iterable[tuple[Waiting, Answer]]) -> None:
+def resolve(answers: Iterable[tuple[PendingRequest, Answer]]) -> None:
     """Give answers to whoever still waits for them; in the event loop.
 
     What goes wrong with one recipient is logged, and keeps no other from its answer.
     """
-    for waiting, answer in answers:
+    for pending, answer in answers:
         try:
-            if not waiting.future.done():  # it has its answer, or its client has gone
-                waiting.future.set_result(answer)
+            if not pending.future.done():  # it has its answer, or its client has gone
+                pending.future.set_result(answer)
         except Exception:
-            note(logging.ERROR, "giving an answer failed", trace=True, subjob=waiting.key)
+            note(logging.ERROR, "giving an answer failed", trace=True, subjob=pending.key)

@@ -1,8 +1,8 @@
-"""The ledger of a server that has its store for itself: decides at once, and commits beside that.
+"""The writer of a server that has its store for itself: decides at once, and commits beside that.
 
-Requests are decided in the event loop, in the turn that is open. While a process makes one turn
-durable, the next one fills; whoever waits for the disk is answered when its turn is on it. What
-was decided on top of a turn that the store refused is undone with it.
+Requests are decided in the event loop, in the batch that is open. While a process makes one batch
+durable, the next one fills; whoever waits for the disk is answered when its batch is on it. What
+was decided on top of a batch that the store refused is undone with it.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ import logging
 from collections.abc import Callable, Iterable
 
 from htlease.rules import messages as m
-from htlease_server.engine.batch import QueueFull, Turn, Waiting
-from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, Ledger, give
-from htlease_server.engine.commit.prefetch import Ahead
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.execute import take
-from htlease_server.engine.states.memory_states import ExclusiveKeeper
+from htlease_server.engine.batch import Batch, PendingRequest, QueueFull
+from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, StoreWriter, resolve
+from htlease_server.engine.commit.prefetch import Prefetcher
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.execute import execute
+from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.logs import note
 from htlease_server.store.base import Displaced, StoreFailed
 from htlease_server.store.sqlite.writer_process import CommitResult, Writer
 
 
-class Pipeline(Ledger):
-    """The open turn, and the one that is being written."""
+class GroupCommitWriter(StoreWriter):
+    """The open batch, and the one that is being written."""
 
-    keeper: ExclusiveKeeper
+    states: InMemoryStates
 
     def __init__(
         self,
-        keeper: ExclusiveKeeper,
+        states: InMemoryStates,
         clock: Callable[[], float],
-        lanes: Lanes,
+        queue: PriorityQueue,
         writer: Writer,
-        ahead: Ahead | None = None,
+        prefetcher: Prefetcher | None = None,
     ) -> None:
-        super().__init__(keeper, clock, lanes)
-        self._ahead = ahead or Ahead(keeper.reader)
+        super().__init__(states, clock, queue)
+        self._prefetcher = prefetcher or Prefetcher(states.reader)
         self._clock = clock
         self._writer = writer
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open = keeper.open()
-        self._written: Turn | None = None
+        self._open = states.open()
+        self._written: Batch | None = None
         self._is_due = False
         self._is_stopping = False
 
@@ -54,48 +54,48 @@ class Pipeline(Ledger):
     def stop(self) -> None:
         # The loop has ended, so whatever it would do is done here.
         self._is_stopping = True
-        self._take_back(self._ahead.close())
+        self._unpark(self._prefetcher.close())
         self._check_in_place()
         if self._loop is not None:
-            while self._written or self._lanes.waiting or self._open.late:
+            while self._written or self._queue.waiting or self._open.after_commit:
                 if self._written:
-                    self._end_turn(*self._writer.wait())
+                    self._finish_batch(*self._writer.wait())
                 else:
-                    self._take_turn()
+                    self._run_batch()
             if self.displaced is None:
                 self._open.is_last = True
                 self._begin_to_write()
             if self._written:
-                self._end_turn(*self._writer.wait())
+                self._finish_batch(*self._writer.wait())
         self._writer.close()
-        self.keeper.close()
+        self.states.close()
 
     @property
     def is_alive(self) -> bool:
         return self._writer.is_alive and self.displaced is None
 
-    def submit(self, waiting: Waiting) -> None:
+    def submit(self, pending: PendingRequest) -> None:
         if self.displaced is not None:
             raise QueueFull(str(self.displaced))
         if not self._writer.is_alive:
             # What it did last is not known, so nothing is answered from memory either.
             raise QueueFull("the process that writes the store has ended")
-        if self._ahead.is_awake and self._ahead.is_for(waiting, self.keeper.cache):
+        if self._prefetcher.is_awake and self._prefetcher.is_for(pending, self.states.cache):
             assert self._loop is not None
-            self._lanes.set_aside(waiting)
-            self._ahead.stand_aside(waiting, self._loop, self._take_back)
+            self._queue.park(pending)
+            self._prefetcher.prefetch(pending, self._loop, self._unpark)
             return
-        self._lanes.add(waiting)
+        self._queue.add(pending)
         # Once all requests that have arrived by now are in the queue, so that the most urgent of
         # them come first.
-        self._come_back()
+        self._schedule_batch()
 
-    def _take_back(self, requests: Iterable[Waiting]) -> None:
-        for waiting in requests:
-            self._lanes.take_back(waiting)
-        self._come_back()
+    def _unpark(self, requests: Iterable[PendingRequest]) -> None:
+        for pending in requests:
+            self._queue.unpark(pending)
+        self._schedule_batch()
 
-    def _take_turn(self) -> None:
+    def _run_batch(self) -> None:
         self._is_due = False
         # Before anything is promised from memory, renewals included.
         self._check_in_place()
@@ -104,67 +104,67 @@ class Pipeline(Ledger):
         self._decide()
         if self._written is None:
             self._begin_to_write()
-        if self._lanes.waiting and len(self._open.late) < BATCH_MAX:
-            self._come_back()
+        if self._queue.waiting and len(self._open.after_commit) < BATCH_MAX:
+            self._schedule_batch()
 
-    def _come_back(self) -> None:
+    def _schedule_batch(self) -> None:
         if not self._is_due and not self._is_stopping:
             self._is_due = True
             assert self._loop is not None
-            self._loop.call_soon(self._take_turn)
+            self._loop.call_soon(self._run_batch)
 
     def _check_in_place(self) -> None:
         if self.displaced is None:
             try:
-                self.keeper.check_in_place()
+                self.states.check_in_place()
             except Displaced as problem:
                 self._give_up(problem)
-        elif self._lanes.waiting:
+        elif self._queue.waiting:
             self._refuse_all(self._refusal(self.displaced))
 
     def _give_up(self, problem: Displaced) -> None:
         """Promise nothing any more: another may hold what is held here."""
         self.displaced = problem
-        turn, self._open = self._open, self.keeper.open()
-        self.keeper.undo(turn)
+        batch, self._open = self._open, self.states.open()
+        self.states.undo(batch)
         refused = self._refusal(problem)
-        give((waiting, refused) for waiting, _ in turn.late)
+        resolve((pending, refused) for pending, _ in batch.after_commit)
         self._refuse_all(refused)
 
     def _refuse_all(self, refused: m.Rejection) -> None:
-        while self._lanes.waiting:
-            give((waiting, refused) for waiting in self._lanes.next(BATCH_MAX))
+        while self._queue.waiting:
+            resolve((pending, refused) for pending in self._queue.next(BATCH_MAX))
 
     def _decide(self) -> None:
-        turn = self._open
-        turn.now = self._clock()
-        for waiting in self._lanes.next(BATCH_MAX - len(turn.late)):
-            take(turn, self.keeper, waiting)
-            if self.keeper.look_up_seconds:
-                self._ahead.looked_up(waiting, self.keeper.look_up_seconds)
-                self.keeper.look_up_seconds = 0.0
-        early, turn.early = turn.early, []
-        give(early)
-        self.keeper.cache.shrink()
+        batch = self._open
+        batch.now = self._clock()
+        for pending in self._queue.next(BATCH_MAX - len(batch.after_commit)):
+            execute(batch, self.states, pending)
+            if self.states.look_up_seconds:
+                self._prefetcher.looked_up(pending, self.states.look_up_seconds)
+                self.states.look_up_seconds = 0.0
+        before_commit, batch.before_commit = batch.before_commit, []
+        resolve(before_commit)
+        self.states.cache.shrink()
 
     def _begin_to_write(self) -> None:
-        turn = self._open
-        if not (turn.late or turn.is_last or self.keeper.is_flush_due()):
+        batch = self._open
+        if not (batch.after_commit or batch.is_last or self.states.is_flush_due()):
             return
-        turn.now = self._clock()
-        self._open = self.keeper.open()
-        self._written = turn
+        batch.now = self._clock()
+        self._open = self.states.open()
+        self._written = batch
         try:
-            if self.keeper.prepare(turn):
-                self._writer.put(turn.write_set)
+            if self.states.prepare(batch):
+                self._writer.put(batch.write_set)
                 return
         except StoreFailed as problem:
-            self._end_turn(problem, 0.0)
+            self._finish_batch(problem, 0.0)
         except Exception as problem:
-            self._end_turn(_mistake(turn, problem), 0.0)
+            self._finish_batch(_mistake(batch, problem), 0.0)
         else:
             self._written = None
-            give(turn.late)
+            resolve(batch.after_commit)
 
     def _on_idle(self) -> None:
         if self._is_stopping:
@@ -177,29 +177,29 @@ class Pipeline(Ledger):
 
     def _on_written(self, written: CommitResult) -> None:
         if self._written is not None:
-            self._end_turn(*written)
+            self._finish_batch(*written)
         elif written.problem is not None:  # it has ended with nothing to do
             self._refusal(written.problem)
 
-    def _end_turn(self, problem: StoreFailed | None, seconds: float) -> None:
-        turn, self._written = self._written, None
-        assert turn is not None
+    def _finish_batch(self, problem: StoreFailed | None, seconds: float) -> None:
+        batch, self._written = self._written, None
+        assert batch is not None
         if problem is None:
-            self.keeper.wrote(turn)
-            self._note_commit(len(turn.late), seconds)
-            give(turn.late)
+            self.states.wrote(batch)
+            self._note_commit(len(batch.after_commit), seconds)
+            resolve(batch.after_commit)
         else:
-            above, self._open = self._open, self.keeper.open()
-            self.keeper.undo(above)
-            self.keeper.undo(turn)
+            above, self._open = self._open, self.states.open()
+            self.states.undo(above)
+            self.states.undo(batch)
             refused = self._refusal(problem)
-            give((waiting, refused) for waiting, _ in [*turn.late, *above.late])
+            resolve((pending, refused) for pending, _ in [*batch.after_commit, *above.after_commit])
             if isinstance(problem, Displaced) and self.displaced is None:
                 self._give_up(problem)
         if not self._is_stopping:
-            self._take_turn()
+            self._run_batch()
 
 
-def _mistake(turn: Turn, problem: Exception) -> StoreFailed:
-    note(logging.ERROR, "writing a batch failed", trace=True, requests=len(turn.late))
+def _mistake(batch: Batch, problem: Exception) -> StoreFailed:
+    note(logging.ERROR, "writing a batch failed", trace=True, requests=len(batch.after_commit))
     return StoreFailed(f"the batch could not be written: {problem!r}")

@@ -10,79 +10,79 @@ from collections import deque
 from collections.abc import Iterator
 
 from htlease.rules import messages as m
-from htlease_server.engine.batch import QueueFull, Waiting
-from htlease_server.models.request_models import Sent
+from htlease_server.engine.batch import PendingRequest, QueueFull
+from htlease_server.models.request_models import CommandRequest
 
 RENEWALS_MAX = 20_000
 WRITES_MAX = 5_000
-#: Of newcomers decided before the server looks for holders again.
-NEWCOMERS_AT_ONCE = 200
+#: Requests for something new decided before the server looks for holders again.
+NEW_WORK_AT_ONCE = 200
 
-_NEWCOMERS = (m.Acquire, m.Enroll)
+_NEW_WORK = (m.Acquire, m.Enroll)
 
 
-class Lanes:
-    """Waiting requests by urgency; for one thread."""
+class PriorityQueue:
+    """Pending requests by urgency; for one thread."""
 
     def __init__(self, renewals_max: int = RENEWALS_MAX, writes_max: int = WRITES_MAX) -> None:
-        self._renewals: deque[Waiting] = deque()
-        self._writes: deque[Waiting] = deque()
-        self._newcomers: deque[Waiting] = deque()
+        self._renewals: deque[PendingRequest] = deque()
+        self._writes: deque[PendingRequest] = deque()
+        self._new_work: deque[PendingRequest] = deque()
         self._renewals_max = renewals_max
         self._writes_max = writes_max
-        #: Kind of request -> how many found its lane full.
-        self.refused = {"renewals": 0, "writes": 0, "newcomers": 0}
+        #: Kind of request -> how many found no room.
+        self.refused = {"renewals": 0, "writes": 0, "new-work": 0}
         #: Kind of request -> how many will come later and have their room already.
-        self._aside = {"renewals": 0, "writes": 0, "newcomers": 0}
+        self._parked = {"renewals": 0, "writes": 0, "new-work": 0}
 
     @property
     def waiting(self) -> int:
         """How many requests wait for their turn."""
-        return len(self._renewals) + len(self._writes) + len(self._newcomers)
+        return len(self._renewals) + len(self._writes) + len(self._new_work)
 
     @property
-    def aside(self) -> int:
-        """How many requests stand aside."""
-        return sum(self._aside.values())
+    def parked(self) -> int:
+        """How many requests are parked."""
+        return sum(self._parked.values())
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, pending: PendingRequest) -> None:
         """Queue a request; raises QueueFull."""
-        _, lane = self._with_room(waiting)
-        lane.append(waiting)
+        _, level = self._with_room(pending)
+        level.append(pending)
 
-    def set_aside(self, waiting: Waiting) -> None:
+    def park(self, pending: PendingRequest) -> None:
         """Keep room for a request that cannot be decided yet; raises QueueFull."""
-        kind, _ = self._with_room(waiting)
-        self._aside[kind] += 1
+        kind, _ = self._with_room(pending)
+        self._parked[kind] += 1
 
-    def take_back(self, waiting: Waiting) -> None:
-        """Queue a request that stood aside."""
-        kind, lane, _ = self._lane_of(waiting)
-        self._aside[kind] -= 1
-        lane.append(waiting)
+    def unpark(self, pending: PendingRequest) -> None:
+        """Queue a request that was parked."""
+        kind, level, _ = self._level_of(pending)
+        self._parked[kind] -= 1
+        level.append(pending)
 
-    def _lane_of(self, waiting: Waiting) -> tuple[str, deque[Waiting], int]:
-        sent = waiting.sent
-        command = sent.command if isinstance(sent, Sent) else None
+    def _level_of(self, pending: PendingRequest) -> tuple[str, deque[PendingRequest], int]:
+        command_request = pending.sent
+        command = command_request.command if isinstance(command_request, CommandRequest) else None
         if isinstance(command, m.Renew):
             return "renewals", self._renewals, self._renewals_max
-        if command is None or isinstance(command, _NEWCOMERS):
-            return "newcomers", self._newcomers, self._writes_max
+        if command is None or isinstance(command, _NEW_WORK):
+            return "new-work", self._new_work, self._writes_max
         return "writes", self._writes, self._writes_max
 
-    def _with_room(self, waiting: Waiting) -> tuple[str, deque[Waiting]]:
-        kind, lane, most = self._lane_of(waiting)
-        if len(lane) + self._aside[kind] >= most:
+    def _with_room(self, pending: PendingRequest) -> tuple[str, deque[PendingRequest]]:
+        kind, level, most = self._level_of(pending)
+        if len(level) + self._parked[kind] >= most:
             self.refused[kind] += 1
             raise QueueFull(f"{most} requests are waiting already")
-        return kind, lane
+        return kind, level
 
-    def next(self, most: int) -> Iterator[Waiting]:
+    def next(self, most: int) -> Iterator[PendingRequest]:
         """Yield the requests whose turn it is, the most urgent first."""
-        for lane, limit in (
+        for level, limit in (
             (self._renewals, most),
             (self._writes, most),
-            (self._newcomers, min(most, NEWCOMERS_AT_ONCE)),
+            (self._new_work, min(most, NEW_WORK_AT_ONCE)),
         ):
-            for _ in range(min(len(lane), limit)):
-                yield lane.popleft()
+            for _ in range(min(len(level), limit)):
+                yield level.popleft()

@@ -1,6 +1,6 @@
 """The writer over a store that other servers write to: turn by turn, each one transaction.
 
-Runs as a thread: a turn has to look at the store before it can decide.
+Runs as a thread: a batch has to look at the store before it can decide.
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
 from htlease.rules import messages as m
-from htlease_server.engine.batch import Answer, QueueFull, Waiting
-from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, Ledger, give
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.execute import is_bare_renewal, take
-from htlease_server.engine.states.state_source import TurnKeeper
+from htlease_server.engine.batch import Answer, PendingRequest, QueueFull
+from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, StoreWriter, resolve
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.execute import execute, is_bare_renewal
+from htlease_server.engine.states.state_source import TransactionalStateSource
 from htlease_server.logs import note
 from htlease_server.store.base import Conflict, Displaced, StoreFailed, Unstorable
 
-#: How often a turn is taken when other servers over the same store are faster.
+#: How often a batch is taken when other servers over the same store are faster.
 _TRIES = 10
 #: The event loop and the writer give Python's global lock away whenever they wait for a socket. To
 #: be made to give it away in between (every 5 ms by default) parts the requests that arrive
-#: together into several turns, each with its round trips: a third fewer writes.
+#: together into several batches, each with its round trips: a third fewer writes.
 _SWITCH_SECONDS = 0.05
 
 
-class TurnLedger(Ledger):
+class SharedStoreWriter(StoreWriter):
     """The writer thread and its queue."""
 
-    keeper: TurnKeeper
+    states: TransactionalStateSource
 
-    def __init__(self, keeper: TurnKeeper, clock: Callable[[], float], lanes: Lanes) -> None:
-        super().__init__(keeper, clock, lanes)
+    def __init__(
+        self, states: TransactionalStateSource, clock: Callable[[], float], queue: PriorityQueue
+    ) -> None:
+        super().__init__(states, clock, queue)
         self._loop: asyncio.AbstractEventLoop
         self._wake = threading.Event()
         self._is_wake_due = False
@@ -52,16 +54,16 @@ class TurnLedger(Ledger):
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self.keeper.close()
+        self.states.close()
 
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive() and self.displaced is None
 
-    def submit(self, waiting: Waiting) -> None:
+    def submit(self, pending: PendingRequest) -> None:
         if self.displaced is not None:
             raise QueueFull(str(self.displaced))
-        self._lanes.add(waiting)
+        self._queue.add(pending)
         if not self._is_wake_due:
             # Once all requests that have arrived by now are in the queue: the writer then takes
             # them together, and does not contend for Python's global lock while they are read.
@@ -80,35 +82,35 @@ class TurnLedger(Ledger):
             self._wake.clear()
             # Read before the queue, so that nothing queued before the stop is left.
             is_last = self._is_stopping
-            while self._lanes.waiting:
-                requests = list(self._lanes.next(BATCH_MAX))
-                renewals = [waiting for waiting in requests if is_bare_renewal(waiting)]
-                # In a turn of their own, which does not wait for the disk.
+            while self._queue.waiting:
+                requests = list(self._queue.next(BATCH_MAX))
+                renewals = [pending for pending in requests if is_bare_renewal(pending)]
+                # In a batch of their own, which does not wait for the disk.
                 if 0 < len(renewals) < len(requests):
-                    self._take_turn(renewals)
-                    requests = [waiting for waiting in requests if not is_bare_renewal(waiting)]
-                self._take_turn(requests)
-            self._take_turn([], is_last)
+                    self._run_batch(renewals)
+                    requests = [pending for pending in requests if not is_bare_renewal(pending)]
+                self._run_batch(requests)
+            self._run_batch([], is_last)
             if is_last:
                 return
 
-    def _take_turn(self, requests: Sequence[Waiting], is_last: bool = False) -> None:
+    def _run_batch(self, requests: Sequence[PendingRequest], is_last: bool = False) -> None:
         tries_left = _TRIES
         while True:
             tries_left -= 1
             try:
-                self._try_turn(requests, is_last)
+                self._try_batch(requests, is_last)
             except Conflict as problem:
                 if tries_left:
                     continue
                 self._refuse(requests, problem)
             except Unstorable as problem:
                 if len(requests) > 1:  # one of them is to blame, and the others are to go on
-                    for waiting in requests:
-                        self._take_turn([waiting])
+                    for pending in requests:
+                        self._run_batch([pending])
                     return
                 refused = m.Rejection("invalid", f"the request cannot be stored: {problem}")
-                self._answer((waiting, refused) for waiting in requests)
+                self._answer((pending, refused) for pending in requests)
             except StoreFailed as problem:
                 if isinstance(problem, Displaced):
                     self.displaced = problem
@@ -118,33 +120,33 @@ class TurnLedger(Ledger):
                 self._refuse(requests, StoreFailed(f"the batch could not be written: {problem!r}"))
             return
 
-    def _try_turn(self, requests: Sequence[Waiting], is_last: bool) -> None:
-        keeper = self.keeper
-        turn = keeper.open(requests, is_last)
+    def _try_batch(self, requests: Sequence[PendingRequest], is_last: bool) -> None:
+        states = self.states
+        batch = states.open(requests, is_last)
         try:
-            for waiting in requests:
-                take(turn, keeper, waiting)
-            self._answer(turn.early)
+            for pending in requests:
+                execute(batch, states, pending)
+            self._answer(batch.before_commit)
             started = perf_counter()
-            if keeper.commit(turn):
+            if states.commit(batch):
                 self._note_commit(len(requests), perf_counter() - started)
         except BaseException:
-            keeper.undo(turn)
+            states.undo(batch)
             raise
         finally:
-            turn.release()
-            keeper.cache.shrink()
-        self._answer(turn.late)
+            batch.release()
+            states.cache.shrink()
+        self._answer(batch.after_commit)
 
-    def _refuse(self, requests: Sequence[Waiting], problem: StoreFailed) -> None:
+    def _refuse(self, requests: Sequence[PendingRequest], problem: StoreFailed) -> None:
         """Tell everybody in a batch that has failed, but for those who have their answer."""
         refused = self._refusal(problem)
-        self._answer((waiting, refused) for waiting in requests)
+        self._answer((pending, refused) for pending in requests)
 
-    def _answer(self, answers: Iterable[tuple[Waiting, Answer]]) -> None:
+    def _answer(self, answers: Iterable[tuple[PendingRequest, Answer]]) -> None:
         given = list(answers)
         if given:
             try:
-                self._loop.call_soon_threadsafe(give, given)
+                self._loop.call_soon_threadsafe(resolve, given)
             except RuntimeError:
                 note(logging.WARNING, "requests were answered too late", requests=len(given))

@@ -180,11 +180,11 @@ def maintenance_document(windows: Iterable[MaintenanceRow], now: float) -> Maint
     """Return all windows, newest first, the one that is open, and the next that is announced."""
     there = sorted((one for one in windows if not is_withdrawn(one)), reverse=True)
     opened = [window for window in there if _is_open(window, now)]
-    ahead = [window for window in there if window.started_at > now]
+    prefetcher = [window for window in there if window.started_at > now]
     last = max(opened, key=lambda window: window.until_at, default=None)
     return {
         "open": None if last is None else _document(last, now),
-        "next": _document(ahead[-1], now) if ahead else None,
+        "next": _document(prefetcher[-1], now) if prefetcher else None,
         "windows": [_document(window, now) for window in there],
     }
 

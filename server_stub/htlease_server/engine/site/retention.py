@@ -1,4 +1,4 @@
-"""Letting old workflows go, a few subjobs in a turn, so that nobody waits for it.
+"""Letting old workflows go, a few subjobs in a batch, so that nobody waits for it.
 
 A workflow goes when all its subjobs are closed and none has been closed or re-opened lately. Its
 name, owner, plan and labels stay; its subjobs go with their histories and IDs. A subjob of that
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from htlease_server.engine.history import event_from, ids_in
 from htlease_server.store.base import ClosedSubjob, DeletedSubjob, HistoryRow, Reader
 
-#: In one turn; it takes some ten milliseconds.
+#: In one batch; it takes some ten milliseconds.
 SUBJOBS_MAX = 200
 EVENTS_MAX = 2_000
 #: A job may come back from a long queue after a day and ask whether its subjob is complete.
@@ -43,7 +43,7 @@ class Trimmed:
 def chosen(
     reader: Reader, workflow_id: int, rows: Sequence[ClosedSubjob]
 ) -> Iterator[tuple[ClosedSubjob, DeletedSubjob]]:
-    """Yield the first of some subjobs, as many as a turn may delete, with what belongs to them."""
+    """Yield the first of some subjobs, as many as a batch may delete, with what belongs to them."""
     events = 0
     for row in rows[:SUBJOBS_MAX]:
         history = reader.history(row.id, 0, 1_000_000)

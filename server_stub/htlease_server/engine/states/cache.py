@@ -21,7 +21,7 @@ class Entry:
     """A subjob as the writer knows it."""
 
     __slots__ = (
-        *("has_all_requests", "id", "is_heard", "marks", "refused", "requests", "seq"),
+        *("has_all_requests", "id", "is_heard", "fingerprints", "refused", "requests", "seq"),
         *("size_bytes", "state", "unwritten", "was_heard", "workflow_id"),
     )
 
@@ -35,15 +35,15 @@ class Entry:
         self.seq = seq
         #: Request ID -> digest of the accepted ones, oldest first; None until it is looked at.
         self.requests: dict[str, bytes] | None = None
-        #: Whether older requests than these are recognised, of which only the marks are known.
+        #: Whether older requests are recognised as well, known by their fingerprints only.
         self.has_all_requests = True
-        #: Of all requests that are recognised, see `mark_of`; None where they are not counted.
-        self.marks: bytes | None = None
+        #: Of all requests that are recognised, see `fingerprint_of`; None: they are not counted.
+        self.fingerprints: bytes | None = None
         #: Of the snapshot, as a measure for the memory that the state takes.
         self.size_bytes = size_bytes
         #: Turns that changed it and are not on the disk yet.
         self.unwritten = 0
-        #: Whether the disk has, or gets with those turns, that the holder was heard in this run;
+        #: Whether the disk has, or gets with those batches, that the holder was heard in this run;
         #: and whether it had before them.
         self.is_heard = self.was_heard = False
         #: Request ID -> digest and answer of the requests refused last, oldest first.
@@ -70,7 +70,7 @@ class Entry:
             holder.host if holder else None,
             self.seq,
             now,
-            snapshot_of(state, self.marks),
+            snapshot_of(state, self.fingerprints),
             state.deadline_at,
             holder.ttl_seconds if holder else 0.0,
         )

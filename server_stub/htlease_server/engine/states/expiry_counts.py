@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol, TypeVar
 
 from htlease.rules.state import HELD, Status
-from htlease_server.engine.states.state_source import Vantage
+from htlease_server.engine.states.state_source import ReadContext
 from htlease_server.logs import note
 from htlease_server.store.base import Reader
 
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class _Run(Protocol):
-    def __call__(self, look_up: Callable[[Reader, Vantage], _T], /) -> Awaitable[_T]: ...
+    def __call__(self, look_up: Callable[[Reader, ReadContext], _T], /) -> Awaitable[_T]: ...
 
 
 class _Counted(NamedTuple):
@@ -56,7 +56,7 @@ class _Page(NamedTuple):
     seconds: float
 
 
-class Lapses:
+class ExpiryCounts:
     """Counts, in the event loop, what documents have asked for."""
 
     def __init__(self, run: _Run) -> None:
@@ -66,9 +66,9 @@ class Lapses:
         self._wanted: dict[int, None] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def glance(self, reader: Reader, at: Vantage) -> Glance:
+    def snapshot(self, reader: Reader, at: ReadContext) -> CountSnapshot:
         """Return what one document learns of its workflows; for the thread that looks up."""
-        return Glance(self, reader, at)
+        return CountSnapshot(self, reader, at)
 
     def counted(self, workflow_id: int, now: float) -> _Counted | None:
         """Return what was counted last, and want it again when that is old; in any thread."""
@@ -113,7 +113,7 @@ class Lapses:
         return _Counted(began, page.now + good_seconds, lapsed)
 
     def _page(self, workflow_id: int, after: int) -> Awaitable[_Page]:
-        def look_up(reader: Reader, at: Vantage) -> _Page:
+        def look_up(reader: Reader, at: ReadContext) -> _Page:
             started = time.perf_counter()
             last = reader.nth_held(workflow_id, after, _PAGE)
             lapsed = _lapsed(reader, at, workflow_id, after, last)
@@ -122,11 +122,11 @@ class Lapses:
         return self._run(look_up)
 
 
-class Glance:
+class CountSnapshot:
     """What one document learns of its workflows."""
 
-    def __init__(self, lapses: Lapses, reader: Reader, at: Vantage) -> None:
-        self._lapses = lapses
+    def __init__(self, expiry_counts: ExpiryCounts, reader: Reader, at: ReadContext) -> None:
+        self._expiry_counts = expiry_counts
         self._reader = reader
         self._at = at
         self._left = LOOKED_AT_MAX
@@ -143,7 +143,7 @@ class Glance:
             counted_at = self._at.now
             lapsed = _lapsed(self._reader, self._at, workflow_id) if held else Counter()
         else:
-            counted = self._lapses.counted(workflow_id, self._at.now)
+            counted = self._expiry_counts.counted(workflow_id, self._at.now)
             if counted is None:
                 return counts, None
             counted_at, lapsed = counted.at, counted.lapsed
@@ -151,7 +151,7 @@ class Glance:
 
 
 def _lapsed(
-    reader: Reader, at: Vantage, workflow_id: int, after: int = 0, last: int | None = None
+    reader: Reader, at: ReadContext, workflow_id: int, after: int = 0, last: int | None = None
 ) -> Counter[str]:
     return Counter(
         status

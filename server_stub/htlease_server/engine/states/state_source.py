@@ -1,7 +1,7 @@
-"""What the writer asks of whoever keeps states between two of its turns.
+"""What the writer asks of whoever keeps states between two of its batches.
 
-Two keepers: `memory_states` is the only one over its store and so trusts its memory;
-`postgresql.keeper` has others beside it, and each of its turns reads what it needs.
+Two sources: `memory_states` is the only one over its store and so trusts its memory;
+`postgresql.states` has others beside it, and each of its batches reads what it needs.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from htlease.rules.attempt import SubjobKey
-from htlease_server.engine.batch import Turn, Waiting
-from htlease_server.engine.downtime import Uptime
+from htlease_server.engine.batch import Batch, PendingRequest
+from htlease_server.engine.downtime import DowntimeCorrection
 from htlease_server.engine.site.retention import Trim, Trimmed
 from htlease_server.engine.site.workflows import WorkflowBook
 from htlease_server.engine.states.cache import Entry, SubjobCache
 from htlease_server.store.base import FlagRow, HistoryRow, Reader
 
 
-class Vantage(NamedTuple):
+class ReadContext(NamedTuple):
     """What tells true deadlines from stored ones at one instant."""
 
     now: float
-    uptime: Uptime
+    downtime: DowntimeCorrection
     #: Row ID -> (deadline, ttl) of leases that are not on the disk as they are.
     unflushed: Mapping[int, tuple[float, float]]
 
     def deadline(self, row_id: int, deadline_at: float, ttl_seconds: float) -> float:
         """Return the true deadline of a held lease from the stored one."""
         deadline_at, _ = self.unflushed.get(row_id, (deadline_at, ttl_seconds))
-        return self.uptime.deadline(deadline_at, ttl_seconds, self.now)
+        return self.downtime.deadline(deadline_at, ttl_seconds, self.now)
 
 
-class Keeper(Protocol):
-    """Finds states for a turn; for whoever decides, but for `vantage`."""
+class StateSource(Protocol):
+    """Finds states for a batch; for whoever decides, but for `read_context`."""
 
     cache: SubjobCache
     book: WorkflowBook
-    uptime: Uptime
+    downtime: DowntimeCorrection
     #: Every grant to a subjob whose earlier fences are not known here is above it.
     fence_floor: int
     #: Subjobs whose deletion is not on the disk yet.
-    going: set[SubjobKey]
+    deleting: set[SubjobKey]
     #: By name; replaced as a whole.
     flags: Mapping[str, FlagRow]
 
@@ -57,7 +57,7 @@ class Keeper(Protocol):
         """Return a subjob with its true deadline, or None when there is no such."""
 
     def add(self, key: SubjobKey, entry: Entry) -> None:
-        """Keep the entry of a subjob that this turn makes."""
+        """Keep the entry of a subjob that this batch makes."""
 
     def requests_of(self, entry: Entry, request_id: str) -> dict[str, bytes]:
         """Return the accepted requests of a subjob that are still recognised.
@@ -74,30 +74,30 @@ class Keeper(Protocol):
     def renewed(self, entry: Entry) -> None:
         """Take note of a live lease of which nothing but the deadline has moved."""
 
-    def trim(self, turn: Turn, trim: Trim) -> Trimmed:
-        """Delete some subjobs of a workflow with this turn, if all of them are closed."""
+    def trim(self, batch: Batch, trim: Trim) -> Trimmed:
+        """Delete some subjobs of a workflow with this batch, if all of them are closed."""
 
     def reader(self) -> Reader:
         """Return a new connection for look-ups that sees what has been committed."""
 
-    def vantage(self, reader: Reader) -> Vantage:
-        """Return the vantage of a look-up over this reader; for the thread that looks up."""
+    def read_context(self, reader: Reader) -> ReadContext:
+        """Return the context of a look-up over this reader; for the thread that looks up."""
 
     def close(self) -> None:
         """Let go of the store."""
 
 
-class TurnKeeper(Keeper, Protocol):
-    """A keeper whose every turn is open, decide in order, commit; these raise StoreFailed."""
+class TransactionalStateSource(StateSource, Protocol):
+    """A source whose every batch is open, decide in order, commit; these raise StoreFailed."""
 
-    def open(self, requests: Sequence[Waiting], is_last: bool) -> Turn:
-        """Begin a turn, which may be the server's last one.
+    def open(self, requests: Sequence[PendingRequest], is_last: bool) -> Batch:
+        """Begin a batch, which may be the server's last one.
 
         Whatever the requests name can be found from now on.
         """
 
-    def commit(self, turn: Turn) -> bool:
-        """Make a turn durable; tell whether there was anything to write."""
+    def commit(self, batch: Batch) -> bool:
+        """Make a batch durable; tell whether there was anything to write."""
 
-    def undo(self, turn: Turn) -> None:
+    def undo(self, batch: Batch) -> None:
         """Go back to what is on the disk."""

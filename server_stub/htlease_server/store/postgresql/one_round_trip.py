@@ -1,8 +1,8 @@
 """Many statements in one round trip, sent and answered with as few waits as there can be.
 
 psycopg's own pipeline waits for the socket around every statement. Each wait gives Python's global
-lock away, and while requests are read the other thread keeps it for milliseconds; a turn has a
-dozen statements. Here a turn waits twice. Statements are prepared when they come for the first
+lock away, and while requests are read the other thread keeps it for milliseconds; a batch has a
+dozen statements. Here a batch waits twice. Statements are prepared when they come for the first
 time; parameters are bytes in PostgreSQL's binary format.
 """
 

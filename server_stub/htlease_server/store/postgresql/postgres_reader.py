@@ -35,7 +35,7 @@ from htlease_server.store.sql import (
 
 #: The database's clock is the only one: servers' clocks differ.
 CLOCK = "extract(epoch FROM clock_timestamp())::float8"
-#: A run's `alive_at` stays this far behind, longer than a turn may take from its look at the clock
+#: A run's `alive_at` stays this far behind, longer than a batch may take from its look at the clock
 #: to its commit. So whatever commits after it was decided later than that.
 ALIVE_MARGIN_SECONDS = 10.0
 #: Nobody waits longer for a page.

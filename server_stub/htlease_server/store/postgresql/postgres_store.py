@@ -1,6 +1,6 @@
-"""The database as the writer uses it: what a turn reads under locks, and what it writes.
+"""The database as the writer uses it: what a batch reads under locks, and what it writes.
 
-A turn is one transaction and two round trips, whatever its size. It locks rows of `lease` in the
+A batch is one transaction and two round trips, whatever its size. It locks rows of `lease` in the
 order of their IDs, so that two servers never wait for each other; what it reads after that nobody
 else can change before it commits.
 """
@@ -54,7 +54,7 @@ _SETTINGS = {
 }
 #: Servers are spread over so many rows for each count.
 _SHARES = 16
-#: What is over when the whole turn is taken again: another server made the same subjob first, or
+#: What is over when the whole batch is taken again: another server made the same subjob first, or
 #: a deadlock.
 _AGAIN = ("23505", "40001", "40P01")
 #: Classes of errors that one request of a batch is to blame for.
@@ -65,7 +65,7 @@ _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
 class Wanted(NamedTuple):
-    """What a turn is going to look at."""
+    """What a batch is going to look at."""
 
     #: (row ID, seq) of subjobs that are remembered, and the names of those that are not.
     known: Sequence[tuple[int, int]] = ()
@@ -81,7 +81,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a turn found, as it stays until its end."""
+    """What a batch found, as it stays until its end."""
 
     moment: Moment
     #: Row ID -> (seq, deadline, snapshot or None when it is as remembered); locked ones only.
@@ -185,7 +185,7 @@ class PostgresStore(PostgresReader):
             self._writer.close()
             self._writer = None
 
-    # ------------------------------------------------------------ a turn
+    # ------------------------------------------------------------ a batch
 
     def open(self, wanted: Wanted) -> Found:
         """Begin a transaction and lock and read what is wanted; raises StoreFailed, Conflict."""
@@ -271,7 +271,7 @@ class PostgresStore(PostgresReader):
             raise self._failed(problem) from None
 
     def let_go(self, deleted: Sequence[DeletedSubjob], floor: int) -> None:
-        """Delete locked subjobs with this turn, and raise the fence floor."""
+        """Delete locked subjobs with this batch, and raise the fence floor."""
         assert self._writer is not None
         ids, workflow = bigints([row.id for row in deleted]), bigints([deleted[0].workflow_id])
         known = [(text, row.id) for row in deleted for text in row.known_ids]

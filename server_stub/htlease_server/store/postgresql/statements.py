@@ -1,4 +1,4 @@
-"""The statements of a turn; each takes a whole batch, and finds its rows by an index."""
+"""The statements of a batch; each takes a whole batch, and finds its rows by an index."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.unit.core.rules.world import World
 
 from htlease.rules import messages as m
 from htlease.rules.state import Status, SubjobState
-from htlease_server.engine.downtime import Uptime, steady_clock
+from htlease_server.engine.downtime import DowntimeCorrection, steady_clock
 from htlease_server.engine.site.maintenance import (
     Announce,
     PutMaintenance,
@@ -52,14 +52,14 @@ def test_no_deadline_that_was_told_is_taken_back_and_storing_one_changes_nothing
     windows: tuple[MaintenanceRow, ...] = ()
     for seconds, change in steps:
         now += seconds
-        true = Uptime([], windows).deadline(TTL, TTL, now)
-        assert Uptime([], windows).deadline(stored, TTL, now) == true
+        true = DowntimeCorrection([], windows).deadline(TTL, TTL, now)
+        assert DowntimeCorrection([], windows).deadline(stored, TTL, now) == true
         assert true >= told
         told = true
         if is_stored:
             stored = true
         windows = changed(windows, change, now)
-        assert Uptime([], windows).deadline(TTL, TTL, now) >= told
+        assert DowntimeCorrection([], windows).deadline(TTL, TTL, now) >= told
 
 
 @given(_STEPS)
@@ -73,14 +73,14 @@ def test_what_only_is_to_begin_or_was_withdrawn_changes_no_deadline(
     first = min((w.started_at for w in windows if not is_withdrawn(w)), default=100.0)
     for now in range(100):
         if now < first:
-            assert Uptime([], windows).deadline(5.0, TTL, now) == 5.0
+            assert DowntimeCorrection([], windows).deadline(5.0, TTL, now) == 5.0
 
 
 def test_the_clock_of_another_machine_may_be_before_the_begin_again() -> None:
     window = MaintenanceRow(100.0, 500.0, None, "admin")
-    uptime = Uptime([Run(0.0, 200.0), Run(90.0, 95.0)], [window])
-    assert uptime.deadline(108.0, TTL, 95.0) == 105.0, "no later than its ttl from now"
-    assert uptime.deadline(104.0, TTL, 100.0) == 110.0, "it has begun once more"
+    downtime = DowntimeCorrection([Run(0.0, 200.0), Run(90.0, 95.0)], [window])
+    assert downtime.deadline(108.0, TTL, 95.0) == 105.0, "no later than its ttl from now"
+    assert downtime.deadline(104.0, TTL, 100.0) == 110.0, "it has begun once more"
 
 
 def test_the_servers_clock_does_not_follow_steps_of_the_wall_clock(
@@ -96,10 +96,12 @@ def test_the_servers_clock_does_not_follow_steps_of_the_wall_clock(
 
 
 def test_a_holder_was_heard_if_its_lease_was_written_in_this_run() -> None:
-    uptime = Uptime([Run(0.0, 8.0), Run(50.0, 60.0), Run(100.0, 100.0)])
-    assert uptime.is_heard(100.0 + TTL, TTL) and uptime.is_heard(500.0, TTL)
-    assert not uptime.is_heard(99.5 + TTL, TTL)
-    assert Uptime([Run(100.0, 100.0)]).is_heard(50.0, TTL), "there was nobody else to hear it"
+    downtime = DowntimeCorrection([Run(0.0, 8.0), Run(50.0, 60.0), Run(100.0, 100.0)])
+    assert downtime.is_heard(100.0 + TTL, TTL) and downtime.is_heard(500.0, TTL)
+    assert not downtime.is_heard(99.5 + TTL, TTL)
+    assert DowntimeCorrection([Run(100.0, 100.0)]).is_heard(50.0, TTL), (
+        "there was nobody else to hear it"
+    )
 
 
 def held(deadline_at: float) -> SubjobState:
@@ -109,18 +111,18 @@ def held(deadline_at: float) -> SubjobState:
 
 
 def test_only_a_held_lease_is_corrected() -> None:
-    uptime = Uptime([Run(0.0, 1000.0), Run(2000.0, 2000.0)])
+    downtime = DowntimeCorrection([Run(0.0, 1000.0), Run(2000.0, 2000.0)])
     state = held(1050.0)
     assert state.holder is not None
     ttl_seconds = state.holder.ttl_seconds
-    assert uptime.correct(state, 2001.0) == replace(state, deadline_at=2000.0 + ttl_seconds)
-    assert uptime.correct(held(990.0), 2001.0).deadline_at == 990.0
+    assert downtime.correct(state, 2001.0) == replace(state, deadline_at=2000.0 + ttl_seconds)
+    assert downtime.correct(held(990.0), 2001.0).deadline_at == 990.0
     for other in (
         replace(state, status=Status.COMPLETE),
         replace(state, status=Status.EXITED),
         replace(state, holder=None),
     ):
-        assert uptime.correct(other, 2001.0) is other
+        assert downtime.correct(other, 2001.0) is other
 
 
 def test_a_window_that_has_begun_gives_a_held_lease_its_ttl_from_its_end() -> None:
@@ -128,15 +130,15 @@ def test_a_window_that_has_begun_gives_a_held_lease_its_ttl_from_its_end() -> No
     assert state.holder is not None
     ttl_seconds = state.holder.ttl_seconds
     window = MaintenanceRow(1040.0, 1400.0, None, "admin")
-    uptime = Uptime([Run(0.0, 0.0)], [window])
-    assert uptime.keep(state, 1039.0) is state, "it has not begun"
-    assert uptime.keep(state, 1040.0).deadline_at == 1040.0 + ttl_seconds, "no later than that"
-    assert uptime.keep(state, 1390.0).deadline_at == 1390.0 + ttl_seconds
-    assert uptime.keep(state, 9999.0).deadline_at == 1400.0 + ttl_seconds
-    assert uptime.keep(held(1039.0), 9999.0).deadline_at == 1039.0, "it had run out"
+    downtime = DowntimeCorrection([Run(0.0, 0.0)], [window])
+    assert downtime.keep(state, 1039.0) is state, "it has not begun"
+    assert downtime.keep(state, 1040.0).deadline_at == 1040.0 + ttl_seconds, "no later than that"
+    assert downtime.keep(state, 1390.0).deadline_at == 1390.0 + ttl_seconds
+    assert downtime.keep(state, 9999.0).deadline_at == 1400.0 + ttl_seconds
+    assert downtime.keep(held(1039.0), 9999.0).deadline_at == 1039.0, "it had run out"
     for other in (replace(state, status=Status.COMPLETE), replace(state, holder=None)):
-        assert uptime.keep(other, 1390.0) is other
-    assert Uptime([Run(0.0, 0.0)]).keep(state, 1390.0) is state
+        assert downtime.keep(other, 1390.0) is other
+    assert DowntimeCorrection([Run(0.0, 0.0)]).keep(state, 1390.0) is state
 
 
 def test_windows_count_in_the_order_in_which_they_begin() -> None:
@@ -148,6 +150,6 @@ def test_windows_count_in_the_order_in_which_they_begin() -> None:
         MaintenanceRow(1100.0 + ttl_seconds - 1, 5000.0, None, "admin"),
     )
     for windows in ([first, second], [second, first]):
-        uptime = Uptime([Run(0.0, 0.0)], windows)
-        assert uptime.keep(state, 9999.0).deadline_at == 5000.0 + ttl_seconds
-        assert uptime.deadline(1050.0, ttl_seconds, 9999.0) == 5000.0 + ttl_seconds
+        downtime = DowntimeCorrection([Run(0.0, 0.0)], windows)
+        assert downtime.keep(state, 9999.0).deadline_at == 5000.0 + ttl_seconds
+        assert downtime.deadline(1050.0, ttl_seconds, 9999.0) == 5000.0 + ttl_seconds

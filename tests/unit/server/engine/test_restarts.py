@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htlease_server.engine.downtime import Uptime
+from htlease_server.engine.downtime import DowntimeCorrection
 from htlease_server.store.base import MaintenanceRow, Run
 
 TTL = 10.0
 
 
 def deadline(*runs: tuple[float, float], renewed_at: float, now: float = 1e9) -> float:
-    return Uptime([Run(*run) for run in runs]).deadline(renewed_at + TTL, TTL, now)
+    return DowntimeCorrection([Run(*run) for run in runs]).deadline(renewed_at + TTL, TTL, now)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_window_in_an_outage_is_no_restart() -> None:
     runs = [Run(0, 8), Run(100, 104), Run(200, 200)]
     window = MaintenanceRow(102.0, 150.0, None, "admin")
     # The window gives a ttl from its end, of which the gap behind it takes nothing.
-    assert Uptime(runs, [window]).deadline(15.0, TTL, 1e9) == 160 + (200 - 150)
+    assert DowntimeCorrection(runs, [window]).deadline(15.0, TTL, 1e9) == 160 + (200 - 150)
 
 
 #: Seconds that a run lives, what of it has no sign of life, and how long nobody is there after it.
@@ -80,7 +80,7 @@ def test_a_dead_holder_keeps_its_lease_for_one_ttl_of_uptime(
     lives: list[tuple[float, float, float]],
 ) -> None:
     runs = runs_of(lives)
-    ends_at = Uptime(runs).deadline(5.0 + TTL, TTL, 1e9)
+    ends_at = DowntimeCorrection(runs).deadline(5.0 + TTL, TTL, 1e9)
     assert uptime_between(runs, runs[1].started_at, ends_at) == pytest.approx(TTL)
 
 
@@ -94,7 +94,7 @@ def test_a_holder_that_was_heard_in_a_run_has_a_ttl_from_the_next_start(
     for before, after in itertools.pairwise(runs):
         if before is run and before.alive_at > before.started_at - TTL:
             known = runs[: runs.index(after) + 1]
-            ends_at = Uptime(known).deadline(before.started_at + TTL, TTL, 1e9)
+            ends_at = DowntimeCorrection(known).deadline(before.started_at + TTL, TTL, 1e9)
             if before.started_at + TTL > before.alive_at:
                 assert ends_at >= after.started_at + TTL
 
@@ -106,6 +106,6 @@ def test_no_start_takes_back_what_was_promised(
     runs = runs_of(lives)
     told = renewed_at + TTL
     for number in range(1, len(runs) + 1):
-        ends_at = Uptime(runs[:number]).deadline(renewed_at + TTL, TTL, 1e9)
+        ends_at = DowntimeCorrection(runs[:number]).deadline(renewed_at + TTL, TTL, 1e9)
         assert ends_at >= told
         told = ends_at

@@ -1,4 +1,4 @@
-"""The thread that takes turns over a store that others write to: who is told what, and when."""
+"""The thread that takes batches over a store that others write to: who is told what, and when."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
-from htlease_server.engine.batch import Turn, Waiting
+from htlease_server.engine.batch import Batch, PendingRequest
 from htlease_server.engine.commit import shared_commit as module
 from htlease_server.engine.commit.command_log import BATCH_MAX
-from htlease_server.engine.commit.priority_queue import Lanes
-from htlease_server.engine.commit.shared_commit import TurnLedger
+from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.shared_commit import SharedStoreWriter
 from htlease_server.engine.site.audit import MINT, Deed
 from htlease_server.engine.states.cache import SubjobCache
-from htlease_server.models.request_models import Sent
+from htlease_server.models.request_models import CommandRequest
 from htlease_server.store.base import CommitOutcomeUnknown, Conflict, StoreFailed, Unstorable
 
 NONCE = "nonce-of-a-test-0123456789"
 
 
-class Keeper:
+class StateSource:
     """Keeps nothing, and fails as it is told; `log` has what it was asked."""
 
     name = "store x"
@@ -35,24 +35,24 @@ class Keeper:
         self.fails_with: Iterator[Exception | None] = itertools.repeat(None)
         self.is_closed = False
         self.flags: dict[str, Any] = {}
-        self.going: set[SubjobKey] = set()
+        self.deleting: set[SubjobKey] = set()
         self.fence_floor = 0
 
-    def open(self, requests: Sequence[Waiting], is_last: bool) -> Turn:
+    def open(self, requests: Sequence[PendingRequest], is_last: bool) -> Batch:
         if requests or is_last:
             self.log.append(("open", len(requests), is_last))
-        return Turn(1.0, is_last, is_all_late=True)
+        return Batch(1.0, is_last, is_all_after_commit=True)
 
-    def commit(self, turn: Turn) -> bool:
-        if not turn.late:
+    def commit(self, batch: Batch) -> bool:
+        if not batch.after_commit:
             return False
         failure = next(self.fails_with)
         if failure is not None:
             raise failure
-        self.log.append(("commit", len(turn.late)))
+        self.log.append(("commit", len(batch.after_commit)))
         return True
 
-    def undo(self, turn: Turn) -> None:
+    def undo(self, batch: Batch) -> None:
         self.log.append(("undo",))
 
     def entry(self, key: SubjobKey, now: float) -> None:
@@ -63,34 +63,34 @@ class Keeper:
 
 
 class Site:
-    """A ledger in a loop of its own."""
+    """A writer in a loop of its own."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.keeper = Keeper()
-        self.ledger = TurnLedger(cast(Any, self.keeper), lambda: 1.0, Lanes())
+        self.states = StateSource()
+        self.store_writer = SharedStoreWriter(cast(Any, self.states), lambda: 1.0, PriorityQueue())
 
-    def deeds(self, count: int = 1) -> list[Waiting]:
+    def deeds(self, count: int = 1) -> list[PendingRequest]:
         return [
-            Waiting(None, Deed(MINT, f"w{number}"), "admin", self.loop.create_future())
+            PendingRequest(None, Deed(MINT, f"w{number}"), "admin", self.loop.create_future())
             for number in range(count)
         ]
 
-    def renewal(self) -> Waiting:
-        sent = Sent(m.Renew(1, NONCE), "r", None, b"")
-        return Waiting(SubjobKey("w", "s"), sent, "admin", self.loop.create_future())
+    def renewal(self) -> PendingRequest:
+        sent = CommandRequest(m.Renew(1, NONCE), "r", None, b"")
+        return PendingRequest(SubjobKey("w", "s"), sent, "admin", self.loop.create_future())
 
-    def answers(self, waitings: list[Waiting]) -> list[Any]:
-        for waiting in waitings:
-            self.ledger.submit(waiting)
-        futures = [cast("asyncio.Future[Any]", waiting.future) for waiting in waitings]
+    def answers(self, waitings: list[PendingRequest]) -> list[Any]:
+        for pending in waitings:
+            self.store_writer.submit(pending)
+        futures = [cast("asyncio.Future[Any]", pending.future) for pending in waitings]
 
         async def all_of_them() -> list[Any]:
             return await asyncio.wait_for(asyncio.gather(*futures), 30)
 
         return self.loop.run_until_complete(all_of_them())
 
-    def told(self, waitings: list[Waiting]) -> list[str]:
+    def told(self, waitings: list[PendingRequest]) -> list[str]:
         return [
             one.code if isinstance(one, m.Rejection) else type(one).__name__
             for one in self.answers(waitings)
@@ -102,31 +102,31 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     set_to: list[float] = []
     monkeypatch.setattr("sys.setswitchinterval", set_to.append)
     site = Site()
-    site.ledger.start(site.loop)
+    site.store_writer.start(site.loop)
     assert set_to == [0.05]
     yield site
-    if site.ledger.is_alive:
-        site.ledger.stop()
+    if site.store_writer.is_alive:
+        site.store_writer.stop()
     site.loop.close()
 
 
 def test_what_is_queued_together_is_one_turn(site: Site) -> None:
     assert site.told(site.deeds(5)) == ["DeedRow"] * 5
-    assert site.keeper.log == [("open", 5, False), ("commit", 5)]
-    assert site.ledger.queued == 0 and site.ledger.failure is None
+    assert site.states.log == [("open", 5, False), ("commit", 5)]
+    assert site.store_writer.queued == 0 and site.store_writer.failure is None
 
 
 def test_renewals_have_a_turn_of_their_own_before_the_others(site: Site) -> None:
     deed, *others = site.deeds(3)
     told = site.told([deed, site.renewal(), *others])
     assert told == ["DeedRow", "unknown-subjob", "DeedRow", "DeedRow"]
-    opened = [entry for entry in site.keeper.log if entry[0] == "open"]
+    opened = [entry for entry in site.states.log if entry[0] == "open"]
     assert opened == [("open", 1, False), ("open", 3, False)]
 
 
 def test_renewals_alone_are_one_turn(site: Site) -> None:
     assert site.told([site.renewal(), site.renewal()]) == ["unknown-subjob"] * 2
-    opened = [entry for entry in site.keeper.log if entry[0] == "open"]
+    opened = [entry for entry in site.states.log if entry[0] == "open"]
     assert opened == [("open", 2, False)]
 
 
@@ -134,26 +134,26 @@ def test_a_turn_has_no_more_than_a_batch(site: Site, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "BATCH_MAX", 2)
     assert BATCH_MAX > 2
     site.told(site.deeds(5))
-    opened = [entry for entry in site.keeper.log if entry[0] == "open"]
+    opened = [entry for entry in site.states.log if entry[0] == "open"]
     assert [entry[1] for entry in opened] == [2, 2, 1]
 
 
 def test_where_another_server_was_faster_the_turn_is_taken_again(site: Site) -> None:
     failures: list[Exception | None] = [Conflict("faster"), Conflict("faster"), None]
-    site.keeper.fails_with = iter(failures)
+    site.states.fails_with = iter(failures)
     assert site.told(site.deeds()) == ["DeedRow"]
-    assert [entry[0] for entry in site.keeper.log] == [
+    assert [entry[0] for entry in site.states.log] == [
         *("open", "undo", "open", "undo", "open", "commit")
     ]
-    assert site.ledger.failure is None
+    assert site.store_writer.failure is None
 
 
 def test_not_for_ever(site: Site) -> None:
-    site.keeper.fails_with = itertools.repeat(Conflict("faster"))
+    site.states.fails_with = itertools.repeat(Conflict("faster"))
     (answer,) = site.answers(site.deeds())
     assert answer.code == "overloaded" and "nothing was changed: faster" in answer.detail
-    assert [entry[0] for entry in site.keeper.log].count("open") == 10
-    assert site.ledger.failure == "faster" and site.ledger.commits.failed == 1
+    assert [entry[0] for entry in site.states.log].count("open") == 10
+    assert site.store_writer.failure == "faster" and site.store_writer.commits.failed == 1
 
 
 @pytest.mark.parametrize(
@@ -170,57 +170,57 @@ def test_what_fails_is_said_to_everybody_in_the_turn_and_the_next_goes_on(
     site: Site, failure: Exception, code: str, detail: str
 ) -> None:
     failures: list[Exception | None] = [failure, None]
-    site.keeper.fails_with = iter(failures)
+    site.states.fails_with = iter(failures)
     answers = site.answers(site.deeds(2))
     assert {(answer.code, answer.detail, answer.retry_after_seconds) for answer in answers} == {
         (code, detail, 2.0)
     }
-    assert site.keeper.log[-1] == ("undo",)
-    assert site.ledger.failure is not None
+    assert site.states.log[-1] == ("undo",)
+    assert site.store_writer.failure is not None
     assert site.told(site.deeds(2)) == ["DeedRow"] * 2
-    assert site.ledger.failure is None
+    assert site.store_writer.failure is None
 
 
 def test_of_a_batch_only_the_one_that_cannot_be_stored_is_refused(site: Site) -> None:
     failures: list[Exception | None] = [Unstorable("all"), None, Unstorable("no such text"), None]
-    site.keeper.fails_with = iter(failures)
+    site.states.fails_with = iter(failures)
     answers = site.answers(site.deeds(3))
     told = [getattr(answer, "code", "done") for answer in answers]
     assert told == ["done", "invalid", "done"]
     assert answers[1].detail == "the request cannot be stored: no such text"
-    assert site.ledger.failure is None, "the store is well"
+    assert site.store_writer.failure is None, "the store is well"
 
 
 def test_the_last_turn_is_said_to_be_the_last(site: Site) -> None:
-    waiting = site.deeds(1)[0]
-    site.ledger._lanes.add(waiting)  # nobody has woken the thread
-    site.ledger.stop()
-    assert site.keeper.log == [("open", 1, False), ("commit", 1), ("open", 0, True)]
-    assert site.keeper.is_closed and not site.ledger.is_alive
+    pending = site.deeds(1)[0]
+    site.store_writer._queue.add(pending)  # nobody has woken the thread
+    site.store_writer.stop()
+    assert site.states.log == [("open", 1, False), ("commit", 1), ("open", 0, True)]
+    assert site.states.is_closed and not site.store_writer.is_alive
     site.loop.run_until_complete(asyncio.sleep(0))
-    assert cast("asyncio.Future[Any]", waiting.future).done()
+    assert cast("asyncio.Future[Any]", pending.future).done()
 
 
 def test_an_answer_after_the_loops_end_is_noted_and_hurts_nobody(site: Site) -> None:
-    site.ledger.submit(site.deeds()[0])
+    site.store_writer.submit(site.deeds()[0])
     site.loop.close()
-    site.ledger.stop()
-    assert ("open", 0, True) in site.keeper.log
+    site.store_writer.stop()
+    assert ("open", 0, True) in site.states.log
 
 
-def test_a_ledger_that_never_started_stops() -> None:
+def test_a_writer_that_never_started_stops() -> None:
     site = Site()
-    assert not site.ledger.is_alive
-    site.ledger.stop()
+    assert not site.store_writer.is_alive
+    site.store_writer.stop()
     site.loop.close()
-    assert site.keeper.is_closed
+    assert site.states.is_closed
 
 
 def test_whoever_has_gone_is_answered_no_more(site: Site) -> None:
     gone, stays = site.deeds(2)
     cast("asyncio.Future[Any]", gone.future).cancel()
-    for waiting in (gone, stays):
-        site.ledger.submit(waiting)
+    for pending in (gone, stays):
+        site.store_writer.submit(pending)
 
     async def last() -> Any:
         return await asyncio.wait_for(cast("asyncio.Future[Any]", stays.future), 30)
