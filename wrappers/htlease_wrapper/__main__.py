@@ -26,10 +26,10 @@ HOOK_LINKS = (
 
 def run_untracked(arguments):  # type: ignore[no-untyped-def]
     """Become the payload; it exits as it would have without a wrapper."""
-    from htlease_wrapper.exec_payload import become
+    from htlease_wrapper.exec_payload import exec_payload
 
     if os.path.isabs(arguments[0] if arguments else ""):  # noqa: PTH117
-        return become(arguments)  # a site put us in front of a job that knows nothing of us
+        return exec_payload(arguments)  # a site put us in front of a job that knows nothing of us
     version = "%d.%d" % tuple(sys.version_info[:2])  # noqa: UP031
     if arguments[:1] != ["run"] or "--" not in arguments:
         sys.stderr.write(
@@ -42,7 +42,7 @@ def run_untracked(arguments):  # type: ignore[no-untyped-def]
         "lease; nothing of it is recorded\n" % version
     )
     sys.stderr.flush()
-    return become(arguments[arguments.index("--") + 1 :])
+    return exec_payload(arguments[arguments.index("--") + 1 :])
 
 
 if sys.version_info < OLDEST:

@@ -41,7 +41,7 @@ class Absence:
         self._failures += 1
         most = min(BACKOFF_MAX_SECONDS, ttl_seconds / 8)
         step = min(most, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 10))
-        self.retry_at = self._clock.monotonic() + step * (0.5 + self._clock.chance() / 2)
+        self.retry_at = self._clock.monotonic() + step * (0.5 + self._clock.random() / 2)
 
     def end(self) -> None:
         """Note that it answers."""

@@ -8,7 +8,7 @@ from htlease.errors import Refused, ServerUnavailable
 from htlease.rules import messages as m
 from htlease.wire.lease_client import Lease, LeaseClient
 from htlease_wrapper.console import Console
-from htlease_wrapper.exit_status import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave, NoLease
+from htlease_wrapper.exit_status import BAD_CONFIG, SUPERSEDED, TRY_LATER, NoLease, WrapperExit
 
 #: Asked again after at least this long, whatever the server says.
 _ASK_AGAIN_MIN_SECONDS = 0.2
@@ -24,7 +24,7 @@ def admit(
     console: Console,
     token_found_at: str | None,
 ) -> Lease:
-    """Return the lease; raises Leave, or NoLease, with an exit code and what to do next."""
+    """Return the lease; raises WrapperExit, or NoLease, with an exit code and what to do next."""
     started_at = client.clock.monotonic()
     is_told_to_wait = False
     while True:
@@ -45,7 +45,7 @@ def admit(
             waited_seconds = client.clock.monotonic() - started_at
             left_seconds = wait_lease_seconds - waited_seconds
             if left_seconds <= 0:
-                raise Leave(
+                raise WrapperExit(
                     TRY_LATER,
                     f"gave up after {waited_seconds:.0f} s: {refused.detail}; try again later or "
                     "wait longer with --wait-lease",
@@ -54,7 +54,7 @@ def admit(
                 "waiting", f"{refused.detail}; waiting up to {wait_lease_seconds:g} s for it"
             )
             seconds = max(_ASK_AGAIN_MIN_SECONDS, refused.retry_after_seconds or 1.0)
-            pause(min(left_seconds, seconds * (1 + client.clock.chance() / 5)))
+            pause(min(left_seconds, seconds * (1 + client.clock.random() / 5)))
 
 
 def _ask(
@@ -72,17 +72,17 @@ def _ask(
     return client.acquire(command, give_up_after_seconds=wait_server_seconds)
 
 
-def _leave(refused: Refused, token_found_at: str | None) -> Leave:
+def _leave(refused: Refused, token_found_at: str | None) -> WrapperExit:
     if refused.code == "subjob-closed":
         if refused.outcome == "complete":
-            return Leave(0, "the subjob is complete already; there is nothing to do")
-        return Leave(
+            return WrapperExit(0, "the subjob is complete already; there is nothing to do")
+        return WrapperExit(
             SUPERSEDED,
             f"the subjob is {refused.outcome}, so the payload was not started; enroll it again "
             "to have it run",
         )
     if refused.code in ("superseded-attempt", "stale-fence"):
-        return Leave(SUPERSEDED, f"the payload was not started: {refused.detail}")
+        return WrapperExit(SUPERSEDED, f"the payload was not started: {refused.detail}")
     if refused.code in ("unauthorized", "forbidden"):
         token = f"the token found in {token_found_at}" if token_found_at else "a call without token"
         why = (

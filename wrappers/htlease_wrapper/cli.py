@@ -13,7 +13,7 @@ from htlease.errors import BadConfig, HTLeaseError
 from htlease.execution.process_start import at_start
 from htlease.rules.plan import ON_WALL_TIME, RESTARTS, TAKEOVERS, seconds_from
 from htlease_wrapper.console import Console
-from htlease_wrapper.exit_status import BAD_CONFIG, Leave, NoLease, internal_error
+from htlease_wrapper.exit_status import BAD_CONFIG, NoLease, WrapperExit, internal_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         if job is not None:
             return _under_lease(wrapped_job.options_of(job, argv[1:]), environ, console)
         return _COMMANDS.get(argv[1] if len(argv) > 1 else "", _job)(argv[1:], console)
-    except Leave as leave:
+    except WrapperExit as leave:
         console.say(str(leave))
         return leave.exit_code
     except HTLeaseError as error:
@@ -124,10 +124,10 @@ def _under_lease(options: RunOptions, environ: Mapping[str, str], console: Conso
             raise
         why = error.why
 
-    from htlease_wrapper.exec_payload import become
+    from htlease_wrapper.exec_payload import exec_payload
 
     console.say(f"{why}; the payload runs untracked, nothing of it is recorded")
-    return become(options.command)
+    return exec_payload(options.command)
 
 
 def _phase(arguments: Sequence[str], console: Console) -> int:

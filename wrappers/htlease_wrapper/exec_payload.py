@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def become(command: "Sequence[str]") -> int:
+def exec_payload(command: "Sequence[str]") -> int:
     """Be replaced by the payload; returns, with its exit status, only if that cannot be done."""
     start = at_start()
     for number in start.to_reset:

@@ -16,7 +16,7 @@ BAD_CONFIG = 78
 OUT_OF_TIME = 79
 
 
-class Leave(Exception):
+class WrapperExit(Exception):
     """The wrapper ends with an exit code of its own; the text says why and what to do next."""
 
     def __init__(self, exit_code: int, text: str) -> None:
@@ -24,7 +24,7 @@ class Leave(Exception):
         self.exit_code = exit_code
 
 
-class NoLease(Leave):
+class NoLease(WrapperExit):
     """The payload was not started since no lease can be had, through no fault of its own."""
 
     def __init__(self, exit_code: int, text: str, why: str, is_away: bool = False) -> None:
@@ -51,14 +51,14 @@ def internal_error(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ExitStatus:
     """How a process ended: by an exit code or by a signal."""
 
     code: int | None = None
     signal: int | None = None
 
     @classmethod
-    def of_wait_status(cls, status: int) -> Ended:
+    def of_wait_status(cls, status: int) -> ExitStatus:
         """Read what waitpid says of a process that is over."""
         if os.WIFSIGNALED(status):
             return cls(signal=os.WTERMSIG(status))
@@ -78,7 +78,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def end_as(ended: Ended) -> int:
+def end_as(ended: ExitStatus) -> int:
     """Die by the signal that the payload died by, or return its exit code.
 
     HTCondor reads `ExitBySignal` from the wrapper, so the signal is repeated with its default

@@ -1,7 +1,7 @@
 """Keeps one lease from a thread of its own: renews, delivers updates in order, sees it lost.
 
 Only this thread speaks to the server while a payload runs. What a verdict means for the payload
-is the main thread's business (`supervise`), which asks for it by the clock and is poked when it
+is the main thread's business (`supervise`), which asks for it by the clock and is woken when it
 changes.
 
 Promised: the payload of an exclusive phase is told to stand still before its lease can have
@@ -26,7 +26,7 @@ from htlease_wrapper.details import DetailsFile, UnusableDetails
 from htlease_wrapper.exit_status import BAD_CONFIG
 from htlease_wrapper.late_lease import NO_FENCE, under
 from htlease_wrapper.limits import is_shortage
-from htlease_wrapper.queued_command import Letter, Loss, Verdict
+from htlease_wrapper.queued_command import Loss, QueuedCommand, Verdict
 
 RENEW_PART = 1 / 4
 #: Renewals of a thousand jobs that started together should not stay together.
@@ -45,15 +45,15 @@ _CREDENTIAL_CODES = frozenset({"unauthorized", "forbidden"})
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
 
 
-class Keeper:
-    """Holds one lease."""
+class LeaseThread:
+    """Keeps one lease; the thread is its own, or whoever calls `work` where none can be had."""
 
     def __init__(
         self,
         connect: Callable[[], LeaseClient],
         lease: Lease,
         clock: Clock,
-        poke: Callable[[], None],
+        wake: Callable[[], None],
         console: Console,
         details: DetailsFile | None,
         is_handed_over: Callable[[], bool] = lambda: False,
@@ -64,7 +64,7 @@ class Keeper:
         """Prepare to hold a lease.
 
         `connect` makes a client with the token as it is then: HTCondor refreshes the tokens of
-        long jobs. `poke` makes the main thread look at the verdict again. `is_handed_over` says
+        long jobs. `wake` makes the main thread look at the verdict again. `is_handed_over` says
         whether a wrapper within the payload has taken the subjob over. `keep_token` keeps the fresh
         token that the answer to a renewal may have, and tells whether there was one. `late` is to
         be asked before anything else, where the lease is one to come; `share` hands it on then.
@@ -83,19 +83,19 @@ class Keeper:
         self._connect = connect
         self._keep_token = keep_token
         self._clock = clock
-        self._poke = poke
+        self._wake = wake
         self._console = console
         self._details = details
         self.is_handed_over = is_handed_over
         self._client = connect()
-        self._letters: deque[Letter] = deque()
+        self._queued: deque[QueuedCommand] = deque()
         self._changed = threading.Condition()
-        self._errand: Callable[[], object] | None = None
+        self._background_task: Callable[[], object] | None = None
         self._is_over = False
         self._has_thread = True
         #: The subjob is closed by our own doing, the lease given up or handed over: nothing is
         #: left to renew.
-        self._is_resting = False
+        self._is_released = False
         self._details_at = 0.0
         self._renew_at = clock.monotonic() + self._renew_seconds()
 
@@ -119,40 +119,40 @@ class Keeper:
             self._try_step()
         return max(0.0, self._next_at() - self._clock.monotonic())
 
-    def post(self, command: m.Command) -> Letter:
-        """Send a command after those posted before; it is kept while the server is away."""
-        letter = Letter(command, self._clock.wall())
+    def enqueue(self, command: m.Command) -> QueuedCommand:
+        """Queue a command after those queued before; it is kept while the server is away."""
+        queued = QueuedCommand(command, self._clock.wall())
         with self._changed:
-            if self._is_resting and self.lease.fence == NO_FENCE:
-                letter.answer = {}  # there will be no lease to send it under
-                return letter
-            self._letters.append(letter)
+            if self._is_released and self.lease.fence == NO_FENCE:
+                queued.answer = {}  # there will be no lease to send it under
+                return queued
+            self._queued.append(queued)
             self._changed.notify()
-        return letter
+        return queued
 
-    def replace(self, letter: Letter, command: m.Command) -> None:
-        """Send another command in a letter's place, unless it was answered already."""
+    def replace(self, queued: QueuedCommand, command: m.Command) -> None:
+        """Send another command in a queued one's place, unless it was answered already."""
         with self._changed:
-            letter.command = command
+            queued.command = command
 
-    def run_soon(self, errand: Callable[[], object]) -> None:
-        """Have something short and unimportant done by the thread when it has nothing to do."""
+    def run_in_background(self, background_task: Callable[[], object]) -> None:
+        """Have the thread do something short and unimportant when it has nothing else to do."""
         with self._changed:
-            self._errand = errand
+            self._background_task = background_task
             self._changed.notify()
 
-    def hurry(self) -> None:
+    def renew_now(self) -> None:
         """Renew now: time may have passed unnoticed."""
         with self._changed:
             self._renew_at = self.absence.retry_at = 0.0
             self._changed.notify()
 
     def notice_details(self) -> None:
-        """Post details that the payload has saved and that were not noticed yet."""
-        if self._details is None or self._is_resting:
+        """Queue details that the payload has saved and that were not noticed yet."""
+        if self._details is None or self._is_released:
             return
         with self._changed:  # the main thread looks too, before a phase ends
-            if any(isinstance(letter.command, _ENDS) for letter in self._letters):
+            if any(isinstance(queued.command, _ENDS) for queued in self._queued):
                 return  # they would come after the lease's end
             try:
                 details = self._details.take_new()
@@ -164,15 +164,15 @@ class Keeper:
             if details is None:
                 return
             command = m.Renew(self.lease.fence, self.lease.nonce, details)
-            last = self._letters[-1] if self._letters else None
+            last = self._queued[-1] if self._queued else None
             if last is not None and isinstance(last.command, m.Renew) and not last.was_tried:
                 last.command = command  # only the newest matter
             else:
-                self.post(command)
+                self.enqueue(command)
 
-    def chance(self) -> float:
-        """Return a number of chance in [0, 1), to keep waiting jobs apart."""
-        return self._clock.chance()
+    def random(self) -> float:
+        """Return a random number in [0, 1), to keep waiting jobs apart."""
+        return self._clock.random()
 
     def stop(self) -> None:
         """Keep the lease no longer; it ends by itself unless it was given up."""
@@ -182,19 +182,19 @@ class Keeper:
 
     def unsent(self) -> int:
         """Return how many commands have not been answered."""
-        return len(self._letters)
+        return len(self._queued)
 
     def verdict(self, is_exclusive: bool) -> Verdict:
         """Say what a payload has to do now."""
         if self.loss is not None:
             return Verdict.END
-        if is_exclusive and not self._is_resting and self.seconds_to_stillness() <= 0:
+        if is_exclusive and not self._is_released and self.seconds_to_stillness() <= 0:
             return Verdict.STAND_STILL
         return Verdict.GO_ON
 
     def seconds_to_change(self, is_exclusive: bool) -> float | None:
         """Return in how many seconds the verdict may change by time alone; None: it will not."""
-        if self.verdict(is_exclusive) is Verdict.GO_ON and is_exclusive and not self._is_resting:
+        if self.verdict(is_exclusive) is Verdict.GO_ON and is_exclusive and not self._is_released:
             return max(0.0, self.seconds_to_stillness())
         return None
 
@@ -221,14 +221,14 @@ class Keeper:
             self._step()
         except Exception as error:  # the lease may be lost for it, but not the payload
             self.shortage = error if is_shortage(error) else None
-            self._console.say_once("keeper", f"the lease cannot be kept: {error!r}")
+            self._console.say_once("lease thread", f"the lease cannot be kept: {error!r}")
             self.absence.back_off(self.lease.ttl_seconds)
 
     def _next_at(self) -> float:
         due = [self._details_at]
-        if self._letters or self.late is not None:
+        if self._queued or self.late is not None:
             due.append(self.absence.retry_at)
-        if self._errand is not None:
+        if self._background_task is not None:
             due.append(0.0)
         if self._has_to_renew:
             due.append(max(self._renew_at, self.absence.retry_at))
@@ -240,9 +240,9 @@ class Keeper:
 
         An end whose answer was lost has ended the lease, and a renewal would be refused.
         """
-        if self._is_resting or self.loss is not None or self.late is not None:
+        if self._is_released or self.loss is not None or self.late is not None:
             return False
-        first = self._letters[0] if self._letters else None
+        first = self._queued[0] if self._queued else None
         is_leaving = first is not None and isinstance(first.command, _ENDS)
         return not (is_leaving and first is not None and first.was_tried)
 
@@ -250,27 +250,27 @@ class Keeper:
         now = self._clock.monotonic()
         if self.is_handed_over():
             with self._changed:
-                self._is_resting = True
-                self._letters.clear()
-            self._poke()
+                self._is_released = True
+                self._queued.clear()
+            self._wake()
         if now >= self._details_at:
             self._details_at = now + DETAILS_SECONDS
             self.notice_details()
         if now >= self.absence.retry_at:
             if self.late is not None:
                 self._ask(self.late)
-            # Renewal first: a letter that the server chokes on must not cost the lease.
+            # Renewal first: a command that the server chokes on must not cost the lease.
             elif now >= self._renew_at and self._has_to_renew:
-                self._deliver(Letter(m.Renew(self.lease.fence, self.lease.nonce)))
-            elif self._letters and self._deliver(self._letters[0]):
+                self._deliver(QueuedCommand(m.Renew(self.lease.fence, self.lease.nonce)))
+            elif self._queued and self._deliver(self._queued[0]):
                 with self._changed:
-                    self._letters.popleft()
-                self._poke()
-        if not (self._is_shared or self._letters or self.late):
+                    self._queued.popleft()
+                self._wake()
+        if not (self._is_shared or self._queued or self.late):
             self._hand_on()
-        errand, self._errand = self._errand, None
-        if errand is not None:
-            errand()
+        background_task, self._background_task = self._background_task, None
+        if background_task is not None:
+            background_task()
 
     def _hand_on(self) -> None:
         """Let the payload's own calls have a lease that came late, after what was meant before."""
@@ -308,19 +308,19 @@ class Keeper:
         else:
             self._console.say(f"no lease can be had: {refused}; the payload runs untracked")
             with self._changed:
-                self.late, self._is_resting = None, True
-                self._letters.clear()
-            self._poke()
+                self.late, self._is_released = None, True
+                self._queued.clear()
+            self._wake()
 
-    def _deliver(self, letter: Letter) -> bool:
+    def _deliver(self, queued: QueuedCommand) -> bool:
         """Send a command once; tell whether it was answered."""
         with self._changed:
-            letter.was_tried = True
-            command = letter.command
+            queued.was_tried = True
+            command = queued.command
         sent_at = self._clock.monotonic()
         try:
             sent = under(self.lease, command)
-            letter.answer = self._client.call(sent, meant_at=letter.meant_at)
+            queued.answer = self._client.call(sent, meant_at=queued.meant_at)
         except ServerUnavailable as error:
             self._is_away(f"the server does not answer ({error})")
             return False
@@ -329,18 +329,18 @@ class Keeper:
                 self._is_denied(refused)
                 return False
             self.absence.end()
-            if refused.code == "blocked" and letter.command is not command:
+            if refused.code == "blocked" and queued.command is not command:
                 return False  # its phase has begun meanwhile, which it says now
-            letter.refused = refused
+            queued.refused = refused
             if refused.code != "blocked":
                 self._weigh(command, refused)
             return True
         self.absence.end()
         if isinstance(command, _ENDS):
-            self._is_resting = True
+            self._is_released = True
         if isinstance(command, m.Renew):
-            self._renewed(letter.answer, sent_at)
-            if self._keep_token(letter.answer):
+            self._renewed(queued.answer, sent_at)
+            if self._keep_token(queued.answer):
                 self._client = self._connect()
         return True
 
@@ -353,19 +353,19 @@ class Keeper:
         if renewal.order == "cancel":
             self._lose(Loss("the subjob was cancelled; the payload is ended"))
         elif renewal.order == "stop" and renewal.outcome is not None:
-            self._is_resting = True  # nobody but the holder can have closed it otherwise
+            self._is_released = True  # nobody but the holder can have closed it otherwise
         elif renewal.order == "stop":
             self._lose(
                 Loss("a newer attempt waits for the lease; the payload is ended", may_abandon=True)
             )
-        self._poke()
+        self._wake()
 
     def _weigh(self, command: m.Command, refused: Refused) -> None:
         """Decide what a refusal means for the attempt as a whole."""
         if refused.code in _LOST_CODES:
             if self.is_handed_over():
-                self._is_resting = True
-            elif not (self._is_resting and refused.code == "subjob-closed"):
+                self._is_released = True
+            elif not (self._is_released and refused.code == "subjob-closed"):
                 self._lose(Loss(f"the lease is lost: {refused}; the payload is ended"))
         elif isinstance(command, m.Renew) and command.details is not None:
             self._console.say(f"the server does not save the details: {refused}")
@@ -382,7 +382,7 @@ class Keeper:
         if self.loss is None:
             self.loss = loss
             self._console.say(loss.text)
-        self._poke()
+        self._wake()
 
     def _is_denied(self, refused: Refused) -> None:
         self._client = self._connect()  # with the token as it is now
@@ -391,8 +391,8 @@ class Keeper:
 
     def _is_away(self, text: str) -> None:
         self.absence.note(text, self.lease.ttl_seconds)
-        self._poke()
+        self._wake()
 
     def _renew_seconds(self) -> float:
-        jitter = 1 + JITTER * (2 * self._clock.chance() - 1)
+        jitter = 1 + JITTER * (2 * self._clock.random() - 1)
         return self.lease.ttl_seconds * RENEW_PART * jitter

@@ -23,7 +23,7 @@ from htlease.wire.lease_client import LeaseClient
 from htlease.wire.retry import Clock
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.exit_status import BAD_CONFIG, SUPERSEDED, TRY_LATER, Leave
+from htlease_wrapper.exit_status import BAD_CONFIG, SUPERSEDED, TRY_LATER, WrapperExit
 from htlease_wrapper.late_lease import wait_for_fence
 
 _LOST_CODES = frozenset({"superseded-attempt", "stale-fence", "unknown-subjob", "subjob-closed"})
@@ -104,7 +104,7 @@ class PayloadCall:
         try:
             return self.client.call(command, give_up_after_seconds=self.wait_server_seconds)
         except ServerUnavailable as error:
-            raise Leave(
+            raise WrapperExit(
                 TRY_LATER, f"the server does not answer ({error}); try again later"
             ) from None
 
@@ -118,7 +118,7 @@ def open_call(
     home = Path(environ.get("HTLEASE_SANDBOX") or sandbox)
     state = wait_for_fence(lambda: read_state(home), wait_server_seconds)
     if state is not None and state.fence is None and state.is_in_use:
-        raise Leave(TRY_LATER, "there is no lease: the server is away; try again later")
+        raise WrapperExit(TRY_LATER, "there is no lease: the server is away; try again later")
     if state is None or state.fence is None:
         raise BadConfig(
             f"{home / STATE_FILE} has no lease; call this from a payload that was started by "
@@ -144,8 +144,8 @@ def artifacts_from(pairs: Sequence[str]) -> dict[str, str]:
     return artifacts
 
 
-def _leave(refused: Refused) -> Leave:
+def _leave(refused: Refused) -> WrapperExit:
     if refused.code == "blocked":
-        return Leave(TRY_LATER, f"{refused.detail}; call this again later, the lease stays")
+        return WrapperExit(TRY_LATER, f"{refused.detail}; call this again later, the lease stays")
     code = SUPERSEDED if refused.code in _LOST_CODES else BAD_CONFIG
-    return Leave(code, str(refused))
+    return WrapperExit(code, str(refused))

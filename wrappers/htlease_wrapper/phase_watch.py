@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from htlease_wrapper.lease_thread import Keeper
+from htlease_wrapper.lease_thread import LeaseThread
 from htlease_wrapper.queued_command import Verdict
 
-#: How often a wait in the main thread looks up although nobody poked it.
+#: How often a wait in the main thread looks up although nobody woke it.
 LOOK_SECONDS = 1.0
 
 
@@ -17,7 +17,7 @@ LOOK_SECONDS = 1.0
 class PhaseWatch:
     """What the lease means for the payload of one phase."""
 
-    keeper: Keeper
+    lease_thread: LeaseThread
     is_exclusive: bool
     kill_grace_seconds: float
     #: When the payload has had its time and is asked to end; infinite where it has no limit.
@@ -27,10 +27,10 @@ class PhaseWatch:
     def verdict(self) -> Verdict:
         if self.monotonic() >= self.stop_at:
             return Verdict.END
-        return self.keeper.verdict(self.is_exclusive)
+        return self.lease_thread.verdict(self.is_exclusive)
 
     def seconds_to_change(self) -> float | None:
-        lease_seconds = self.keeper.seconds_to_change(self.is_exclusive)
+        lease_seconds = self.lease_thread.seconds_to_change(self.is_exclusive)
         if self.stop_at == math.inf and lease_seconds is None:
             return None
         seconds = max(0.0, self.stop_at - self.monotonic())
@@ -40,7 +40,7 @@ class PhaseWatch:
     def seconds_to_live(self) -> float:
         if not self.is_exclusive:
             return self.kill_grace_seconds
-        return max(0.0, min(self.kill_grace_seconds, self.keeper.seconds_to_stillness()))
+        return max(0.0, min(self.kill_grace_seconds, self.lease_thread.seconds_to_stillness()))
 
     def woke_up(self) -> None:
-        self.keeper.hurry()
+        self.lease_thread.renew_now()

@@ -29,7 +29,7 @@ class Loss:
     may_abandon: bool = False
 
 
-class Letter:
+class QueuedCommand:
     """A command on its way to the server."""
 
     def __init__(self, command: m.Command, meant_at: float | None = None) -> None:
@@ -41,7 +41,7 @@ class Letter:
         self.was_tried = False
 
     @property
-    def is_settled(self) -> bool:
+    def is_answered(self) -> bool:
         """Tell whether the server answered it, one way or the other."""
         return self.answer is not None or self.refused is not None
 

@@ -1,4 +1,4 @@
-"""`run`: read the ad, acquire, walk the phases, end as the payload did."""
+"""`run`: read the ad, acquire, run the phases, end as the payload did."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ from htlease.wire.retry import Clock
 from htlease_wrapper.acquire import admit
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.exec_payload import become
+from htlease_wrapper.exec_payload import exec_payload
 from htlease_wrapper.exit_status import (
     BAD_CONFIG,
     TRY_LATER,
-    Ended,
-    Leave,
+    ExitStatus,
     NoLease,
+    WrapperExit,
     end_as,
     no_lease_for,
 )
 from htlease_wrapper.late_lease import NO_FENCE, lease_to_come, may_run_untracked, output_prefix
-from htlease_wrapper.lease_thread import Keeper
+from htlease_wrapper.lease_thread import LeaseThread
 from htlease_wrapper.limits import NoProcess, NoRoom, check_room, is_shortage
 from htlease_wrapper.nesting import is_handed_over, outer_of, take_over
-from htlease_wrapper.phase_runner import Walk
+from htlease_wrapper.phase_runner import PhaseRunner
 from htlease_wrapper.settings import RunOptions, Settings, settle
 
 #: This file, for a payload in a container.
@@ -74,36 +74,38 @@ def since_boot() -> float:
 def run(options: RunOptions, environ: Mapping[str, str], console: Console) -> int:
     """Run a job under its lease and return the exit status.
 
-    Raises Leave; it is a NoLease only if the payload was not started.
+    Raises WrapperExit; it is a NoLease only if the payload was not started.
     """
     if options.command and not options.names_phases and node_of(find_job(environ).ad):
-        return become(options.command)  # the lease of the job's first node is that of them all
+        return exec_payload(
+            options.command
+        )  # the lease of the job's first node is that of them all
     attempt = _prepared(options, environ, console)
     if attempt.outer is not None and not options.names_phases:
         attempt.signals.give_back()
-        return become(options.command)
+        return exec_payload(options.command)
     is_kept = False
     why_unstartable = None
     try:
         lease = attempt.acquire()
-        walk = attempt.prepare(lease)
-        ended = attempt.do(walk)
-        is_kept = walk.is_kept
-        why_unstartable = walk.why_unstartable if options.command else None
+        phase_runner = attempt.prepare(lease)
+        ended = attempt.do(phase_runner)
+        is_kept = phase_runner.is_kept
+        why_unstartable = phase_runner.why_unstartable if options.command else None
     except NoLease:
         is_kept = True
         attempt.step_back()
         raise
     except Interrupted as interrupted:
-        ended = Ended(signal=interrupted.number)
+        ended = ExitStatus(signal=interrupted.number)
     except Exception as error:
-        begun = attempt.walk
+        begun = attempt.phase_runner
         if not isinstance(error, NoProcess):
             if not is_shortage(error) or (begun is not None and begun.has_started):
                 raise
         attempt.give_lease_back(f"the payload could not be started: {error}")
         if begun is not None and begun.ended is not None:
-            raise Leave(TRY_LATER, f"the next phase was not started: {error}") from error
+            raise WrapperExit(TRY_LATER, f"the next phase was not started: {error}") from error
         attempt.step_back()
         raise NoRoom(f"there is no room for a wrapper here ({error})") from error
     finally:
@@ -157,7 +159,7 @@ class _Attempt:
         if self.outer is not None:
             # One start of the job: no earlier than the lease that it follows.
             self._state = replace(self._state, sandbox_seq=self.outer.state.sandbox_seq)
-        self.walk: Walk | None = None
+        self.phase_runner: PhaseRunner | None = None
         self.signals = Signals(eviction_signals(job.ad))
         self.nonce = self._state.nonce
         #: Open as long as this process lives.
@@ -199,7 +201,7 @@ class _Attempt:
             chirp.set_delayed(config, {attribute: start, **more})
 
     def acquire(self) -> Lease:
-        """Get the lease, before any work; raises Leave."""
+        """Get the lease, before any work; raises WrapperExit."""
         if self._before is not None:
             self._claim()
         evidence, missing = evidence_of(self.job.ad, self._state.sandbox_seq)
@@ -233,7 +235,7 @@ class _Attempt:
             self._console.say(f"{error.why}; the payload runs untracked until it does")
             self._late = command
             return lease_to_come(command)
-        except (Leave, Interrupted):
+        except (WrapperExit, Interrupted):
             raise
         except Exception as error:
             raise no_lease_for(error) from error
@@ -247,7 +249,7 @@ class _Attempt:
         except OSError:
             pass  # said when the lease is there
 
-    def prepare(self, lease: Lease) -> Walk:
+    def prepare(self, lease: Lease) -> PhaseRunner:
         """Start keeping the lease, and lay out the sandbox for the payload."""
         details: DetailsFile | None = None
         try:
@@ -260,11 +262,11 @@ class _Attempt:
                 f"{self.home} cannot be written ({error.strerror}): the payload runs, but can save "
                 "no details and enter no phases itself"
             )
-        keeper = Keeper(
+        lease_thread = LeaseThread(
             self._connect,
             lease,
             self._clock,
-            self.signals.poke,
+            self.signals.wake,
             self._console,
             details,
             functools.partial(is_handed_over, self.home),
@@ -272,13 +274,13 @@ class _Attempt:
             self._late,
             self._share,
         )
-        if not keeper.start():
-            self.signals.meanwhile = keeper.work
+        if not lease_thread.start():
+            self.signals.meanwhile = lease_thread.work
         adopt_orphans()
-        self.walk = Walk(
+        self.phase_runner = PhaseRunner(
             settings=self.settings,
             lease=lease,
-            keeper=keeper,
+            lease_thread=lease_thread,
             signals=self.signals,
             console=self._console,
             environ=self._payload_environment(lease, details),
@@ -291,7 +293,7 @@ class _Attempt:
             started_at=self._started_at,
             is_all_back=leaves_nothing(self.job.ad),
         )
-        return self.walk
+        return self.phase_runner
 
     def _share(self, lease: Lease) -> None:
         """Let the other processes of this start have the lease; raises OSError."""
@@ -302,19 +304,19 @@ class _Attempt:
             )
         write_state(self.home, self._state)
 
-    def do(self, walk: Walk) -> Ended:
-        """Walk the phases; an error of ours does not replace how the payload ended."""
+    def do(self, phase_runner: PhaseRunner) -> ExitStatus:
+        """Run the phases; an error of ours does not replace how the payload ended."""
         try:
-            return walk.walk()
-        except (Leave, Interrupted, NoProcess):
+            return phase_runner.run()
+        except (WrapperExit, Interrupted, NoProcess):
             raise
         except Exception as error:
-            if walk.ended is None:
+            if phase_runner.ended is None:
                 raise
             self._console.say(f"internal error, the payload's own status stands: {error!r}")
-            return walk.ended
+            return phase_runner.ended
         finally:
-            walk.keeper.stop()
+            phase_runner.lease_thread.stop()
 
     def _keep_token(self, answer: Mapping[str, Any]) -> bool:
         fresh = renewed_token(answer)

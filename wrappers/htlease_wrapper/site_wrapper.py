@@ -17,7 +17,7 @@ from htlease.execution.sandbox_state import read_state
 from htlease.rules.plan import seconds_from
 from htlease_wrapper.console import Console
 from htlease_wrapper.container import container_of
-from htlease_wrapper.exec_payload import become
+from htlease_wrapper.exec_payload import exec_payload
 from htlease_wrapper.exit_status import NoLease
 from htlease_wrapper.run import run
 from htlease_wrapper.settings import RunOptions
@@ -33,7 +33,7 @@ def run_job(command: Sequence[str], environ: Mapping[str, str], console: Console
     job = find_job(environ)
     server = environ.get("HTLEASE_URL") or (job.ad.text("HTLeaseURL") if job.ad else None)
     if not server or is_left_alone(command[0], job.ad) or _runs_beside(job.sandbox):
-        return become(command)
+        return exec_payload(command)
     plan = job.ad.text("HTLeasePlan") if job.ad else None
     try:
         options = _options(command, environ, job.ad, server, plan)
@@ -44,7 +44,7 @@ def run_job(command: Sequence[str], environ: Mapping[str, str], console: Console
             raise
         why = error.why if isinstance(error, NoLease) else str(error)
     console.say(f"{why}; the payload runs untracked, nothing of it is recorded")
-    return become(command)
+    return exec_payload(command)
 
 
 def is_job(word: str, environ: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from htlease.execution.processes import clear_out, reap, signal_all
 from htlease.execution.signals import Signals
-from htlease_wrapper.exit_status import Ended
+from htlease_wrapper.exit_status import ExitStatus
 from htlease_wrapper.queued_command import Verdict
 from htlease_wrapper.spawn import spawn
 from htlease_wrapper.terminal import Terminal
@@ -45,8 +45,8 @@ def supervise(
     signals: Signals,
     watch: Watch,
     monotonic: Callable[[], float],
-    on_end: Callable[[Ended], None] = lambda ended: None,
-) -> Ended:
+    on_end: Callable[[ExitStatus], None] = lambda ended: None,
+) -> ExitStatus:
     """Run a command to its end and leave nothing of it behind; raises CannotStart.
 
     `on_end` hears of the end before what the command left running is ended too.
@@ -81,13 +81,13 @@ class _Payload:
         self._is_frozen = False
         self._kill_at: float | None = None
 
-    def run(self) -> Ended:
+    def run(self) -> ExitStatus:
         while True:
             for pid, status in reap():
                 if pid != self._pid:
                     continue
                 if not os.WIFSTOPPED(status):
-                    return Ended.of_wait_status(status)
+                    return ExitStatus.of_wait_status(status)
                 if not self._is_frozen:
                     self._terminal.stop_with(self._pid)
                     self._watch.woke_up()

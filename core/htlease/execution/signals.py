@@ -111,7 +111,7 @@ class Signals:
         signal.signal(signal.SIGCHLD, self._on_child_before)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask_before)
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Make `wait` return in the main thread; callable from any thread."""
         assert self._main_thread is not None
         signal.pthread_kill(self._main_thread, signal.SIGCHLD)

@@ -23,14 +23,14 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 
 class Clock:
-    """Time and chance, passed in so that tests can move them."""
+    """Time and randomness, passed in so that tests can move them."""
 
     def __init__(
         self,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
-        chance: Callable[[], float] = lambda: int.from_bytes(os.urandom(6), "big") / (1 << 48),
+        random: Callable[[], float] = lambda: int.from_bytes(os.urandom(6), "big") / (1 << 48),
         new_id: Callable[[], str] = lambda: os.urandom(16).hex(),
     ) -> None:
         #: Never set back; all deadlines here are on this clock.
@@ -39,7 +39,7 @@ class Clock:
         self.wall = wall
         self.sleep = sleep
         #: Uniform in [0, 1).
-        self.chance = chance
+        self.random = random
         self.new_id = new_id
 
 

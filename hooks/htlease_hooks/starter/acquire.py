@@ -46,7 +46,7 @@ def ask(client: LeaseClient, command: m.Acquire, site: Site) -> Lease:
 
 
 def _with_jitter(seconds: float, clock: Clock) -> float:
-    return seconds * (1 + clock.chance() / 5)
+    return seconds * (1 + clock.random() / 5)
 
 
 def answer_to(

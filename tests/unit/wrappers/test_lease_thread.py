@@ -15,7 +15,7 @@ from htlease.wire.retry import Clock
 from htlease.wire.transport import Answer, NoAnswer
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
-from htlease_wrapper.lease_thread import Keeper
+from htlease_wrapper.lease_thread import LeaseThread
 from htlease_wrapper.queued_command import Verdict
 
 GRANT = m.Grant(7, 1, "ap1#1.0#1@1.1", 1, 100.0, "run", (), False, None, None)
@@ -39,23 +39,25 @@ class Server:
 
 
 class Stage:
-    """A keeper whose thread is not started: `step` does what the thread would do next."""
+    """A lease thread that is not started: `step` does what the thread would do next."""
 
     def __init__(self, sandbox: Path) -> None:
         self.now = 1000.0
         self.server = Server()
-        self.pokes = 0
+        self.wakes = 0
         self.details = DetailsFile(sandbox)
-        clock = Clock(monotonic=lambda: self.now, chance=lambda: 0.5)
+        clock = Clock(monotonic=lambda: self.now, random=lambda: 0.5)
         client = LeaseClient(self.server, SubjobKey("w", "s"), clock)
         lease = Lease(GRANT, "n" * 32, 100.0, self.now + 98.0)
-        self.keeper = Keeper(lambda: client, lease, clock, self._poke, Console(), self.details)
+        self.lease_thread = LeaseThread(
+            lambda: client, lease, clock, self._wake, Console(), self.details
+        )
 
-    def _poke(self) -> None:
-        self.pokes += 1
+    def _wake(self) -> None:
+        self.wakes += 1
 
     def step(self) -> None:
-        self.keeper._step()
+        self.lease_thread._step()
 
     def save(self, text: str) -> None:
         new = self.details.path.with_name("new")
@@ -77,18 +79,18 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def test_an_exclusive_payload_stands_still_before_the_deadline(stage: Stage) -> None:
-    assert stage.keeper.seconds_to_change(is_exclusive=True) == 96.0
+    assert stage.lease_thread.seconds_to_change(is_exclusive=True) == 96.0
     stage.now += 95.9
-    assert stage.keeper.verdict(is_exclusive=True) is Verdict.GO_ON
+    assert stage.lease_thread.verdict(is_exclusive=True) is Verdict.GO_ON
     stage.now += 0.2
-    assert stage.keeper.verdict(is_exclusive=True) is Verdict.STAND_STILL
-    assert stage.keeper.seconds_to_change(is_exclusive=True) is None
+    assert stage.lease_thread.verdict(is_exclusive=True) is Verdict.STAND_STILL
+    assert stage.lease_thread.seconds_to_change(is_exclusive=True) is None
 
 
 def test_another_payload_goes_on_past_the_deadline(stage: Stage) -> None:
     stage.now += 10_000
-    assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
-    assert stage.keeper.seconds_to_change(is_exclusive=False) is None
+    assert stage.lease_thread.verdict(is_exclusive=False) is Verdict.GO_ON
+    assert stage.lease_thread.seconds_to_change(is_exclusive=False) is None
 
 
 def test_renewal_comes_after_a_quarter_and_moves_the_deadline(stage: Stage) -> None:
@@ -98,7 +100,7 @@ def test_renewal_comes_after_a_quarter_and_moves_the_deadline(stage: Stage) -> N
     stage.now += 1.0
     stage.step()
     assert stage.sent == ["renew"]
-    assert stage.keeper.lease.deadline == 1025.0 + 98.0
+    assert stage.lease_thread.lease.deadline == 1025.0 + 98.0
 
 
 def test_the_deadline_counts_from_before_the_request_was_sent(stage: Stage) -> None:
@@ -108,7 +110,7 @@ def test_the_deadline_counts_from_before_the_request_was_sent(stage: Stage) -> N
     stage.server.is_asked = slow
     stage.now += 25.0
     stage.step()
-    assert stage.keeper.lease.deadline == 1025.0 + 98.0
+    assert stage.lease_thread.lease.deadline == 1025.0 + 98.0
 
 
 @pytest.mark.parametrize(("seconds", "is_news"), [(0.0, False), (2.9, False), (3.0, True)])
@@ -124,7 +126,7 @@ def test_one_lost_reply_is_no_news(
     stage.now += 10
     stage.server.answer = answer
     stage.step()
-    assert stage.keeper.absence.since is None
+    assert stage.lease_thread.absence.since is None
     said = capfd.readouterr().err
     assert ("updates are kept and sent later" in said) == is_news
     assert ("answers again" in said) == is_news
@@ -132,15 +134,15 @@ def test_one_lost_reply_is_no_news(
 
 def test_updates_stay_in_order_while_the_server_is_away(stage: Stage) -> None:
     stage.server.answer = None
-    letters = [
-        stage.keeper.post(m.Complete(7, "n" * 32, "one")),
-        stage.keeper.post(m.Enter(7, "n" * 32, "two")),
+    queued_commands = [
+        stage.lease_thread.enqueue(m.Complete(7, "n" * 32, "one")),
+        stage.lease_thread.enqueue(m.Enter(7, "n" * 32, "two")),
     ]
     for _ in range(5):
         stage.now += 20.0
         stage.step()
-    assert stage.keeper.absence.since is not None
-    assert not any(letter.is_settled for letter in letters)
+    assert stage.lease_thread.absence.since is not None
+    assert not any(queued.is_answered for queued in queued_commands)
     stage.server.answer = Answer(200, {"expires_in_seconds": 100.0, "order": "continue"})
     stage.server.calls.clear()
     stage.now += 20.0
@@ -148,24 +150,24 @@ def test_updates_stay_in_order_while_the_server_is_away(stage: Stage) -> None:
         stage.step()
     assert [call for call in stage.sent if call != "renew"] == ["complete", "enter"]
     assert stage.sent[0] == "renew"  # first of all, the lease
-    assert stage.keeper.absence.since is None and stage.keeper.unsent() == 0
+    assert stage.lease_thread.absence.since is None and stage.lease_thread.unsent() == 0
 
 
 def test_only_the_newest_of_unsent_details_is_sent(stage: Stage) -> None:
     for text in ("one", "two", "three"):
         stage.save(text)
-        stage.keeper.notice_details()
-    assert stage.keeper.unsent() == 1
+        stage.lease_thread.notice_details()
+    assert stage.lease_thread.unsent() == 1
     stage.step()
     assert [body.get("details") for _, body in stage.server.calls] == ["three"]
 
 
 def test_details_do_not_overtake_the_phase_that_they_belong_to(stage: Stage) -> None:
     stage.save("of one")
-    stage.keeper.notice_details()
-    stage.keeper.post(m.Enter(7, "n" * 32, "two"))
+    stage.lease_thread.notice_details()
+    stage.lease_thread.enqueue(m.Enter(7, "n" * 32, "two"))
     stage.save("of two")
-    stage.keeper.notice_details()
+    stage.lease_thread.notice_details()
     for _ in range(3):
         stage.step()
     assert stage.sent == ["renew", "enter", "renew"]
@@ -186,9 +188,9 @@ def test_orders_are_obeyed(
     stage.server.answer = Answer(200, {"expires_in_seconds": 50.0, **document})
     stage.now += 30.0
     stage.step()
-    assert stage.keeper.verdict(is_exclusive=False) is verdict
-    assert (stage.keeper.loss.may_abandon if stage.keeper.loss else None) is may_abandon
-    assert stage.pokes > 0
+    assert stage.lease_thread.verdict(is_exclusive=False) is verdict
+    assert (stage.lease_thread.loss.may_abandon if stage.lease_thread.loss else None) is may_abandon
+    assert stage.wakes > 0
     stage.now += 1000.0
     stage.step()
     assert stage.sent == ["renew"]  # in each case there is nothing more to renew
@@ -201,7 +203,7 @@ def test_a_lease_that_is_lost_ends_the_payload_without_a_word_to_its_new_holder(
     stage.server.answer = Answer(410, {"code": code, "detail": "no"})
     stage.now += 30.0
     stage.step()
-    loss = stage.keeper.loss
+    loss = stage.lease_thread.loss
     assert loss is not None and not loss.may_abandon and loss.exit_code == 76
 
 
@@ -209,17 +211,17 @@ def test_a_refused_token_is_no_reason_to_end_a_payload(stage: Stage) -> None:
     stage.server.answer = Answer(401, {"code": "unauthorized", "detail": "expired"})
     stage.now += 30.0
     stage.step()
-    assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
-    assert stage.keeper.absence.since is not None
+    assert stage.lease_thread.verdict(is_exclusive=False) is Verdict.GO_ON
+    assert stage.lease_thread.absence.since is not None
 
 
 def test_details_that_the_server_refuses_are_dropped(stage: Stage) -> None:
     stage.save("odd")
-    stage.keeper.notice_details()
+    stage.lease_thread.notice_details()
     stage.server.answer = Answer(400, {"code": "invalid", "detail": "details: no"})
     stage.step()
-    assert stage.keeper.unsent() == 0
-    assert stage.keeper.verdict(is_exclusive=False) is Verdict.GO_ON
+    assert stage.lease_thread.unsent() == 0
+    assert stage.lease_thread.verdict(is_exclusive=False) is Verdict.GO_ON
 
 
 @pytest.mark.parametrize("end", [m.Exited, m.Abandon])
@@ -228,7 +230,7 @@ def test_an_end_whose_answer_was_lost_is_sent_again_and_nothing_is_renewed(
 ) -> None:
     """The server may have recorded it, and would refuse a renewal as one of a lost lease."""
     stage.server.answer = None
-    stage.keeper.post(end(7, "n" * 32))
+    stage.lease_thread.enqueue(end(7, "n" * 32))
     stage.step()
     stage.now += 30  # past the time for a renewal
     stage.server.answer = Answer(200, {"status": "exited", "fence": 7, "outcome": None})
@@ -236,29 +238,29 @@ def test_an_end_whose_answer_was_lost_is_sent_again_and_nothing_is_renewed(
     stage.step()
     word = "exited" if end is m.Exited else "abandon"
     assert stage.sent == [word, word]
-    assert stage.keeper.loss is None
+    assert stage.lease_thread.loss is None
 
 
 def test_a_phase_that_a_flag_holds_back_costs_no_lease(stage: Stage) -> None:
     stage.server.answer = BLOCKED
-    letter = stage.keeper.post(m.Enter(7, "n" * 32, "run"))
+    queued = stage.lease_thread.enqueue(m.Enter(7, "n" * 32, "run"))
     stage.step()
-    assert letter.blocked_by is not None and letter.blocked_by.flag == "hpss"
-    assert stage.keeper.loss is None and stage.keeper.unsent() == 0
+    assert queued.blocked_by is not None and queued.blocked_by.flag == "hpss"
+    assert stage.lease_thread.loss is None and stage.lease_thread.unsent() == 0
 
 
 def test_a_phase_that_began_while_its_entering_was_under_way_is_told_as_begun(
     stage: Stage,
 ) -> None:
     stage.server.answer = BLOCKED
-    letter = stage.keeper.post(m.Enter(7, "n" * 32, "run"))
+    queued = stage.lease_thread.enqueue(m.Enter(7, "n" * 32, "run"))
     underway = m.Enter(7, "n" * 32, "run", is_underway=True)
-    stage.server.is_asked = lambda: stage.keeper.replace(letter, underway)
+    stage.server.is_asked = lambda: stage.lease_thread.replace(queued, underway)
     stage.step()
-    assert not letter.is_settled, "the server heard of a phase that had not begun"
+    assert not queued.is_answered, "the server heard of a phase that had not begun"
     stage.server.answer = Answer(200, {"name": "run"})
     stage.step()
-    assert letter.answer is not None
+    assert queued.answer is not None
     assert [body["is_underway"] for call, body in stage.server.calls if call == "enter"] == [
         False,
         True,
