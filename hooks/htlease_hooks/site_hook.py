@@ -18,7 +18,7 @@ from htlease_hooks.hook_reply import Answer
 
 
 @dataclass(frozen=True)
-class Chained:
+class SiteHookResult:
     """What the site's hook did."""
 
     stdout: str
@@ -34,7 +34,9 @@ class Chained:
         return bool(code) if isinstance(code, int) else self.exit_status != 0
 
 
-def run_chained(path: str, arguments: Sequence[str], stdin: str, limit_seconds: float) -> Chained:
+def run_site_hook(
+    path: str, arguments: Sequence[str], stdin: str, limit_seconds: float
+) -> SiteHookResult:
     """Run the site's hook; one that does not end in time is killed and counts as failed.
 
     One that cannot be run, or that is killed by a signal, is a fault of this execution point.
@@ -57,10 +59,10 @@ def run_chained(path: str, arguments: Sequence[str], stdin: str, limit_seconds: 
         return _failed(f"the site's hook {path} did not end in {limit_seconds:g} s")
     if process.returncode < 0:
         return _failed(f"the site's hook {path} died of signal {-process.returncode}")
-    return Chained(output.decode(errors="surrogateescape"), process.returncode)
+    return SiteHookResult(output.decode(errors="surrogateescape"), process.returncode)
 
 
-def _failed(message: str) -> Chained:
+def _failed(message: str) -> SiteHookResult:
     failed = Answer(hook_reply.CHAIN_FAILED, message)
     hook_reply.say(message)
-    return Chained(failed.text(), failed.exit_status)
+    return SiteHookResult(failed.text(), failed.exit_status)

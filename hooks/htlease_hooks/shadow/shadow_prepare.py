@@ -46,7 +46,7 @@ class Options:
     on_no_server: str
 
 
-class AgentAway(Exception):
+class AgentUnavailable(Exception):
     """The agent, or the server behind it, gave no answer."""
 
 
@@ -77,7 +77,7 @@ def prepare(options: Options, ad_text: str) -> Answer:
         status, document = _ask_about_flags(
             options, {"job": f"{cluster}.{proc}", "no_path": options.url == CHIRP_URL}
         )
-    except AgentAway as error:
+    except AgentUnavailable as error:
         return _without_server(options, str(error))
     if status == 200:
         return Answer(attributes=_given(options, document))
@@ -156,7 +156,7 @@ def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
 
 
 def _ask_about_flags(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """Return the agent's answer, after a wait for a flag that is down; raises AgentAway."""
+    """Return the agent's answer, after a wait for a flag that is down; raises AgentUnavailable."""
     until = time.monotonic() + options.wait_flag_seconds
     while True:
         status, document = _ask(options, body)
@@ -167,7 +167,7 @@ def _ask_about_flags(options: Options, body: Mapping[str, Any]) -> tuple[int, Ma
 
 
 def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """Return the agent's answer, asking again while there is time; raises AgentAway."""
+    """Return the agent's answer, asking again while there is time; raises AgentUnavailable."""
     until = time.monotonic() + options.wait_server_seconds
     while True:
         found: tuple[int, Mapping[str, Any]] | None = None
@@ -182,6 +182,6 @@ def _ask(options: Options, body: Mapping[str, Any]) -> tuple[int, Mapping[str, A
             return found
         if until - time.monotonic() <= ASK_AGAIN_SECONDS:
             if found is None:
-                raise AgentAway(f"the agent does not answer at {away}")
+                raise AgentUnavailable(f"the agent does not answer at {away}")
             return found
         time.sleep(ASK_AGAIN_SECONDS)

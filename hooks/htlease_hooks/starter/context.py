@@ -33,7 +33,7 @@ from htlease.wire.retry import Clock
 from htlease.wire.transport import CHIRP_URL
 from htlease_hooks.options import Site
 from htlease_hooks.starter.environment import Unreadable, job_environment
-from htlease_hooks.starter.hook_state import Notes
+from htlease_hooks.starter.hook_state import HookState
 from htlease_hooks.starter.job_inputs import brings_token, wrapper_options
 from htlease_wrapper.wrapped_job import is_wrapper_file
 
@@ -44,8 +44,8 @@ _EXCHANGE_PART = 1 / 2
 _EXCHANGE_MIN_SECONDS = 1.0
 
 
-class Start:
-    """One start; what it says is read once."""
+class StartContext:
+    """What one start says of itself; read once."""
 
     def __init__(self, ad_text: str, environ: Mapping[str, str], site: Site) -> None:
         self.ad_text = ad_text
@@ -55,7 +55,7 @@ class Start:
         self._environ = environ
         job = find_job(environ)
         self.job = job if job.ad else Job(job.sandbox, self.ad, job.machine_ad)
-        self.notes = Notes(job.sandbox)
+        self.hook_state = HookState(job.sandbox)
 
     @property
     def is_readable(self) -> bool:
@@ -143,7 +143,7 @@ class Start:
         fresh = renewed_token(answer)
         if fresh is not None:
             try:
-                keep_renewed(self.notes.folder, fresh)
+                keep_renewed(self.hook_state.folder, fresh)
             except OSError:
                 pass  # the next renewal brings another
 

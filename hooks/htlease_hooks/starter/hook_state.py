@@ -27,8 +27,8 @@ _LOCK = "update.lock"
 _NOTE_MAX_BYTES = 64 * 1024
 
 
-class Notes:
-    """The folder of one start; every write raises OSError."""
+class HookState:
+    """What the hooks of one start have on disk; every write raises OSError."""
 
     def __init__(self, sandbox: Path) -> None:
         #: Where this start's `.htlease.json` is as long as no wrapper has taken over.

@@ -17,8 +17,8 @@ from htlease.execution.process_start import at_start
 from htlease.execution.sandbox_state import SandboxState, remove_state
 from htlease.rules import messages as m
 from htlease_hooks.hook_reply import say
-from htlease_hooks.starter.context import Start
-from htlease_hooks.starter.hook_state import Notes
+from htlease_hooks.starter.context import StartContext
+from htlease_hooks.starter.hook_state import HookState
 from htlease_hooks.timeout import within
 
 _OWN_SECONDS = 2.0
@@ -58,11 +58,11 @@ def main(name: str, arguments: Sequence[str]) -> int:
     """Record the end; always returns 0, which HTCondor does not look at."""
     ad_text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
     environ = at_start().environ()
-    site = Notes(sandbox_of(environ)).site()
+    site = HookState(sandbox_of(environ)).site()
     if site is None:
         return 0
     try:
-        start = Start(ad_text, environ, site)
+        start = StartContext(ad_text, environ, site)
         state = start.state()
         is_ours = state is not None and state.fence is not None and not state.is_in_use
         if state is not None and is_ours and start.is_readable and not start.is_left_alone:
@@ -71,23 +71,23 @@ def main(name: str, arguments: Sequence[str]) -> int:
     except Exception as error:  # the access point finds out how the job ended, or the lease lapses
         say(f"job {start.job.global_job_id}: its end is not recorded: {error!r}")
     if site.chain_exit:
-        from htlease_hooks.site_hook import run_chained
+        from htlease_hooks.site_hook import run_site_hook
 
-        run_chained(site.chain_exit, arguments, ad_text, _CHAIN_SECONDS)
+        run_site_hook(site.chain_exit, arguments, ad_text, _CHAIN_SECONDS)
     return 0
 
 
-def _record(start: Start, state: SandboxState, end: JobEnd) -> None:
+def _record(start: StartContext, state: SandboxState, end: JobEnd) -> None:
     assert state.fence is not None
     client = start.connect(state)
     pair = (state.fence, state.nonce)
-    remove_state(start.notes.folder, state.nonce)  # an UPDATE_JOB_INFO may still come
-    stopped = start.notes.stopped()
+    remove_state(start.hook_state.folder, state.nonce)  # an UPDATE_JOB_INFO may still come
+    stopped = start.hook_state.stopped()
     if end.is_evicted or stopped is not None:
         why = stopped or "the job was made to end: evicted, held or removed"
         client.call(m.Abandon(*pair, why))
         return
-    phase = start.notes.phase()
+    phase = start.hook_state.phase()
     try:
         if phase is not None:
             client.call(m.Enter(*pair, phase, is_underway=True))

@@ -19,7 +19,7 @@ from htlease_hooks import hook_reply
 from htlease_hooks.hook_reply import Answer, say
 from htlease_hooks.options import Site, parse_site
 from htlease_hooks.starter.acquire import answer_to, answer_without_server, ask
-from htlease_hooks.starter.context import Start
+from htlease_hooks.starter.context import StartContext
 from htlease_hooks.starter.environment import merged_attribute
 from htlease_hooks.timeout import within
 
@@ -37,11 +37,11 @@ def main(name: str, arguments: Sequence[str]) -> int:
         return Answer(hook_reply.BAD_CONFIG, f"the hook {name} is set up wrong: {error}").give()
     chained_output = ""
     if site.chain_of(name):
-        from htlease_hooks.site_hook import run_chained  # costs as much as all the rest
+        from htlease_hooks.site_hook import run_site_hook  # costs as much as all the rest
         from htlease_hooks.starter.environment import split_v2
 
         chain_arguments = split_v2(site.chain_args)
-        chained = run_chained(site.chain_of(name), chain_arguments, ad_text, site.chain_limit)
+        chained = run_site_hook(site.chain_of(name), chain_arguments, ad_text, site.chain_limit)
         if chained.has_failed:
             hook_reply.pass_on(chained.stdout)
             return chained.exit_status
@@ -56,7 +56,7 @@ def prepare(name: str, ad_text: str, environ: Mapping[str, str], site: Site) -> 
     limit_seconds = site.wait_lease + site.wait_server + _OWN_SECONDS
     about = "htlease"
     try:
-        start = Start(ad_text, environ, site)
+        start = StartContext(ad_text, environ, site)
         if not start.is_readable:
             return Answer(
                 hook_reply.UNREADABLE_INPUT,
@@ -72,9 +72,9 @@ def prepare(name: str, ad_text: str, environ: Mapping[str, str], site: Site) -> 
         return answer_without_server(site, about, f"internal error, please report it: {error!r}")
 
 
-def _prepared(name: str, start: Start) -> Answer:
-    start.notes.make()
-    start.notes.write_site(start.site)
+def _prepared(name: str, start: StartContext) -> Answer:
+    start.hook_state.make()
+    start.hook_state.write_site(start.site)
     if start.is_left_alone or start.is_left_to_wrapper:
         return Answer()
     if name == BEFORE_TRANSFER and start.token_comes_later:
@@ -84,9 +84,9 @@ def _prepared(name: str, start: Start) -> Answer:
             return Answer()  # it may come with the input files
         about = f"job {start.job.global_job_id}"
         return answer_without_server(start.site, about, "the job has no token for the lease server")
-    earlier = start.notes.token()
+    earlier = start.hook_state.token()
     if start.token is not None:
-        start.notes.write_token(start.token.text)
+        start.hook_state.write_token(start.token.text)
     state = start.state()
     if state is not None and state.key != str(start.key):
         _give_up(start, state, earlier)
@@ -98,9 +98,9 @@ def _prepared(name: str, start: Start) -> Answer:
     return _confirmed(name, start, state)
 
 
-def _give_up(start: Start, state: SandboxState, earlier: str | None) -> None:
+def _give_up(start: StartContext, state: SandboxState, earlier: str | None) -> None:
     """Let go of what was acquired before the input brought a token for another subjob."""
-    remove_state(start.notes.folder, state.nonce)
+    remove_state(start.hook_state.folder, state.nonce)
     if state.fence is None or earlier is None:
         return
     reason = f"the job's input brought a token for {start.key}"
@@ -112,9 +112,9 @@ def _give_up(start: Start, state: SandboxState, earlier: str | None) -> None:
         say(f"{state.key}: its lease has to run out: {error}")
 
 
-def _acquired(name: str, start: Start) -> Answer:
+def _acquired(name: str, start: StartContext) -> Answer:
     state = start.new_state()
-    write_state(start.notes.folder, state)  # a lost reply is found again by this nonce
+    write_state(start.hook_state.folder, state)  # a lost reply is found again by this nonce
     try:
         command = replace(start.acquire_command(state), heeds_flags=True)
         lease = ask(start.connect(state), command, start.site)
@@ -134,18 +134,18 @@ def _acquired(name: str, start: Start) -> Answer:
     return Answer(attributes={"Environment": merged_attribute(start.environment, added)})
 
 
-def keep(start: Start, state: SandboxState, grant: m.Grant) -> None:
+def keep(start: StartContext, state: SandboxState, grant: m.Grant) -> None:
     """Leave a granted lease to the hooks that follow, or to a wrapper."""
     write_state(
-        start.notes.folder,
+        start.hook_state.folder,
         replace(state, fence=grant.fence, attempt_number=grant.attempt_number),
     )
     # A wrapper enters its own phases; on a slow machine it may be there after the first update.
     if len(grant.phases) == 1 and not start.brings_wrapper:
-        start.notes.write_phase(grant.phases[0].name)
+        start.hook_state.write_phase(grant.phases[0].name)
 
 
-def _confirmed(name: str, start: Start, state: SandboxState) -> Answer:
+def _confirmed(name: str, start: StartContext, state: SandboxState) -> Answer:
     """Make sure that a lease outlasted the transfer of the input."""
     assert state.fence is not None
     client = start.connect(state)
@@ -165,7 +165,7 @@ def _confirmed(name: str, start: Start, state: SandboxState) -> Answer:
         return Answer()  # the lease is ours as far as we know
 
 
-def _refusal(name: str, start: Start, refused: Refused) -> Answer:
+def _refusal(name: str, start: StartContext, refused: Refused) -> Answer:
     found_at = start.token.found_at if start.token else None
     is_before_transfer = name == BEFORE_TRANSFER
     return answer_to(refused, str(start.key), found_at, start.ad, is_before_transfer)

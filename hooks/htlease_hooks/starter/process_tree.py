@@ -34,7 +34,7 @@ def container_mark(sandbox: Path) -> bytes:
     return f"_CONDOR_SCRATCH_DIR={sandbox}\0".encode()
 
 
-def family(job_pid: int, mark: bytes | None) -> list[int]:
+def job_processes(job_pid: int, mark: bytes | None) -> list[int]:
     """Return the living processes of a job.
 
     A container's are told by their mark alone: hooks have the same scratch directory.
@@ -78,7 +78,7 @@ def stop(job_pid: int, mark: bytes | None, grace_seconds: float) -> bool:
         until = time.monotonic() + seconds
         signalled: set[int] = set()
         while True:
-            left = family(job_pid, mark)
+            left = job_processes(job_pid, mark)
             if not left:
                 return True
             for pid in left:

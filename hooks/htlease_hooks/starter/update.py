@@ -21,8 +21,8 @@ from htlease.execution.sandbox_state import STATE_FILE, SandboxState
 from htlease.rules import messages as m
 from htlease.wire.lease_client import LeaseClient
 from htlease_hooks.hook_reply import say
-from htlease_hooks.starter.context import Start
-from htlease_hooks.starter.hook_state import Notes
+from htlease_hooks.starter.context import StartContext
+from htlease_hooks.starter.hook_state import HookState
 from htlease_hooks.starter.prepare import keep
 from htlease_hooks.starter.process_tree import container_mark, job_mark, stop
 from htlease_hooks.timeout import within
@@ -63,25 +63,25 @@ def main(name: str, arguments: Sequence[str]) -> int:
     """Do what one call has to do; always returns 0, which HTCondor does not look at."""
     ad_text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
     environ = at_start().environ()
-    notes = Notes(sandbox_of(environ))
-    site = notes.site()
+    hook_state = HookState(sandbox_of(environ))
+    site = hook_state.site()
     if site is None:
         return 0
     limit_seconds = site.wait_server + KILL_GRACE_SECONDS + _OWN_SECONDS
     try:
-        start = Start(ad_text, environ, site)
-        if start.is_readable and not start.is_left_alone and notes.lock():
+        start = StartContext(ad_text, environ, site)
+        if start.is_readable and not start.is_left_alone and hook_state.lock():
             within(limit_seconds, lambda: _keep_or_stop(start, environ))
     except Exception as error:  # the lease may be lost for it, but not the job
         say(f"job {start.job.global_job_id}: the lease cannot be kept: {error!r}")
     if site.chain_update:
-        from htlease_hooks.site_hook import run_chained
+        from htlease_hooks.site_hook import run_site_hook
 
-        run_chained(site.chain_update, [], ad_text, _CHAIN_SECONDS)
+        run_site_hook(site.chain_update, [], ad_text, _CHAIN_SECONDS)
     return 0
 
 
-def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
+def _keep_or_stop(start: StartContext, environ: Mapping[str, str]) -> None:
     job_state, job_pid = start.ad.text("JobState"), start.ad.count("JobPid")
     state = start.state()
     has_process = job_pid is not None and start_ticks(job_pid) is not None
@@ -112,7 +112,7 @@ def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
     say(f"{state.key}: {why}; the job is stopped")
     start.show({"ChirpHTLeaseState": "lost"})
     try:
-        start.notes.write_stopped(why)
+        start.hook_state.write_stopped(why)
     except OSError:
         pass  # on a full disk, say; the job has to end all the same
     if is_in_docker(start.ad):
@@ -124,15 +124,17 @@ def _keep_or_stop(start: Start, environ: Mapping[str, str]) -> None:
         client.call(m.Abandon(state.fence, state.nonce, why))
 
 
-def _job_exit_was_first(start: Start) -> bool:
+def _job_exit_was_first(start: StartContext) -> bool:
     """Tell whether JOB_EXIT has given the lease up; another may have it by now.
 
     Where it is not configured, the starter may have removed the whole sandbox already.
     """
-    return start.state() is None and start.notes.folder.exists()
+    return start.state() is None and start.hook_state.folder.exists()
 
 
-def _renew(start: Start, client: LeaseClient, state: SandboxState, has_process: bool) -> str | None:
+def _renew(
+    start: StartContext, client: LeaseClient, state: SandboxState, has_process: bool
+) -> str | None:
     """Renew; return why the job has to stop, or None. Raises Refused, ServerUnavailable."""
     assert state.fence is not None
     answered = client.call(m.Renew(state.fence, state.nonce))
@@ -142,11 +144,11 @@ def _renew(start: Start, client: LeaseClient, state: SandboxState, has_process: 
         if answered.get("outcome") == "complete":
             return None
         return f"the server orders it to {order}"
-    phase = start.notes.phase()
+    phase = start.hook_state.phase()
     is_ours = not (start.job.sandbox / STATE_FILE).exists()
-    if has_process and is_ours and phase and not start.notes.has_entered:
+    if has_process and is_ours and phase and not start.hook_state.has_entered:
         client.call(m.Enter(state.fence, state.nonce, phase, is_underway=True))
-        start.notes.write_entered()
+        start.hook_state.write_entered()
     start.show(
         {
             "ChirpHTLeaseAttempt": state.attempt_number or 0,
