@@ -12,8 +12,8 @@ import sys
 from htlease.errors import BadConfig, HTLeaseError, ServerUnavailable
 from htlease_dagman.scripts.dag_settings import CLEAN_UP, Settings, read_settings
 from htlease_dagman.scripts.invocation import DEFER, Call, read_call
-from htlease_dagman.scripts.node_record import Busy, Record
-from htlease_dagman.scripts.node_script import Later, Script, Server
+from htlease_dagman.scripts.node_record import Busy, NodeRecord
+from htlease_dagman.scripts.node_script import RetryLater, Script, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,19 +72,19 @@ def _run(settings: Settings, call: Call) -> int:
     call.is_once = settings.scripts(call.node).kind == CLEAN_UP
     path = os.path.join(settings.state_directory, call.kind, call.node)
     try:
-        record = Record(path, call.try_id)
+        record = NodeRecord(path, call.try_id)
     except Busy:
         _say(f"{call.kind} {call.node}", "another one is at work; looked at again later")
         return DEFER
     with record:
-        done = record.note.exit
+        done = record.script_state.exit
         if done is not None and not _asks_again(settings, call):
             _say(f"{call.kind} {call.node}", f"was done before, with exit status {done}")
             return done
         script = Script(settings, call, record, Server(settings))
         try:
             status = act(script)
-        except Later as later:
+        except RetryLater as later:
             return _put_off(script, record, str(later), later.is_counted)
         except ServerUnavailable as error:
             return _put_off(script, record, f"no answer from the lease server: {error}", True)
@@ -100,19 +100,19 @@ def _asks_again(settings: Settings, call: Call) -> bool:
     return call.is_once or (call.kind == "pre" and settings.needs_submission)
 
 
-def _put_off(script: Script, record: Record, why: str, is_counted: bool) -> int:
-    note, most = record.note, script.settings.deferrals_max
+def _put_off(script: Script, record: NodeRecord, why: str, is_counted: bool) -> int:
+    script_state, most = record.script_state, script.settings.deferrals_max
     if not is_counted:
         script.say(f"later: {why}")
         return DEFER
-    if note.deferrals >= most:
+    if script_state.deferrals >= most:
         script.say(
-            f"gives up after {note.deferrals} times: {why}. The node fails and nothing is lost: "
-            "mend this and submit the DAG again, which goes on from there"
+            f"gives up after {script_state.deferrals} times: {why}. The node fails and nothing is"
+            " lost: mend this and submit the DAG again, which goes on from there"
         )
         return FAILED
-    record.save(deferrals=note.deferrals + 1)
-    script.say(f"later ({note.deferrals + 1} of at most {most}): {why}")
+    record.save(deferrals=script_state.deferrals + 1)
+    script.say(f"later ({script_state.deferrals + 1} of at most {most}): {why}")
     return DEFER
 
 

@@ -50,7 +50,7 @@ def unknown() -> Wanted:
 
 
 def renewal(target: Target) -> Wanted:
-    """A renewal that waits in the queue of the ledger, and is refused there."""
+    """A renewal that waits in the queue of the writer, and is refused there."""
     body = {"request_id": f"h-{next(_IDS)}", "fence": 1, "nonce": "nonce-of-nobody-123456"}
     token = f"Authorization: Bearer {target.token}"
     data = _request("POST", f"{target.subjob}/renew", json.dumps(body).encode(), token)

@@ -25,7 +25,7 @@ from htlease_dagman.staging.staging_file import (
     read_staging_file,
 )
 from htlease_dagman.staging.staging_settings import read_settings, settings_path, write_settings
-from htlease_dagman.staging.transfer import Sight, State, TransferError
+from htlease_dagman.staging.transfer import State, TaskStatus, TransferError
 from htlease_dagman.staging.watch_command import watch
 from htlease_dagman.staging.watcher import DONE, LATER
 
@@ -66,8 +66,8 @@ def init(
     adopted = {}
     if task is not None:
         file.transfer(STAGE_IN)
-        sight = None if no_check else _look(file, task)
-        _report(task, sight)
+        task_status = None if no_check else _look(file, task)
+        _report(task, task_status)
         adopted[STAGE_IN] = Adopted(task)
     made = make(
         file,
@@ -145,23 +145,23 @@ def waive(server: LeaseServer, path: Path, node: str, reason: str) -> None:
     settle_as(server, SubjobKey(settings.workflow, node), "complete", f"waived: {reason}")
 
 
-def _look(file: StagingFile, task: str) -> Sight:
+def _look(file: StagingFile, task: str) -> TaskStatus:
     """Ask the service about a task; raises BadConfig for one that it does not know."""
     backend = open_backend(file)
     try:
-        sight = backend.poll(task)
+        task_status = backend.poll(task)
     except TransferError as error:
         raise BadConfig(f"task {task} cannot be looked at: {error}; or give --no-check") from None
     finally:
         backend.close()
-    if sight.state is State.UNKNOWN:
+    if task_status.state is State.UNKNOWN:
         raise BadConfig(
             f"the transfer service knows no task {task}; nothing was changed. Check the ID, or"
             " give --no-check"
         )
-    return sight
+    return task_status
 
 
-def _report(task: str, sight: Sight | None) -> None:
-    if sight is not None:
-        click.echo(f"task {task}: {sight.state.value} {sight.text}".rstrip())
+def _report(task: str, task_status: TaskStatus | None) -> None:
+    if task_status is not None:
+        click.echo(f"task {task}: {task_status.state.value} {task_status.text}".rstrip())

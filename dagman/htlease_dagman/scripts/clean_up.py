@@ -19,7 +19,7 @@ _DAG_OK, _DAG_NODE_FAILED = "0", "2"
 
 
 def pre(script: Script) -> int:
-    """Let the clean-up run if it is needed and was not done yet; raises Later or HTLeaseError.
+    """Let the clean-up run if it is needed and was not done yet; raises RetryLater or HTLeaseError.
 
     A DAG that was removed is to be resumed, and what a failed compute job or stage-out leaves is
     worth keeping.
@@ -46,7 +46,7 @@ def pre(script: Script) -> int:
 
 
 def post(script: Script) -> int:
-    """Settle the clean-up, and fail the DAG; raises Later or HTLeaseError."""
+    """Settle the clean-up, and fail the DAG; raises RetryLater or HTLeaseError."""
     settle(script)
     script.say("the workflow has failed, for its stage-in has; submit the DAG again to go on")
     return FAILED

@@ -1,7 +1,7 @@
 """What PRE and POST have in common: their lease, their words with the server, the user's script.
 
-A script never sleeps for long: what cannot be done now is put off by raising `Later`, and DAGMan
-starts the script again (`SCRIPT DEFER`).
+A script never sleeps for long: what cannot be done now is put off by raising `RetryLater`, and
+DAGMan starts the script again (`SCRIPT DEFER`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from htlease_dagman.scripts.dag_settings import Settings
     from htlease_dagman.scripts.invocation import Call
-    from htlease_dagman.scripts.node_record import Record
+    from htlease_dagman.scripts.node_record import NodeRecord
 
 _RENEW_PART = 1 / 4
 _ASK_AGAIN_MIN_SECONDS = 0.2
 _EXCHANGE_MIN_SECONDS = 1.0
 
 
-class Later(Exception):
+class RetryLater(Exception):
     """The script cannot go on now; the text says why. `is_counted`: not for ever."""
 
     def __init__(self, why: str, is_counted: bool = True) -> None:
@@ -78,7 +78,7 @@ class Script:
         self,
         settings: Settings,
         call: Call,
-        record: Record | None,
+        record: NodeRecord | None,
         server: Server,
         subjob: str | None = None,
     ) -> None:
@@ -141,12 +141,12 @@ class Script:
     # The lease
 
     def acquire(self, global_job_id: str, wait_seconds: float = 0.0) -> Lease:
-        """Return the lease; raises Later, Refused or ServerUnavailable.
+        """Return the lease; raises RetryLater, Refused or ServerUnavailable.
 
         After a crash the nonce of the script before is used again: it is over, or its lock would
         still be there.
         """
-        nonce = self.record.note.nonce if self.record and self.record.is_alone else None
+        nonce = self.record.script_state.nonce if self.record and self.record.is_alone else None
         until = time.monotonic() + wait_seconds
         while True:
             is_inherited = nonce is not None
@@ -175,7 +175,7 @@ class Script:
                 if time.monotonic() + pause_seconds > until:
                     # PRE is of a later submission than any holder: it is recalled and ends soon.
                     is_counted = self.call.kind == "post" and refused.code != "blocked"
-                    raise Later(refused.detail, is_counted) from None
+                    raise RetryLater(refused.detail, is_counted) from None
                 time.sleep(pause_seconds)
             else:
                 return Lease(nonce, grant)
@@ -193,7 +193,7 @@ class Script:
 
     # The user's script
 
-    def run_chained(self, words: Sequence[str], lease: Lease | None) -> int:
+    def run_user_script(self, words: Sequence[str], lease: Lease | None) -> int:
         """Run the user's script, keep the lease meanwhile, return its exit status."""
         from htlease_dagman.scripts import user_script  # loads what starts processes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from htlease.errors import Refused
 from htlease.rules.start_number import ReadFrom, start_number
 from htlease_dagman.scripts.invocation import told
-from htlease_dagman.scripts.node_script import Later, Lease, NodeFails, Script
+from htlease_dagman.scripts.node_script import Lease, NodeFails, RetryLater, Script
 from htlease_dagman.scripts.post_decision import (
     RETRY_MAY_FOLLOW,
     SUPERSEDED,
@@ -24,7 +24,7 @@ _WAIT_LEASE_SECONDS = 2.0
 
 
 def post(script: Script) -> int:
-    """Settle one try of a node and return the exit status; raises Later or HTLeaseError."""
+    """Settle one try of a node and return the exit status; raises RetryLater or HTLeaseError."""
     returned = int(script.call.macros["RETURN"])
     standing = _look(script)
     if not (standing.is_announced or script.call.is_named_by_dagman):
@@ -38,16 +38,16 @@ def post(script: Script) -> int:
     if standing.is_overtaken:
         if standing.outcome == "complete":
             return 0
-        raise Later("a later submission of this node is at work; this one waits for its end")
+        raise RetryLater("a later submission of this node is at work; this one waits for its end")
     if returned == SUPERSEDED and _is_elsewhere(script, standing):
-        raise Later(f"the job was superseded; this waits for {standing.submission}")
+        raise RetryLater(f"the job was superseded; this waits for {standing.submission}")
     lease: Lease | None = None
     if standing.outcome is None:
         try:
             lease = _acquire(script, standing)
         except Refused as refused:
             if refused.code == "superseded-attempt":
-                raise Later(refused.detail) from None
+                raise RetryLater(refused.detail) from None
             if refused.outcome is None:
                 raise
             standing = _look(script)
@@ -82,19 +82,19 @@ def _look(script: Script) -> Standing:
 def _acquire(script: Script, standing: Standing) -> Lease:
     try:
         return script.acquire(standing.submission, _WAIT_LEASE_SECONDS)
-    except Later:
+    except RetryLater:
         if not _report_end(script, standing.submission):
             raise
     return script.acquire(standing.submission)
 
 
 def _is_finished(job: Script, returned: int) -> bool:
-    """Settle one of several jobs of a node and tell whether it is complete; raises Later."""
+    """Settle one of several jobs of a node and tell whether it is complete; raises RetryLater."""
     standing = _look(job)
     if standing.outcome is not None:
         return standing.outcome == "complete"
     if standing.is_overtaken:
-        raise Later(f"a later submission of {job.subjob} is at work")
+        raise RetryLater(f"a later submission of {job.subjob} is at work")
     lease = job.acquire(standing.submission, _WAIT_LEASE_SECONDS)
     missing = lease.missing if standing.missing else []
     # `$RETURN` is that of another job, perhaps; what this one completed is complete.
@@ -112,11 +112,11 @@ def _settle(
 ) -> int:
     words = script.chained.post
     assert script.record is not None
-    chained = script.record.note.chained
+    chained = script.record.script_state.chained
     if words and chained is None:
-        chained = script.run_chained(words, lease)
+        chained = script.run_user_script(words, lease)
         if chained == script.chained.post_defer:
-            raise Later(f"{words[0]} asked for later", is_counted=False)
+            raise RetryLater(f"{words[0]} asked for later", is_counted=False)
         script.record.save(chained=chained)
     verdict = judge(standing, missing, returned, chained)
     if lease is not None and verdict.close is not None:

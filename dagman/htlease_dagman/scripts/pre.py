@@ -6,8 +6,8 @@ import os
 
 from htlease.errors import Refused
 from htlease_dagman.scripts.invocation import SKIP, told
-from htlease_dagman.scripts.node_record import read_note
-from htlease_dagman.scripts.node_script import Later, Lease, NodeFails, Script
+from htlease_dagman.scripts.node_record import read_script_state
+from htlease_dagman.scripts.node_script import Lease, NodeFails, RetryLater, Script
 
 #: `$DAG_STATUS` of a DAG that aborts (ABORT-DAG-ON) and of one that was removed. Source: measured
 #: on 23.9.6 and 25.14.1.
@@ -15,7 +15,7 @@ CUT_SHORT = ("3", "4")
 
 
 def pre(script: Script) -> int:
-    """Prepare one try of a node and return the exit status; raises Later or HTLeaseError."""
+    """Prepare one try of a node and return the exit status; raises RetryLater or HTLeaseError."""
     if script.call.macros.get("DAG_STATUS") in CUT_SHORT and script.chained.kind == "final":
         from htlease_dagman.scripts.removals import tell_of_removals
 
@@ -42,7 +42,7 @@ def pre(script: Script) -> int:
     why = "PRE is done"
     try:
         return _act(script, lease)
-    except Later as later:
+    except RetryLater as later:
         why = f"PRE will be called again: {later}"
         raise
     finally:
@@ -93,7 +93,7 @@ def _wait_for_flags(script: Script) -> None:
     for name in needs:
         if name in down:
             why = f": {down[name]}" if down[name] else ""
-            raise Later(f"{first} needs {name}, which is down{why}", is_counted=False)
+            raise RetryLater(f"{first} needs {name}, which is down{why}", is_counted=False)
 
 
 def _post_is_owed(script: Script) -> bool:
@@ -104,8 +104,10 @@ def _post_is_owed(script: Script) -> bool:
     """
     if not script.chained.post:
         return False
-    note = read_note(os.path.join(script.settings.state_directory, "post", script.call.node))
-    if note is not None and note.chained == 0:
+    script_state = read_script_state(
+        os.path.join(script.settings.state_directory, "post", script.call.node)
+    )
+    if script_state is not None and script_state.chained == 0:
         return False
     attempts = script.document()["attempts"]
     return bool(attempts) and attempts[-1]["kind"] == "job"
@@ -122,11 +124,11 @@ def _act(script: Script, lease: Lease) -> int:
                 raise
     for job in jobs or [script]:
         write_token(script.settings.job_token_file(job.subjob), job.mint_job_token())
-    status = script.run_chained(user.pre, lease) if user.pre else 0
+    status = script.run_user_script(user.pre, lease) if user.pre else 0
     if status == 0:
         return 0
     if status == user.pre_defer:
-        raise Later(f"{user.pre[0]} asked for later", is_counted=False)
+        raise RetryLater(f"{user.pre[0]} asked for later", is_counted=False)
     if status == user.pre_skip:
         reason = f"{user.pre[0]} said so (PRE_SKIP {status})"
         script.send("settle", lease, outcome="complete", reason=reason)

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 from htlease.rules.attempt import SubjobKey
 from htlease_dagman.staging.transfer import (
-    Away,
     Backend,
     CannotFind,
     NeedsPerson,
     Refused,
-    Sight,
+    ServiceUnavailable,
     State,
+    TaskStatus,
     Transfer,
 )
-from htlease_dagman.staging.transfer_record import Record, key_of
+from htlease_dagman.staging.transfer_record import TransferRecord, key_of
 
 GENERATIONS_MAX_DEFAULT = 3
 #: A service may need a moment to know a task that it has just accepted.
@@ -63,14 +63,16 @@ class Adopted:
     unused_key: str | None = None
 
 
-def next_step(record: Record) -> Step:
+def next_step(record: TransferRecord) -> Step:
     """Decide from the record what to do."""
     if record.external_id is not None:
         return Step.POLL
     return Step.FIND if record.is_asked else Step.SUBMIT
 
 
-def take_up(record: Record, adopted: Adopted | None, *, is_alone: bool = False) -> Record:
+def take_up(
+    record: TransferRecord, adopted: Adopted | None, *, is_alone: bool = False
+) -> TransferRecord:
     """Return the record with which a new attempt begins; `is_alone`: no task outlives a watcher.
 
     A failed task is over: the attempt that follows it stands for a new one. Naming a task for
@@ -97,28 +99,30 @@ def take_up(record: Record, adopted: Adopted | None, *, is_alone: bool = False) 
     return record
 
 
-def after_sight(record: Record, sight: Sight, generations_max: int) -> tuple[Record, Verdict]:
+def after_status(
+    record: TransferRecord, status: TaskStatus, generations_max: int
+) -> tuple[TransferRecord, Verdict]:
     """Decide what a look at the task means; pure."""
     assert record.external_id is not None
     name = f"task {record.external_id}"
-    if sight.state is State.NEEDS_ACTION:
-        return waiting_for_person(record, sight.text), Verdict.WAIT
-    record = record.with_(action=None, noticed=None, text=sight.text, counts=dict(sight.counts))
-    if sight.state is State.DONE:
+    if status.state is State.NEEDS_ACTION:
+        return waiting_for_person(record, status.text), Verdict.WAIT
+    record = record.with_(action=None, noticed=None, text=status.text, counts=dict(status.counts))
+    if status.state is State.DONE:
         return record.with_(state="finished"), Verdict.DONE
-    if sight.state is State.RUNNING:
-        errors = record.poll_errors + sight.is_unclear
+    if status.state is State.RUNNING:
+        errors = record.poll_errors + status.is_unclear
         goes_on = record.with_(state="submitted", poll_errors=errors, unknown_looks=0)
         return goes_on, Verdict.WAIT
-    if sight.state is State.UNKNOWN:
+    if status.state is State.UNKNOWN:
         return _unknown(record, name, generations_max)
-    why = f"{name} failed: {sight.text or 'no reason given'}"
-    if sight.state is State.RETRYABLE and not record.is_adopted:
+    why = f"{name} failed: {status.text or 'no reason given'}"
+    if status.state is State.RETRYABLE and not record.is_adopted:
         return _again(record, why, generations_max)
     return record.with_(state="failed", text=why), Verdict.FAILED
 
 
-def after_refusal(record: Record, refused: Refused) -> tuple[Record, Verdict]:
+def after_refusal(record: TransferRecord, refused: Refused) -> tuple[TransferRecord, Verdict]:
     """Decide what it means that a submission was certainly not accepted; pure."""
     why = f"the transfer was not accepted: {refused}"
     if refused.is_fatal:
@@ -129,7 +133,9 @@ def after_refusal(record: Record, refused: Refused) -> tuple[Record, Verdict]:
     return waits, Verdict.WAIT
 
 
-def _unknown(record: Record, name: str, generations_max: int) -> tuple[Record, Verdict]:
+def _unknown(
+    record: TransferRecord, name: str, generations_max: int
+) -> tuple[TransferRecord, Verdict]:
     if record.is_adopted:
         why = f"the service knows no {name}; check the ID and adopt the right one"
         return record.with_(state="failed", text=why), Verdict.FAILED
@@ -139,14 +145,16 @@ def _unknown(record: Record, name: str, generations_max: int) -> tuple[Record, V
     return _again(record, f"the service no longer knows {name}", generations_max)
 
 
-def _again(record: Record, why: str, generations_max: int) -> tuple[Record, Verdict]:
+def _again(
+    record: TransferRecord, why: str, generations_max: int
+) -> tuple[TransferRecord, Verdict]:
     if record.generation >= generations_max:
         text = f"{why} (task {record.generation} of {generations_max} at most)"
         return record.with_(state="failed", text=text), Verdict.FAILED
     return record.next_generation(why), Verdict.GO_ON
 
 
-def waiting_for_person(record: Record, action: str) -> Record:
+def waiting_for_person(record: TransferRecord, action: str) -> TransferRecord:
     """Return the record of a transfer that goes on once a person has done something."""
     return record.with_(state="needs-action", action=action, text=action)
 
@@ -160,7 +168,9 @@ class Engine:
     backend: Backend
     generations_max: int = GENERATIONS_MAX_DEFAULT
 
-    def advance(self, record: Record, save: Callable[[Record], None]) -> tuple[Record, Verdict]:
+    def advance(
+        self, record: TransferRecord, save: Callable[[TransferRecord], None]
+    ) -> tuple[TransferRecord, Verdict]:
         """Do the next step.
 
         `save` makes an intent durable and returns only when the caller still holds the lease; it
@@ -179,11 +189,13 @@ class Engine:
             # The task may well go on, so that nothing fails for this.
             action = f"find out why the transfer service does not let itself be asked: {refused}"
             return waiting_for_person(record, action), Verdict.WAIT
-        except Away as away:
+        except ServiceUnavailable as away:
             text = f"the transfer service does not answer: {away}"
             return record.with_(text=text, poll_errors=record.poll_errors + 1), Verdict.WAIT
 
-    def _submit(self, record: Record, save: Callable[[Record], None]) -> tuple[Record, Verdict]:
+    def _submit(
+        self, record: TransferRecord, save: Callable[[TransferRecord], None]
+    ) -> tuple[TransferRecord, Verdict]:
         key = key_of(self.subjob, record.generation, self.transfer)
         reservation = record.reservation or self.backend.reserve(key)
         intent = record.with_(key=key, reservation=reservation, is_asked=True, state="intended")
@@ -192,7 +204,7 @@ class Engine:
         save(intent)
         try:
             return self._submitted(intent)
-        except Away as away:
+        except ServiceUnavailable as away:
             # It may have been accepted: looked up at the next step.
             return intent.with_(text=f"no answer to the submission: {away}"), Verdict.GO_ON
         except NeedsPerson as needs:
@@ -200,13 +212,13 @@ class Engine:
         except Refused as refused:
             return after_refusal(intent, refused)
 
-    def _submitted(self, intent: Record) -> tuple[Record, Verdict]:
+    def _submitted(self, intent: TransferRecord) -> tuple[TransferRecord, Verdict]:
         assert intent.key is not None
         external_id = self.backend.submit(intent.key, self.transfer, intent.reservation)
         made = intent.with_(external_id=external_id, state="submitted", text="", noticed=None)
         return made, Verdict.WAIT
 
-    def _find(self, record: Record) -> tuple[Record, Verdict]:
+    def _find(self, record: TransferRecord) -> tuple[TransferRecord, Verdict]:
         assert record.key is not None
         try:
             found = self.backend.find_by_key(record.key, record.reservation)
@@ -225,10 +237,10 @@ class Engine:
             external_id=found, state="submitted", text="found by its key"
         ), Verdict.GO_ON
 
-    def _poll(self, record: Record) -> tuple[Record, Verdict]:
+    def _poll(self, record: TransferRecord) -> tuple[TransferRecord, Verdict]:
         assert record.external_id is not None
         try:
-            sight = self.backend.poll(record.external_id)
+            status = self.backend.poll(record.external_id)
         except CannotFind as cannot:
             if record.key is None:
                 raise NeedsPerson(f"adopt the right task: {cannot}") from None
@@ -236,4 +248,4 @@ class Engine:
                 f"make sure that nothing of task {record.external_id} is at work ({cannot}), then"
                 f" run `htlease stage adopt FILE --unused-key {record.key}`"
             ) from None
-        return after_sight(record, sight, self.generations_max)
+        return after_status(record, status, self.generations_max)

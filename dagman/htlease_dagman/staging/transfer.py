@@ -71,7 +71,7 @@ class State(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Sight:
+class TaskStatus:
     """What one look at a task showed."""
 
     state: State
@@ -84,7 +84,7 @@ class Sight:
 
 
 class Backend(Protocol):
-    """Speaks to a transfer service. Every method may raise `Away` and `NeedsPerson`."""
+    """Speaks to a transfer service; every method may raise ServiceUnavailable and NeedsPerson."""
 
     #: The service itself tells a second submission of one key from a first: nothing is doubled.
     submits_once: bool
@@ -97,10 +97,10 @@ class Backend(Protocol):
     def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
         """Start the transfer and return the task's external ID.
 
-        Raises Refused when it was certainly not accepted; `Away` leaves that open.
+        Raises Refused when it was certainly not accepted; `ServiceUnavailable` leaves that open.
         """
 
-    def poll(self, external_id: str) -> Sight:
+    def poll(self, external_id: str) -> TaskStatus:
         """Look at a task; raises CannotFind when the service has forgotten all it had."""
 
     def cancel(self, external_id: str) -> None:
@@ -124,7 +124,7 @@ class TransferError(HTLeaseError):
     """A transfer service said no, or nothing."""
 
 
-class Away(TransferError):
+class ServiceUnavailable(TransferError):
     """No usable answer; whether the service acted is not known."""
 
 

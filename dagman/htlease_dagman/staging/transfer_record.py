@@ -25,7 +25,7 @@ TEXT_MAX_CHARS = 500
 
 
 @dataclass(frozen=True)
-class Record:
+class TransferRecord:
     """One transfer: which task does it and how far that got."""
 
     #: Counts the tasks made for this transfer; a failed one is followed by the next.
@@ -55,17 +55,19 @@ class Record:
     #: Tasks before this one, as `ID: how it ended`.
     past: tuple[str, ...] = ()
 
-    def with_(self, **changes: Any) -> Record:
+    def with_(self, **changes: Any) -> TransferRecord:
         """Return a copy with some fields changed; texts are cut to their limit."""
         for name in ("text", "action", "noticed"):
             if changes.get(name):
                 changes[name] = changes[name][:TEXT_MAX_CHARS]
         return dataclasses.replace(self, **changes)
 
-    def next_generation(self, why: str) -> Record:
+    def next_generation(self, why: str) -> TransferRecord:
         """Return the record of a task that is to follow this one."""
         ended = f"{self.external_id or 'not submitted'}: {why}"[:TEXT_MAX_CHARS]
-        return Record(self.generation + 1, noticed=self.noticed, past=(*self.past, ended)[-20:])
+        return TransferRecord(
+            self.generation + 1, noticed=self.noticed, past=(*self.past, ended)[-20:]
+        )
 
     def to_text(self) -> str:
         """Return the JSON that is saved; fields at their default are left out."""
@@ -81,14 +83,14 @@ def _default(f: dataclasses.Field[Any]) -> Any:
     return f.default if f.default is not dataclasses.MISSING else {}
 
 
-def read_record(text: str | None) -> Record:
+def read_record(text: str | None) -> TransferRecord:
     """Read saved details; what a later version has added is ignored. No details: a new record."""
     if not text:
-        return Record()
+        return TransferRecord()
     saved = json.loads(text)
-    known = {f.name for f in dataclasses.fields(Record)}
+    known = {f.name for f in dataclasses.fields(TransferRecord)}
     saved = {name: value for name, value in saved.items() if name in known}
-    return Record(**{**saved, "past": tuple(saved.get("past", ()))})
+    return TransferRecord(**{**saved, "past": tuple(saved.get("past", ()))})
 
 
 def key_of(subjob: SubjobKey, generation: int, transfer: Transfer) -> str:

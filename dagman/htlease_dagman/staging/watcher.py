@@ -17,7 +17,7 @@ from htlease_dagman.staging.engine import Adopted, Engine, Verdict, take_up
 from htlease_dagman.staging.notify import send_notice
 from htlease_dagman.staging.staging_file import Notice
 from htlease_dagman.staging.transfer import TransferError
-from htlease_dagman.staging.transfer_record import PHASE, Record, read_record
+from htlease_dagman.staging.transfer_record import PHASE, TransferRecord, read_record
 
 #: DAGMan's RETRY spares one exit code, so whatever is not to be tried again has the same. It is not
 #: 1, with which a Python ends that could not even start.
@@ -69,7 +69,7 @@ class Watcher:
             else self.clock.monotonic() + self.patience_seconds
         )
         self._lease: Lease | None = None
-        self._saved = Record()
+        self._saved = TransferRecord()
         self._saved_at = 0.0
         self._said: dict[str, str] = {}
 
@@ -86,7 +86,7 @@ class Watcher:
         finally:
             self.engine.backend.close()
 
-    def save(self, record: Record) -> None:
+    def save(self, record: TransferRecord) -> None:
         """Put a record on the server; raises ServerUnavailable, or ends the watcher."""
         self._renew(record.to_text())
         self._saved, self._saved_at = record, self.clock.monotonic()
@@ -218,7 +218,7 @@ class Watcher:
         if problem:
             self.say(problem)
 
-    def _try_save(self, record: Record) -> bool:
+    def _try_save(self, record: TransferRecord) -> bool:
         try:
             self.save(record)
         except ServerUnavailable as error:
@@ -282,7 +282,7 @@ class Watcher:
             self.say(text)
 
 
-def describe(record: Record) -> str:
+def describe(record: TransferRecord) -> str:
     """Return a line on where a transfer stands."""
     task = record.external_id or "no task yet"
     adopted = ", adopted" if record.is_adopted else ""

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from re import Pattern
 
 from htlease_dagman.staging.transfer import (
-    Away,
     CannotFind,
     NeedsPerson,
     Place,
     Refused,
-    Sight,
+    ServiceUnavailable,
     State,
+    TaskStatus,
     Transfer,
 )
 
@@ -105,25 +105,25 @@ class CommandBackend:
             raise NeedsPerson(self._rules.action or said)
         if meaning in ("retryable", "failed"):
             raise Refused(said, is_fatal=meaning == "failed")
-        raise Away(f"submit ended with {ended.exit_code}: {said}")
+        raise ServiceUnavailable(f"submit ended with {ended.exit_code}: {said}")
 
-    def poll(self, external_id: str) -> Sight:
+    def poll(self, external_id: str) -> TaskStatus:
         """Run the poll command."""
         ended = self._run(self._rules.poll, id=external_id)
         meaning = self._meaning(ended)
         if meaning is None:
             unclear = f"poll ended with {ended.exit_code} and said {ended.last_line or 'nothing'}"
-            return Sight(State.RUNNING, unclear, is_unclear=True)
+            return TaskStatus(State.RUNNING, unclear, is_unclear=True)
         is_for_person = meaning == "needs_action" and self._rules.action
         text = self._rules.action if is_for_person else ended.last_line
-        return Sight(_STATES[meaning], text or "")
+        return TaskStatus(_STATES[meaning], text or "")
 
     def cancel(self, external_id: str) -> None:
         """Run the cancel command, if there is one."""
         if self._rules.cancel:
             ended = self._run(self._rules.cancel, id=external_id)
             if ended.exit_code != 0:
-                raise Away(f"cancel ended with {ended.exit_code}: {ended.last_line}")
+                raise ServiceUnavailable(f"cancel ended with {ended.exit_code}: {ended.last_line}")
 
     def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         """Run the find command: exit 0 and no output means that there is no such task."""
@@ -133,7 +133,7 @@ class CommandBackend:
         if ended.exit_code != 0:
             if self._meaning(ended) == "unknown":
                 return None
-            raise Away(f"find ended with {ended.exit_code}: {ended.last_line}")
+            raise ServiceUnavailable(f"find ended with {ended.exit_code}: {ended.last_line}")
         return self._id_in(ended)
 
     def check(self, place: Place, has_to_exist: bool) -> str | None:
@@ -155,7 +155,9 @@ class CommandBackend:
         return found[1] if found else None
 
     def _no_id(self, ended: _Ended) -> str:
-        raise Away(f"submit ended well but named no task: {ended.last_line or 'no output'}")
+        raise ServiceUnavailable(
+            f"submit ended well but named no task: {ended.last_line or 'no output'}"
+        )
 
     def _meaning(self, ended: _Ended) -> str | None:
         if ended.exit_code in self._rules.exits:
@@ -179,7 +181,9 @@ class CommandBackend:
                 start_new_session=True,
             )
         except subprocess.TimeoutExpired:
-            raise Away(f"{argv[0]} did not end in {self._rules.call_seconds:g} s") from None
+            raise ServiceUnavailable(
+                f"{argv[0]} did not end in {self._rules.call_seconds:g} s"
+            ) from None
         except OSError as error:
             raise NeedsPerson(f"make {argv[0]} runnable here: {error.strerror}") from None
         return _Ended(done.returncode, done.stdout, done.stderr)

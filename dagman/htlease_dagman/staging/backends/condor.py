@@ -16,13 +16,13 @@ from typing import Any
 from htlease.rules.end_proof import of_queue
 from htlease_dagman.scripts.queue_ad import queue_birthdate
 from htlease_dagman.staging.transfer import (
-    Away,
     CannotFind,
     NeedsPerson,
     Place,
     Refused,
-    Sight,
+    ServiceUnavailable,
     State,
+    TaskStatus,
     Transfer,
 )
 
@@ -76,27 +76,31 @@ class CondorBackend:
         done = self._run(["condor_submit", "-terse", "-"], description)
         if done.returncode != 0:
             # It may have been queued before the connection broke; a look-up by the key tells.
-            raise Away(f"condor_submit ended with {done.returncode}: {_last_line(done.stderr)}")
+            raise ServiceUnavailable(
+                f"condor_submit ended with {done.returncode}: {_last_line(done.stderr)}"
+            )
         found = self._find_by_key(key)
         if found is None:
-            raise Away("the schedd does not show the job that was just queued")
+            raise ServiceUnavailable("the schedd does not show the job that was just queued")
         return found
 
-    def poll(self, external_id: str) -> Sight:
+    def poll(self, external_id: str) -> TaskStatus:
         """Look at the job in queue and history."""
         found = self._find(f'GlobalJobId == "{external_id}"')
         if found is not None:
-            return sight_of(found)
+            return status_of(found)
         of_its_queue = of_queue(external_id, _queue_born_at())
         if not of_its_queue.is_proof:
             raise CannotFind(of_its_queue.why)
-        return Sight(State.UNKNOWN)
+        return TaskStatus(State.UNKNOWN)
 
     def cancel(self, external_id: str) -> None:
         """Remove the job."""
         done = self._run(["condor_rm", "-constraint", f'GlobalJobId == "{external_id}"'])
         if done.returncode != 0 and self.poll(external_id).state is State.RUNNING:
-            raise Away(f"condor_rm ended with {done.returncode}: {_last_line(done.stderr)}")
+            raise ServiceUnavailable(
+                f"condor_rm ended with {done.returncode}: {_last_line(done.stderr)}"
+            )
 
     def find_by_key(self, key: str, reservation: str | None = None) -> str | None:
         """Look for the job by its attribute, in the queue and then in the history."""
@@ -124,11 +128,13 @@ class CondorBackend:
         for tool in (["condor_q", "-allusers"], ["condor_history", "-limit", "1"]):
             done = self._run([*tool, *asked])
             if done.returncode != 0:
-                raise Away(f"{tool[0]} ended with {done.returncode}: {_last_line(done.stderr)}")
+                raise ServiceUnavailable(
+                    f"{tool[0]} ended with {done.returncode}: {_last_line(done.stderr)}"
+                )
             try:
                 ads: list[dict[str, Any]] = json.loads(done.stdout.strip() or "[]")
             except ValueError:
-                raise Away(f"{tool[0]} printed what is no JSON") from None
+                raise ServiceUnavailable(f"{tool[0]} printed what is no JSON") from None
             if ads:
                 return ads[-1]
         return None
@@ -139,16 +145,18 @@ class CondorBackend:
                 argv, input=given, capture_output=True, text=True, timeout=CALL_SECONDS
             )
         except subprocess.TimeoutExpired:
-            raise Away(f"{argv[0]} did not end in {CALL_SECONDS:g} s") from None
+            raise ServiceUnavailable(f"{argv[0]} did not end in {CALL_SECONDS:g} s") from None
         except OSError as error:
             raise NeedsPerson(f"make {argv[0]} runnable here: {error.strerror}") from None
 
 
 def _queue_born_at() -> int:
-    """Return since when the schedd has had its job queue; raises Away."""
+    """Return since when the schedd has had its job queue; raises ServiceUnavailable."""
     born_at = queue_birthdate()
     if born_at is None:
-        raise Away("the schedd does not tell how old its job queue is (JobQueueBirthdate)")
+        raise ServiceUnavailable(
+            "the schedd does not tell how old its job queue is (JobQueueBirthdate)"
+        )
     return born_at
 
 
@@ -192,24 +200,24 @@ def _make_folders(transfer: Transfer) -> None:
             raise NeedsPerson(f"make {folder} a directory of yours: {error.strerror}") from None
 
 
-def sight_of(ad: Mapping[str, Any]) -> Sight:
+def status_of(ad: Mapping[str, Any]) -> TaskStatus:
     """Say what a job's ad means for its transfer; pure."""
     job, status = f"{ad['ClusterId']}.{ad['ProcId']}", ad["JobStatus"]
     if status == _COMPLETED:
         if ad.get("ExitCode") == 0:
-            return Sight(State.DONE)
-        return Sight(State.RETRYABLE, f"job {job} ended with {ad.get('ExitCode')}")
+            return TaskStatus(State.DONE)
+        return TaskStatus(State.RETRYABLE, f"job {job} ended with {ad.get('ExitCode')}")
     code = ad.get("HoldReasonCode", ad.get("LastHoldReasonCode"))
     reason = str(ad.get("HoldReason", ad.get("LastHoldReason", "no reason given")))
     if status == _HELD and code not in _TRANSFER_FAILED:
-        return Sight(State.NEEDS_ACTION, f"run: condor_release {job}   (held: {reason})")
+        return TaskStatus(State.NEEDS_ACTION, f"run: condor_release {job}   (held: {reason})")
     if status == _HELD:
-        return Sight(State.RUNNING, reason)  # it is about to be removed
+        return TaskStatus(State.RUNNING, reason)  # it is about to be removed
     if status == _REMOVED:
         if code in _TRANSFER_FAILED:
-            return Sight(State.RETRYABLE, reason)
-        return Sight(State.FATAL, f"job {job} was removed: {ad.get('RemoveReason', '')}")
-    return Sight(State.RUNNING, f"job {job} is {'running' if status != 1 else 'idle'}")
+            return TaskStatus(State.RETRYABLE, reason)
+        return TaskStatus(State.FATAL, f"job {job} was removed: {ad.get('RemoveReason', '')}")
+    return TaskStatus(State.RUNNING, f"job {job} is {'running' if status != 1 else 'idle'}")
 
 
 def _last_line(text: str) -> str:

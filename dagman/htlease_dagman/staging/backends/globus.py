@@ -17,12 +17,12 @@ from htlease.errors import BadConfig
 from htlease_dagman.staging.staging_file import StagingFile
 from htlease_dagman.staging.staging_settings import read_secret
 from htlease_dagman.staging.transfer import (
-    Away,
     NeedsPerson,
     Place,
     Refused,
-    Sight,
+    ServiceUnavailable,
     State,
+    TaskStatus,
     Transfer,
 )
 
@@ -87,16 +87,16 @@ class GlobusBackend:
             data.add_item(source, destination, recursive=item.is_directory)
         return str(self._call(lambda client: client.submit_transfer(data)["task_id"]))
 
-    def poll(self, external_id: str) -> Sight:
+    def poll(self, external_id: str) -> TaskStatus:
         """Look at the task."""
         import globus_sdk
 
-        def look(client: globus_sdk.TransferClient) -> Sight:
+        def look(client: globus_sdk.TransferClient) -> TaskStatus:
             try:
-                return sight_of(client.get_task(external_id).data)
+                return status_of(client.get_task(external_id).data)
             except globus_sdk.TransferAPIError as error:
                 if error.http_status == 404:
-                    return Sight(State.UNKNOWN, error.message or "")
+                    return TaskStatus(State.UNKNOWN, error.message or "")
                 raise
 
         return self._call(look)
@@ -138,7 +138,7 @@ class GlobusBackend:
         except globus_sdk.GlobusAPIError as error:
             raise self._sorted_out(error) from None
         except globus_sdk.NetworkError as error:
-            raise Away(str(error)) from None
+            raise ServiceUnavailable(str(error)) from None
 
     def _client(self) -> Any:
         import globus_sdk
@@ -186,7 +186,7 @@ class GlobusBackend:
         if error.info.authorization_parameters:
             return NeedsPerson(f"log in again as the collection asks: {text}; {self._login()}")
         if error.http_status >= 500:
-            return Away(text)
+            return ServiceUnavailable(text)
         is_busy = error.http_status in (409, 429)
         return Refused(text, is_fatal=not is_busy)
 
@@ -208,7 +208,7 @@ def _why_unusable(place: Place, has_to_exist: bool, client: Any) -> str | None:
     return None
 
 
-def sight_of(task: Mapping[str, Any]) -> Sight:
+def status_of(task: Mapping[str, Any]) -> TaskStatus:
     """Return what a task document says; pure.
 
     Source: Transfer API, "Task Document": ACTIVE, INACTIVE (suspended until somebody acts),
@@ -223,16 +223,16 @@ def sight_of(task: Mapping[str, Any]) -> Sight:
     nice = ": ".join(str(word) for word in words if word) or str(task.get("nice_status") or "")
     status = task.get("status")
     if status == "SUCCEEDED":
-        return Sight(State.DONE, nice, counts)
+        return TaskStatus(State.DONE, nice, counts)
     if status == "INACTIVE":
         action = (
             f"renew the credential of task {task.get('task_id')} at"
             f" https://app.globus.org/activity/{task.get('task_id')} ({nice})"
         )
-        return Sight(State.NEEDS_ACTION, action, counts)
+        return TaskStatus(State.NEEDS_ACTION, action, counts)
     if status == "FAILED":
         error = task.get("fatal_error") or {}
         code = str(error.get("code") or task.get("nice_status") or "")
         state = State.RETRYABLE if code in _RETRYABLE else State.FATAL
-        return Sight(state, f"{code}: {error.get('description') or nice}", counts)
-    return Sight(State.RUNNING, nice, counts, is_unclear=status != "ACTIVE")
+        return TaskStatus(state, f"{code}: {error.get('description') or nice}", counts)
+    return TaskStatus(State.RUNNING, nice, counts, is_unclear=status != "ACTIVE")

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping
 
 from htlease_dagman.staging.backends.command import ends_of, filled, list_of
-from htlease_dagman.staging.transfer import NeedsPerson, Place, Sight, State, Transfer
+from htlease_dagman.staging.transfer import NeedsPerson, Place, State, TaskStatus, Transfer
 
 _END_SECONDS = 5.0
 
@@ -53,18 +53,18 @@ class RunBackend:
         self._id = f"process-{self._child.pid}"
         return self._id
 
-    def poll(self, external_id: str) -> Sight:
+    def poll(self, external_id: str) -> TaskStatus:
         """Look whether the command has ended."""
         if self._child is None or external_id != self._id:
-            return Sight(State.UNKNOWN, f"{external_id} ended with its watcher")
+            return TaskStatus(State.UNKNOWN, f"{external_id} ended with its watcher")
         code = self._child.poll()
         if code is None:
-            return Sight(State.RUNNING)
+            return TaskStatus(State.RUNNING)
         if code == 0:
-            return Sight(State.DONE)
+            return TaskStatus(State.DONE)
         is_fatal = self._exits.get(code) == "failed"
         said = f"{self._command[0]} ended with {code}; see what it said above"
-        return Sight(State.FATAL if is_fatal else State.RETRYABLE, said)
+        return TaskStatus(State.FATAL if is_fatal else State.RETRYABLE, said)
 
     def cancel(self, external_id: str) -> None:
         """End the command."""

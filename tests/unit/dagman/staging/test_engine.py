@@ -16,26 +16,26 @@ from htlease_dagman.staging.engine import (
     Step,
     Verdict,
     after_refusal,
-    after_sight,
+    after_status,
     next_step,
     take_up,
 )
 from htlease_dagman.staging.transfer import (
-    Away,
     CannotFind,
     Item,
     NeedsPerson,
     Place,
     Refused,
-    Sight,
+    ServiceUnavailable,
     State,
+    TaskStatus,
     Transfer,
 )
-from htlease_dagman.staging.transfer_record import Record, key_of, read_record
+from htlease_dagman.staging.transfer_record import TransferRecord, key_of, read_record
 
 KEY = SubjobKey("run7", "stage-in")
 TRANSFER = Transfer(Place("a", "/a"), Place("b", "/b"), (Item("x", "x"),))
-SUBMITTED = Record(key="k", is_asked=True, external_id="t1", state="submitted")
+SUBMITTED = TransferRecord(key="k", is_asked=True, external_id="t1", state="submitted")
 
 
 class Died(Exception):
@@ -54,7 +54,7 @@ class Service:
     can_find: bool = True
     tasks: dict[str, str] = field(default_factory=dict)
     submissions: int = 0
-    sight: Sight = field(default_factory=lambda: Sight(State.RUNNING))
+    status: TaskStatus = field(default_factory=lambda: TaskStatus(State.RUNNING))
     #: It has lost all that it knew.
     is_empty: bool = False
 
@@ -64,7 +64,7 @@ class Service:
     def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
         fate = self.fates.pop(0) if self.fates else "ok"
         if fate == "deaf":
-            raise Away("no route")
+            raise ServiceUnavailable("no route")
         if fate == "busy":
             raise Refused("too many tasks", is_fatal=False)
         if not self.submits_once or key not in self.tasks:
@@ -73,13 +73,13 @@ class Service:
         if fate == "die":
             raise Died
         if fate == "lost":
-            raise Away("connection reset")
+            raise ServiceUnavailable("connection reset")
         return self.tasks[key]
 
-    def poll(self, external_id: str) -> Sight:
+    def poll(self, external_id: str) -> TaskStatus:
         if self.is_empty:
             raise CannotFind("it has lost its queue")
-        return self.sight
+        return self.status
 
     def cancel(self, external_id: str) -> None:
         raise AssertionError("nobody asked for that")
@@ -103,14 +103,14 @@ class Life:
     service: Service
     #: What happens at each save of an intent: True, or False when the watcher dies just after it.
     saves: list[bool] = field(default_factory=list)
-    saved: Record = field(default_factory=Record)
+    saved: TransferRecord = field(default_factory=TransferRecord)
 
-    def save(self, record: Record) -> None:
+    def save(self, record: TransferRecord) -> None:
         self.saved = record
         if self.saves and not self.saves.pop(0):
             raise Died
 
-    def live(self, steps: int) -> Record:
+    def live(self, steps: int) -> TransferRecord:
         """Take so many steps, with a new watcher after each death."""
         engine = Engine(KEY, TRANSFER, self.service)
         record = self.saved
@@ -125,10 +125,12 @@ class Life:
 
 def test_the_intent_is_saved_before_the_submit_call() -> None:
     service = Service()
-    seen: list[tuple[Record, int]] = []
+    seen: list[tuple[TransferRecord, int]] = []
     engine = Engine(KEY, TRANSFER, service)
 
-    record, verdict = engine.advance(Record(), lambda r: seen.append((r, service.submissions)))
+    record, verdict = engine.advance(
+        TransferRecord(), lambda r: seen.append((r, service.submissions))
+    )
 
     assert [(intent.is_asked, intent.external_id, n) for intent, n in seen] == [(True, None, 0)]
     assert (record.external_id, verdict) == ("t1", Verdict.WAIT)
@@ -137,11 +139,11 @@ def test_the_intent_is_saved_before_the_submit_call() -> None:
 def test_nothing_is_submitted_when_the_intent_cannot_be_saved() -> None:
     service = Service()
 
-    def refuse(_: Record) -> None:
+    def refuse(_: TransferRecord) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        Engine(KEY, TRANSFER, service).advance(Record(), refuse)
+        Engine(KEY, TRANSFER, service).advance(TransferRecord(), refuse)
     assert service.submissions == 0
 
 
@@ -207,49 +209,49 @@ def test_the_key_survives_a_resubmission_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sight", "record", "state", "verdict"),
+    ("status", "record", "state", "verdict"),
     [
-        (Sight(State.RUNNING), SUBMITTED, "submitted", Verdict.WAIT),
-        (Sight(State.DONE), SUBMITTED, "finished", Verdict.DONE),
-        (Sight(State.NEEDS_ACTION, "log in"), SUBMITTED, "needs-action", Verdict.WAIT),
-        (Sight(State.FATAL, "gone"), SUBMITTED, "failed", Verdict.FAILED),
-        (Sight(State.RETRYABLE, "busy"), SUBMITTED, "new", Verdict.GO_ON),
-        (Sight(State.RETRYABLE), SUBMITTED.with_(generation=3), "failed", Verdict.FAILED),
-        (Sight(State.RETRYABLE), SUBMITTED.with_(is_adopted=True), "failed", Verdict.FAILED),
-        (Sight(State.UNKNOWN), SUBMITTED, "submitted", Verdict.WAIT),
-        (Sight(State.UNKNOWN), SUBMITTED.with_(is_adopted=True), "failed", Verdict.FAILED),
+        (TaskStatus(State.RUNNING), SUBMITTED, "submitted", Verdict.WAIT),
+        (TaskStatus(State.DONE), SUBMITTED, "finished", Verdict.DONE),
+        (TaskStatus(State.NEEDS_ACTION, "log in"), SUBMITTED, "needs-action", Verdict.WAIT),
+        (TaskStatus(State.FATAL, "gone"), SUBMITTED, "failed", Verdict.FAILED),
+        (TaskStatus(State.RETRYABLE, "busy"), SUBMITTED, "new", Verdict.GO_ON),
+        (TaskStatus(State.RETRYABLE), SUBMITTED.with_(generation=3), "failed", Verdict.FAILED),
+        (TaskStatus(State.RETRYABLE), SUBMITTED.with_(is_adopted=True), "failed", Verdict.FAILED),
+        (TaskStatus(State.UNKNOWN), SUBMITTED, "submitted", Verdict.WAIT),
+        (TaskStatus(State.UNKNOWN), SUBMITTED.with_(is_adopted=True), "failed", Verdict.FAILED),
     ],
 )
 def test_what_a_look_at_a_task_means(
-    sight: Sight, record: Record, state: str, verdict: Verdict
+    status: TaskStatus, record: TransferRecord, state: str, verdict: Verdict
 ) -> None:
-    after, found = after_sight(record, sight, 3)
+    after, found = after_status(record, status, 3)
     assert (after.state, found) == (state, verdict)
 
 
 def test_a_task_that_a_service_forgot_is_followed_by_another() -> None:
     record = SUBMITTED
     for _ in range(UNKNOWN_LOOKS_MAX - 1):
-        record, verdict = after_sight(record, Sight(State.UNKNOWN), 3)
+        record, verdict = after_status(record, TaskStatus(State.UNKNOWN), 3)
         assert verdict is Verdict.WAIT
-    seen, _ = after_sight(record, Sight(State.RUNNING), 3)
+    seen, _ = after_status(record, TaskStatus(State.RUNNING), 3)
     assert seen.unknown_looks == 0
-    record, verdict = after_sight(record, Sight(State.UNKNOWN), 3)
+    record, verdict = after_status(record, TaskStatus(State.UNKNOWN), 3)
     assert (record.generation, record.external_id, verdict) == (2, None, Verdict.GO_ON)
     assert "t1" in record.past[0]
 
 
 def test_unclear_answers_keep_waiting_and_are_counted() -> None:
-    unclear = Sight(State.RUNNING, "", is_unclear=True)
-    record, verdict = after_sight(SUBMITTED, unclear, 3)
-    record, verdict = after_sight(record, unclear, 3)
+    unclear = TaskStatus(State.RUNNING, "", is_unclear=True)
+    record, verdict = after_status(SUBMITTED, unclear, 3)
+    record, verdict = after_status(record, unclear, 3)
     assert (record.poll_errors, verdict) == (2, Verdict.WAIT)
 
 
 def test_a_service_that_is_away_keeps_waiting_and_is_counted() -> None:
     class Silent(Service):
-        def poll(self, external_id: str) -> Sight:
-            raise Away("no route")
+        def poll(self, external_id: str) -> TaskStatus:
+            raise ServiceUnavailable("no route")
 
     record, verdict = Engine(KEY, TRANSFER, Silent()).advance(SUBMITTED, lambda _: None)
     assert (record.poll_errors, verdict) == (1, Verdict.WAIT)
@@ -257,11 +259,11 @@ def test_a_service_that_is_away_keeps_waiting_and_is_counted() -> None:
 
 
 def test_an_action_is_forgotten_once_it_was_taken_so_that_the_next_is_told() -> None:
-    needs, _ = after_sight(SUBMITTED, Sight(State.NEEDS_ACTION, "log in"), 3)
+    needs, _ = after_status(SUBMITTED, TaskStatus(State.NEEDS_ACTION, "log in"), 3)
     told = needs.with_(noticed=needs.action)
-    still, _ = after_sight(told, Sight(State.NEEDS_ACTION, "log in"), 3)
+    still, _ = after_status(told, TaskStatus(State.NEEDS_ACTION, "log in"), 3)
     assert still.noticed == "log in"
-    well, _ = after_sight(still, Sight(State.RUNNING), 3)
+    well, _ = after_status(still, TaskStatus(State.RUNNING), 3)
     assert (well.action, well.noticed) == (None, None)
 
 
@@ -270,7 +272,7 @@ def test_a_submission_that_needs_a_person_waits_under_the_same_key() -> None:
         def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
             raise NeedsPerson("log in again")
 
-    record, verdict = Engine(KEY, TRANSFER, Closed()).advance(Record(), lambda _: None)
+    record, verdict = Engine(KEY, TRANSFER, Closed()).advance(TransferRecord(), lambda _: None)
     assert (record.state, record.action, verdict) == ("needs-action", "log in again", Verdict.WAIT)
     assert next_step(record) is Step.SUBMIT
     assert record.generation == 1
@@ -278,7 +280,7 @@ def test_a_submission_that_needs_a_person_waits_under_the_same_key() -> None:
 
 def test_a_service_that_refuses_to_show_a_task_fails_nothing() -> None:
     class Shut(Service):
-        def poll(self, external_id: str) -> Sight:
+        def poll(self, external_id: str) -> TaskStatus:
             raise Refused("PermissionDenied: not yours", is_fatal=True)
 
     record, verdict = Engine(KEY, TRANSFER, Shut()).advance(SUBMITTED, lambda _: None)
@@ -291,13 +293,13 @@ def test_a_submission_that_is_not_permitted_fails_at_once() -> None:
         def submit(self, key: str, transfer: Transfer, reservation: str | None) -> str:
             raise Refused("PermissionDenied", is_fatal=True)
 
-    record, verdict = Engine(KEY, TRANSFER, Forbidding()).advance(Record(), lambda _: None)
+    record, verdict = Engine(KEY, TRANSFER, Forbidding()).advance(TransferRecord(), lambda _: None)
     assert (record.state, record.is_asked, verdict) == ("failed", False, Verdict.FAILED)
     assert "PermissionDenied" in record.text
 
 
 def test_a_refused_submission_waits_or_fails() -> None:
-    asked = Record(key="k", is_asked=True)
+    asked = TransferRecord(key="k", is_asked=True)
     record, verdict = after_refusal(asked, Refused("busy", is_fatal=False))
     assert (record.generation, record.is_asked, verdict) == (1, False, Verdict.WAIT)
     record, verdict = after_refusal(asked, Refused("not permitted", is_fatal=True))
@@ -325,4 +327,4 @@ def test_a_record_survives_being_saved() -> None:
     assert read_record(record.to_text()) == record
     assert len(record.to_text()) < 2000
     assert read_record('{"generation":2,"state":"new","of_a_later_version":1}').generation == 2
-    assert read_record(None) == Record()
+    assert read_record(None) == TransferRecord()

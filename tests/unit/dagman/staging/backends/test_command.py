@@ -9,12 +9,12 @@ import pytest
 
 from htlease_dagman.staging.backends.command import CommandBackend, CommandRules
 from htlease_dagman.staging.transfer import (
-    Away,
     CannotFind,
     Item,
     NeedsPerson,
     Place,
     Refused,
+    ServiceUnavailable,
     State,
     Transfer,
 )
@@ -85,9 +85,9 @@ def test_submit_gets_places_as_words_and_items_on_standard_input(tmp_path: Path)
         ("exit 75", Refused, "exit code 75"),
         ("echo proxy expired; exit 1", NeedsPerson, "proxy expired"),
         ("exit 77", NeedsPerson, "exit code 77"),
-        ("echo Connection reset >&2; exit 1", Away, "Connection reset"),
-        ("true", Away, "named no task"),
-        ("kill -9 $$", Away, "-9"),
+        ("echo Connection reset >&2; exit 1", ServiceUnavailable, "Connection reset"),
+        ("true", ServiceUnavailable, "named no task"),
+        ("kill -9 $$", ServiceUnavailable, "-9"),
     ],
 )
 def test_how_a_failed_submission_is_taken(submit: str, error: type[Exception], said: str) -> None:
@@ -96,7 +96,7 @@ def test_how_a_failed_submission_is_taken(submit: str, error: type[Exception], s
 
 
 def test_a_submit_command_that_hangs_may_have_submitted() -> None:
-    with pytest.raises(Away, match="did not end"):
+    with pytest.raises(ServiceUnavailable, match="did not end"):
         backend("sleep 60", call_seconds=0.2).submit("k", TRANSFER, None)
 
 
@@ -122,8 +122,8 @@ def test_a_command_that_is_not_there_needs_a_person() -> None:
     ],
 )
 def test_how_the_answer_of_a_poll_is_taken(poll: str, state: State, is_unclear: bool) -> None:
-    sight = backend(poll=poll).poll("t1")
-    assert (sight.state, sight.is_unclear) == (state, is_unclear)
+    status = backend(poll=poll).poll("t1")
+    assert (status.state, status.is_unclear) == (state, is_unclear)
 
 
 def test_the_action_is_the_files_own_when_it_has_one() -> None:
@@ -136,7 +136,7 @@ def test_finding_tells_no_task_from_no_answer() -> None:
     assert backend(find='echo "t-$1"').find_by_key("k") == "t-k"
     assert backend(find="true").find_by_key("k") is None
     assert backend(find="echo no such task; exit 3").find_by_key("k") is None
-    with pytest.raises(Away):
+    with pytest.raises(ServiceUnavailable):
         backend(find="exit 1").find_by_key("k")
     with pytest.raises(CannotFind):
         backend().find_by_key("k")
@@ -146,7 +146,7 @@ def test_a_task_is_cancelled_by_its_command(tmp_path: Path) -> None:
     note = tmp_path / "note"
     backend(cancel=f'echo "$1" > {note}').cancel("t1")
     assert note.read_text() == "t1\n"
-    with pytest.raises(Away, match="cancel ended with 3"):
+    with pytest.raises(ServiceUnavailable, match="cancel ended with 3"):
         backend(cancel="exit 3").cancel("t1")
     backend().cancel("t1")
 

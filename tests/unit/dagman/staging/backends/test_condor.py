@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 
 from htlease_dagman.staging.backends import condor
-from htlease_dagman.staging.backends.condor import CondorBackend, sight_of, submit_text
-from htlease_dagman.staging.transfer import Away, CannotFind, Item, Place, Refused, State, Transfer
+from htlease_dagman.staging.backends.condor import CondorBackend, status_of, submit_text
+from htlease_dagman.staging.transfer import (
+    CannotFind,
+    Item,
+    Place,
+    Refused,
+    ServiceUnavailable,
+    State,
+    Transfer,
+)
 
 HERE, THERE = Place("here", "/data"), Place("there", "osdf:///ours/run7")
 
@@ -58,12 +66,12 @@ def test_what_one_job_cannot_transfer_is_refused_for_good(items: tuple[Item, ...
     ],
 )
 def test_what_a_job_shows_is_what_its_transfer_is(ad: dict[str, Any], state: State) -> None:
-    assert sight_of({"ClusterId": 7, "ProcId": 0, **ad}).state is state
+    assert status_of({"ClusterId": 7, "ProcId": 0, **ad}).state is state
 
 
 def test_who_has_to_release_a_held_transfer_is_told_how() -> None:
     held = {"ClusterId": 7, "ProcId": 0, "JobStatus": 5, "HoldReasonCode": 1, "HoldReason": "why"}
-    assert sight_of(held).text == "run: condor_release 7.0   (held: why)"
+    assert status_of(held).text == "run: condor_release 7.0   (held: why)"
 
 
 @pytest.fixture
@@ -92,9 +100,9 @@ def test_no_such_job_counts_only_in_the_queue_that_it_was_put_into(
 def test_a_schedd_that_does_not_tell_is_asked_again(schedd: dict[str, int | None]) -> None:
     schedd["born_at"] = None
     backend = CondorBackend({})
-    with pytest.raises(Away):
+    with pytest.raises(ServiceUnavailable):
         backend.reserve("k")
-    with pytest.raises(Away):
+    with pytest.raises(ServiceUnavailable):
         backend.find_by_key("k", "100")
-    with pytest.raises(Away):
+    with pytest.raises(ServiceUnavailable):
         backend.poll("ap#7.0#150")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from htlease.errors import BadConfig
-from htlease_dagman.staging.backends.globus import GlobusBackend, globus_backend, sight_of
+from htlease_dagman.staging.backends.globus import GlobusBackend, globus_backend, status_of
 from htlease_dagman.staging.staging_file import read_staging_file
 from htlease_dagman.staging.transfer import NeedsPerson, State
 
@@ -37,19 +37,19 @@ from htlease_dagman.staging.transfer import NeedsPerson, State
     ],
 )
 def test_what_a_task_document_means(task: dict[str, Any], state: State, said: str) -> None:
-    sight = sight_of(task)
-    assert (sight.state, sight.is_unclear) == (state, False)
-    assert said in sight.text
+    status = status_of(task)
+    assert (status.state, status.is_unclear) == (state, False)
+    assert said in status.text
 
 
 @pytest.mark.parametrize("task", [{}, {"status": None}, {"status": "SOMETHING NEW"}])
 def test_a_status_that_is_not_known_keeps_waiting(task: dict[str, Any]) -> None:
-    sight = sight_of(task)
-    assert (sight.state, sight.is_unclear) == (State.RUNNING, True)
+    status = status_of(task)
+    assert (status.state, status.is_unclear) == (State.RUNNING, True)
 
 
 def test_counts_are_kept_as_text() -> None:
-    counts = sight_of({"status": "ACTIVE", "bytes_transferred": 7, "files_transferred": 0}).counts
+    counts = status_of({"status": "ACTIVE", "bytes_transferred": 7, "files_transferred": 0}).counts
     assert counts == {"bytes_transferred": "7", "files_transferred": "0"}
 
 

@@ -11,8 +11,8 @@ from tests.unit.dagman.staging.test_engine import KEY
 
 from htlease_dagman.staging.backends.local import RunBackend
 from htlease_dagman.staging.engine import Engine, Verdict, take_up
-from htlease_dagman.staging.transfer import Item, NeedsPerson, Place, Sight, State, Transfer
-from htlease_dagman.staging.transfer_record import Record
+from htlease_dagman.staging.transfer import Item, NeedsPerson, Place, State, TaskStatus, Transfer
+from htlease_dagman.staging.transfer_record import TransferRecord
 
 TRANSFER = Transfer(Place("a", "/a"), Place("b", "/b"), (Item("x", "y"), Item("z", "z")))
 SLEEPS = ("/bin/sh", "-c", "sleep 600 & wait")
@@ -26,12 +26,12 @@ def opened() -> Iterator[list[RunBackend]]:
         backend.close()
 
 
-def ended(backend: RunBackend, task: str) -> Sight:
+def ended(backend: RunBackend, task: str) -> TaskStatus:
     until = time.monotonic() + 30
-    while (sight := backend.poll(task)).state is State.RUNNING:
+    while (status := backend.poll(task)).state is State.RUNNING:
         assert time.monotonic() < until
         time.sleep(0.02)
-    return sight
+    return status
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def _fields(stat: Path) -> list[str]:
 
 def test_a_next_watcher_runs_it_again_as_the_same_task(opened: list[RunBackend]) -> None:
     opened += [RunBackend(SLEEPS, {}), RunBackend(SLEEPS, {})]
-    saved: list[Record] = []
-    record, _ = Engine(KEY, TRANSFER, opened[0]).advance(Record(), saved.append)
+    saved: list[TransferRecord] = []
+    record, _ = Engine(KEY, TRANSFER, opened[0]).advance(TransferRecord(), saved.append)
     opened[0].close()
     record = take_up(record, None, is_alone=True)
     record, verdict = Engine(KEY, TRANSFER, opened[1]).advance(record, saved.append)
