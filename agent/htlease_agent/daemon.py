@@ -18,14 +18,14 @@ from htlease.client.client import LeaseServer
 from htlease.client.connection import Connection
 from htlease.errors import BadConfig
 from htlease.wire.transport import plain_url
-from htlease_agent.hook_api import Desk
-from htlease_agent.job_tokens import Starts
-from htlease_agent.proxy.connection_limits import KEEP_ALIVE_SECONDS, Door
+from htlease_agent.hook_api import HookApi
+from htlease_agent.job_tokens import JobTokens
+from htlease_agent.proxy.connection_limits import KEEP_ALIVE_SECONDS, ConnectionLimiter
 from htlease_agent.proxy.forward import Proxy
-from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.proxy.networkless_leases import NetworklessLeases
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile.evidence import AskedEvidence
-from htlease_agent.reconcile.queue_watcher import Watcher
+from htlease_agent.reconcile.queue_watcher import QueueWatcher
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.server_token import RenewingTransport
 from htlease_agent.workflow_owners import WorkflowOwners
@@ -58,12 +58,12 @@ async def run(
     """
     name = socket.gethostname()
     server = LeaseServer(RenewingTransport(find), find().url)
-    chirp = ChirpStarts(
+    chirp = NetworklessLeases(
         RenewingTransport(find, via=f"chirp {name} (htlease-agent)"),
         options.state_directory / "starts",
         options.chirp_ttl_seconds,
     )
-    starts = Starts(
+    job_tokens = JobTokens(
         server,
         WorkflowOwners(server),
         QueueReader(options.schedd_name),
@@ -71,17 +71,17 @@ async def run(
         chirp,
     )
     watched, evidence = QueueReader(options.schedd_name), AskedEvidence(options.schedd_name)
-    watcher = Watcher(
+    watcher = QueueWatcher(
         Reports(server, evidence), watched, options.state_directory, options.poll_seconds, chirp
     )
     stop = threading.Event()
     watching = threading.Thread(target=watcher.run, args=(stop,), name="agent-watcher", daemon=True)
-    door = Door()
+    limiter = ConnectionLimiter()
     async with contextlib.AsyncExitStack() as stack:
         loop = asyncio.get_running_loop()
         if options.listen is not None:
             proxy = Proxy(plain_url(server.url), name).app()
-            make = door.to(await _running(stack, proxy, door))
+            make = limiter.protocol_factory(await _running(stack, proxy, limiter))
             host, port = options.listen
             try:
                 listening = await loop.create_server(make, host, port, backlog=1024)
@@ -90,10 +90,10 @@ async def run(
             stack.callback(listening.close)
             address = listening.sockets[0].getsockname()
             say(f"htlease agent: passes on what comes to http://{address[0]}:{address[1]}")
-        make = door.to(await _running(stack, Desk(starts).app(), door))
-        desk = await loop.create_unix_server(make, sock=_unix_socket(options.socket_path))
+        make = limiter.protocol_factory(await _running(stack, HookApi(job_tokens).app(), limiter))
+        hook_api = await loop.create_unix_server(make, sock=_unix_socket(options.socket_path))
         stack.callback(options.socket_path.unlink, missing_ok=True)
-        stack.callback(desk.close)
+        stack.callback(hook_api.close)
         stack.callback(evidence.close)
         stack.callback(watched.close)
         stack.callback(stop.set)
@@ -103,10 +103,10 @@ async def run(
 
 
 async def _running(
-    stack: contextlib.AsyncExitStack, app: web.Application, door: Door
+    stack: contextlib.AsyncExitStack, app: web.Application, limiter: ConnectionLimiter
 ) -> web.Server:
     """Start an application, and have it ended with the rest."""
-    door.watch(app)
+    limiter.watch(app)
     runner = web.AppRunner(
         app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=END_SECONDS
     )

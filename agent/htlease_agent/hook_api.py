@@ -14,8 +14,8 @@ from aiohttp import web
 
 from htlease.client.client import Document
 from htlease.errors import BadConfig, HTLeaseError, InvalidField, Refused
-from htlease_agent.job_tokens import Starts
-from htlease_agent.peer_credentials import Peer
+from htlease_agent.job_tokens import JobTokens
+from htlease_agent.peer_credentials import PeerCredentials
 from htlease_agent.problems import problem
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.routed_jobs import Routes
@@ -30,16 +30,16 @@ WAITING_MAX = 500
 log = logging.getLogger("htlease_agent")
 
 
-class Desk:
+class HookApi:
     """The application behind the socket."""
 
-    def __init__(self, starts: Starts) -> None:
-        self._starts = starts
+    def __init__(self, job_tokens: JobTokens) -> None:
+        self._job_tokens = job_tokens
         # The router waits for its hooks, and the watcher asks for evidence in any case.
-        reports = Reports(starts.server, evidence=None)
-        self._routes = Routes(starts.server, starts.owners, starts.queue, reports)
+        reports = Reports(job_tokens.server, evidence=None)
+        self._routes = Routes(job_tokens.server, job_tokens.owners, job_tokens.queue, reports)
         # The schedd answers one at a time anyway.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent-desk")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent-hook-api")
         self._waiting = 0
 
     def app(self) -> web.Application:
@@ -52,12 +52,12 @@ class Desk:
 
     async def _close(self, app: web.Application) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._starts.queue.close()
+        self._job_tokens.queue.close()
 
     async def _start(self, request: web.Request) -> web.Response:
         return await self._answer(
             request,
-            lambda peer, body: self._starts.answer(
+            lambda peer, body: self._job_tokens.answer(
                 peer, str(body["job"]), body.get("no_path") is True
             ),
         )
@@ -67,14 +67,14 @@ class Desk:
         return await self._answer(request, lambda peer, body: self._routes.answer(step, peer, body))
 
     async def _answer(
-        self, request: web.Request, decide: Callable[[Peer, Mapping[str, Any]], Document]
+        self, request: web.Request, decide: Callable[[PeerCredentials, Mapping[str, Any]], Document]
     ) -> web.Response:
         connection: socket.socket = request.get_extra_info("socket")
         if self._waiting >= WAITING_MAX:
             return problem("overloaded", f"{WAITING_MAX} calls wait already")
         self._waiting += 1
         try:
-            peer = Peer.of(connection)
+            peer = PeerCredentials.of(connection)
             body = json.loads(await asyncio.wait_for(request.read(), READ_SECONDS))
             if not isinstance(body, dict):
                 raise ValueError("the body is no object")

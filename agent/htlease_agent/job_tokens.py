@@ -15,8 +15,8 @@ from htlease.client.client import Document, LeaseServer
 from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField, Refused, ServerUnavailable
 from htlease.rules.attempt import SubjobKey
-from htlease_agent.peer_credentials import Peer
-from htlease_agent.proxy.networkless_leases import ATTRIBUTES, ChirpStarts
+from htlease_agent.peer_credentials import PeerCredentials
+from htlease_agent.proxy.networkless_leases import ATTRIBUTES, NetworklessLeases
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile.job_end import is_stamp
 from htlease_agent.reconcile.named_key import key_named
@@ -39,16 +39,16 @@ def brings_token(ad: Mapping[str, Plain]) -> bool:
 
 
 @dataclass(frozen=True)
-class Starts:
+class JobTokens:
     """Answers the shadow's hook; every call may wait for schedd and server."""
 
     server: LeaseServer
     owners: WorkflowOwners
     queue: QueueReader
     token_ttl_seconds: float
-    chirp: ChirpStarts
+    chirp: NetworklessLeases
 
-    def answer(self, peer: Peer, job: str, has_no_path: bool) -> Document:
+    def answer(self, peer: PeerCredentials, job: str, has_no_path: bool) -> Document:
         """Return what the job named `CLUSTER.PROC` is given; {} when it has no lease.
 
         With `has_no_path` its lease is kept here, as for a job whose ad says so.

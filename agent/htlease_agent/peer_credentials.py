@@ -12,14 +12,14 @@ _UCRED = struct.Struct("3i")
 
 
 @dataclass(frozen=True)
-class Peer:
+class PeerCredentials:
     """A process on this machine."""
 
     pid: int
     uid: int
 
     @classmethod
-    def of(cls, connection: socket.socket) -> Peer:
+    def of(cls, connection: socket.socket) -> PeerCredentials:
         """Return who opened a connection; raises OSError."""
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _ = _UCRED.unpack(raw)

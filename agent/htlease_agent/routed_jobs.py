@@ -18,7 +18,7 @@ from htlease.errors import InvalidField, Refused
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease_agent.job_tokens import brings_token
-from htlease_agent.peer_credentials import Peer
+from htlease_agent.peer_credentials import PeerCredentials
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile import job_end
 from htlease_agent.reconcile.named_key import key_named
@@ -44,7 +44,7 @@ class Routes:
     queue: QueueReader
     reports: Reports
 
-    def answer(self, step: str, peer: Peer, body: Mapping[str, Any]) -> Document:
+    def answer(self, step: str, peer: PeerCredentials, body: Mapping[str, Any]) -> Document:
         """Return what the hook of this step is answered; {} when the job has no lease.
 
         Raises Refused, InvalidField, ServerUnavailable or ScheddUnavailable.
@@ -82,7 +82,7 @@ class Routes:
                 return own
         return stamp
 
-    def _source(self, peer: Peer, body: Mapping[str, Any]) -> dict[str, Plain]:
+    def _source(self, peer: PeerCredentials, body: Mapping[str, Any]) -> dict[str, Plain]:
         job = str(body.get("job"))
         found = _JOB.fullmatch(job)
         if found is None:

@@ -18,7 +18,7 @@ _FULL = (
 )
 
 
-class _TurnedAway(asyncio.Protocol):
+class _Rejected(asyncio.Protocol):
     """Answers a connection for which there is no room."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -27,7 +27,7 @@ class _TurnedAway(asyncio.Protocol):
         transport.close()
 
 
-class Door:
+class ConnectionLimiter:
     """Lets connections in, for as many servers as there are addresses."""
 
     def __init__(self, head_seconds: float = HEAD_SECONDS) -> None:
@@ -35,19 +35,19 @@ class Door:
         #: Connections that have not made a request yet.
         self._silent: set[web.RequestHandler] = set()
 
-    def to(self, server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
+    def protocol_factory(self, server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
         """Return what makes the protocol of each connection, as `loop.create_server` wants it."""
 
-        def let_in() -> asyncio.BaseProtocol:
+        def accept() -> asyncio.BaseProtocol:
             if len(server.connections) >= CONNECTIONS_MAX:
-                return _TurnedAway()
+                return _Rejected()
             protocol = server()
             self._silent.add(protocol)
             loop = asyncio.get_running_loop()
             loop.call_later(self._head_seconds, self._look_at, protocol)
             return protocol
 
-        return let_in
+        return accept
 
     def _look_at(self, protocol: web.RequestHandler) -> None:
         if protocol in self._silent:

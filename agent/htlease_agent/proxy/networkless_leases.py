@@ -78,7 +78,7 @@ class Start:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-class ChirpStarts:
+class NetworklessLeases:
     """All starts of one access point that have no network."""
 
     def __init__(self, transport: Transport, directory: Path, ttl_seconds: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from htlease.errors import BadConfig, HTLeaseError
 from htlease.rules.end_proof import Job, job_from
-from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.proxy.networkless_leases import NetworklessLeases
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile import held_jobs
 from htlease_agent.reconcile.job_end import ATTRIBUTES, COMPLETED, HELD, End, end_of
@@ -87,7 +87,7 @@ def _end_from(fields: dict[str, Any]) -> End:
     return End(**{"log": None, "is_stamped": False, **fields, "job": known})
 
 
-class Watcher:
+class QueueWatcher:
     """Watches one schedd."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Watcher:
         queue: QueueReader,
         directory: Path,
         poll_seconds: float,
-        chirp: ChirpStarts,
+        chirp: NetworklessLeases,
     ) -> None:
         """Prepare to watch; raises BadConfig when the state directory cannot be used."""
         self._reports = reports

@@ -18,7 +18,7 @@ from htlease.errors import Refused, ServerUnavailable
 from htlease.rules.attempt import SubjobKey
 from htlease.wire.chirp_journal import PARTS, Entry, Journal, to_attributes, unpack
 from htlease.wire.transport import HttpTransport
-from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.proxy.networkless_leases import NetworklessLeases
 from htlease_agent.queue_reader import QueueReader
 
 _NUMBERS = itertools.count(1)
@@ -66,11 +66,11 @@ class Desk:
         }
         self.starts = self.new_starts()
 
-    def new_starts(self) -> ChirpStarts:
+    def new_starts(self) -> NetworklessLeases:
         transport = HttpTransport(
             self.server.url, self.server.operator_token(), via="chirp ap (agent)"
         )
-        return ChirpStarts(transport, self.directory, 60.0)
+        return NetworklessLeases(transport, self.directory, 60.0)
 
     def begin(self) -> int:
         grant = unpack(self.starts.begin(SubjobKey.parse(self.key), self.ad))

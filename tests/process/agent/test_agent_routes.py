@@ -12,12 +12,12 @@ from tests.serving import ServerProcess
 from htlease.client.client import LeaseServer
 from htlease.client.connection import Connection, Credential
 from htlease.condor.schedd import Plain
-from htlease_agent.peer_credentials import Peer
+from htlease_agent.peer_credentials import PeerCredentials
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.routed_jobs import Routes
 from htlease_agent.workflow_owners import WorkflowOwners
 
-PEER = Peer(os.getpid(), os.geteuid())
+PEER = PeerCredentials(os.getpid(), os.geteuid())
 
 
 class Route:

@@ -19,10 +19,10 @@ from htlease.condor.schedd import Plain
 from htlease.errors import BadConfig, ServerUnavailable
 from htlease.rules.end_proof import Finding
 from htlease.wire.transport import HttpTransport
-from htlease_agent.proxy.networkless_leases import ChirpStarts
+from htlease_agent.proxy.networkless_leases import NetworklessLeases
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile.job_end import End
-from htlease_agent.reconcile.queue_watcher import Watcher
+from htlease_agent.reconcile.queue_watcher import QueueWatcher
 from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.workflow_owners import WorkflowOwners
 
@@ -83,9 +83,9 @@ class Agent:
         token = self.server.operator_token()
         speaker = LeaseServer.at(Connection(self.server.url, Credential(token, "test")))
         transport = HttpTransport(self.server.url, token, via="chirp ap")
-        chirp = ChirpStarts(transport, self.directory / "starts", 60.0)
+        chirp = NetworklessLeases(transport, self.directory / "starts", 60.0)
         reports = Reports(speaker, self.evidence)
-        self.watcher = Watcher(reports, self.queue, self.directory, 1.0, chirp)
+        self.watcher = QueueWatcher(reports, self.queue, self.directory, 1.0, chirp)
 
     def ended(self, job: str, key: str, **changes: Plain) -> dict[str, Plain]:
         """Put a job that ended well into the history."""
