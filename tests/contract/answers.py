@@ -26,7 +26,7 @@ from htlease_server.engine.batch import PendingRequest
 from htlease_server.engine.commit.command_log import StoreWriter
 from htlease_server.engine.commit.group_commit import GroupCommitWriter
 from htlease_server.engine.commit.priority_queue import PriorityQueue
-from htlease_server.engine.site.audit import MINT, Deed
+from htlease_server.engine.site.audit import MINT, AuditEntry
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import Announce, PutMaintenance, Withdraw
 from htlease_server.engine.site.retention import Trim
@@ -138,7 +138,7 @@ def _morning(day: Day) -> None:
     day.step(day.command(acquire(), SubjobKey("bobs", "x"), owner="bob", is_own_only=True))
     day.step(day.command(acquire(), SubjobKey("new", "x"), owner="bob", is_own_only=True))
     day.step(day.command(m.Enter(1, nonce(1), "run"), SubjobKey("new", "nobody")))
-    day.step(day.wide(Deed(MINT, "run7", data={"ttl": 1, "left_out": None}), via="1.1 agent"))
+    day.step(day.wide(AuditEntry(MINT, "run7", data={"ttl": 1, "left_out": None}), via="1.1 agent"))
     day.step(day.command(m.Renew(1, nonce(1)), SubjobKey("run7", "nobody")))
 
 

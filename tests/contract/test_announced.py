@@ -148,7 +148,7 @@ def test_what_cannot_be_announced_is_refused_and_changes_nothing(
         assert refused(answer) == "not-found"
         assert "no window is announced from" in answer.detail
     assert list(drill.store.maintenance()) == []
-    assert drill.read(drill.reading.deeds(None, 0, 10))["deeds"] == []
+    assert drill.read(drill.reading.audit_entries(None, 0, 10))["deeds"] == []
 
 
 def test_one_that_begins_within_another_is_ended_with_it(drill: Drill) -> None:
@@ -213,7 +213,7 @@ def test_who_announced_moved_and_withdrew_is_kept(drill: Drill) -> None:
     drill.announce(HOUR, DAY, reason="a disk")
     drill.announce(2 * HOUR, DAY, instead_of=HOUR)
     drill.withdraw(2 * HOUR)
-    deeds = drill.read(drill.reading.deeds(None, 0, 10))["deeds"]
+    deeds = drill.read(drill.reading.audit_entries(None, 0, 10))["deeds"]
     assert [deed["deed"] for deed in deeds] == [
         *["announce-maintenance"] * 2,
         "withdraw-maintenance",

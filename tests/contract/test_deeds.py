@@ -8,13 +8,13 @@ from tests.contract.drill import KEY, Drill, acquire
 
 from htlease.rules import messages as m
 from htlease_server.engine.batch import PendingRequest
-from htlease_server.engine.site.audit import MINT, REVOKE, Deed
+from htlease_server.engine.site.audit import MINT, REVOKE, AuditEntry
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.models.request_models import WORKFLOW_DECODER, decode
-from htlease_server.store.base import DeedRow
+from htlease_server.store.base import AuditRow
 
 
-def _do(drill: Drill, deed: Deed, actor: str = "admin") -> Any:
+def _do(drill: Drill, deed: AuditEntry, actor: str = "admin") -> Any:
     return drill.ask_all(PendingRequest(None, deed, actor, drill._loop.create_future()))[0]
 
 
@@ -33,24 +33,26 @@ def _put(name: str) -> PutWorkflow:
 def test_deeds_are_kept_in_order_and_told_by_kind(drill: Drill) -> None:
     for number in range(5):
         kind = REVOKE if number % 2 else MINT
-        row = _do(drill, Deed(kind, token_id=f"token-{number}", data={"reason": None, "n": number}))
-        assert isinstance(row, DeedRow) and row.at == drill.now
+        row = _do(
+            drill, AuditEntry(kind, token_id=f"token-{number}", data={"reason": None, "n": number})
+        )
+        assert isinstance(row, AuditRow) and row.at == drill.now
         drill.now += 1
     drill.restart(after_seconds=3600)
-    found = drill.read(drill.reading.deeds(None, 0, 3))
+    found = drill.read(drill.reading.audit_entries(None, 0, 3))
     assert [deed["token_id"] for deed in found["deeds"]] == ["token-0", "token-1", "token-2"]
-    rest = drill.read(drill.reading.deeds(None, found["next"], 3))
+    rest = drill.read(drill.reading.audit_entries(None, found["next"], 3))
     assert [deed["token_id"] for deed in rest["deeds"]] == ["token-3", "token-4"]
     assert rest["next"] is None and rest["deeds"][1]["n"] == 4 and "reason" not in rest["deeds"][1]
-    revoked = drill.read(drill.reading.deeds(REVOKE, 0, 10))["deeds"]
+    revoked = drill.read(drill.reading.audit_entries(REVOKE, 0, 10))["deeds"]
     assert [deed["token_id"] for deed in revoked] == ["token-1", "token-3"]
 
 
 def test_revocations_are_found_from_an_instant_on(drill: Drill) -> None:
-    _do(drill, Deed(MINT, token_id="other"))
-    _do(drill, Deed(REVOKE, token_id="early"))
+    _do(drill, AuditEntry(MINT, token_id="other"))
+    _do(drill, AuditEntry(REVOKE, token_id="early"))
     drill.now += 60
-    _do(drill, Deed(REVOKE, workflow="w", subjob="s", data={"issued_until": drill.now}))
+    _do(drill, AuditEntry(REVOKE, workflow="w", subjob="s", data={"issued_until": drill.now}))
     reader = drill.states.reader()
     assert [row.token_id for row in reader.revocations(0.0)] == ["early", None]
     late = reader.revocations(drill.now - 1)
@@ -60,16 +62,16 @@ def test_revocations_are_found_from_an_instant_on(drill: Drill) -> None:
 
 def test_a_deed_that_the_store_refused_was_not_done(refusing: Drill) -> None:
     refusing.store.is_full = True
-    answer = _do(refusing, Deed(MINT, token_id="t"))
+    answer = _do(refusing, AuditEntry(MINT, token_id="t"))
     refusing.store.is_full = False
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    assert refusing.read(refusing.reading.deeds(None, 0, 10))["deeds"] == []
+    assert refusing.read(refusing.reading.audit_entries(None, 0, 10))["deeds"] == []
 
 
 def test_workflows_and_windows_that_are_changed_are_deeds_too(drill: Drill) -> None:
     drill.put("run9", labels={"a": "b"})
     drill.maintain(60, "a disk")
-    found = drill.read(drill.reading.deeds(None, 0, 10))["deeds"]
+    found = drill.read(drill.reading.audit_entries(None, 0, 10))["deeds"]
     assert [(deed["deed"], deed.get("workflow")) for deed in found] == [
         ("put-workflow", "run9"),
         ("put-maintenance", None),

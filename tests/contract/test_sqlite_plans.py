@@ -35,7 +35,10 @@ LOOK_UPS: dict[str, Callable[[Any], object]] = {
     "requests": lambda store: store.requests(1, 10),
     "maintenance": lambda store: store.maintenance(),
     "flags": lambda store: store.flags(),
-    "deeds": lambda store: [*store.deeds(None, 0, 10), *store.deeds("mint-token", 0, 10)],
+    "audit_entries": lambda store: [
+        *store.audit_entries(None, 0, 10),
+        *store.audit_entries("mint-token", 0, 10),
+    ],
     "revocations": lambda store: store.revocations(0.0),
     "next_ids": lambda store: store.next_ids(),
     "fence_floor": lambda store: store.fence_floor(),

@@ -89,7 +89,7 @@ class Outages:
         outcome = await self._commands.put(change, call.caller, call.via)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
-        note(logging.INFO, done, actor=call.caller.actor, **change.deed().data)
+        note(logging.INFO, done, actor=call.caller.actor, **change.audit_entry().data)
         return await self._maintenance(call)
 
     async def _flags(self, call: Call) -> Answer:

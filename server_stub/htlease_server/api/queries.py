@@ -32,7 +32,7 @@ from htlease_server.engine.history import (
     event_from,
     state_from,
 )
-from htlease_server.engine.site.audit import deed_document
+from htlease_server.engine.site.audit import audit_document
 from htlease_server.engine.site.flags import concerning, flag_document
 from htlease_server.engine.site.maintenance import maintenance_document
 from htlease_server.engine.states.expiry_counts import HELD_NAMES, CountSnapshot, ExpiryCounts
@@ -161,13 +161,13 @@ class Reading:
 
         return await self._run(look_up)
 
-    async def deeds(self, kind: str | None, after: int, limit: int) -> Audit:
+    async def audit_entries(self, kind: str | None, after: int, limit: int) -> Audit:
         """Return a page of what was done to the site itself, of one kind or all."""
 
         def look_up(reader: Reader, at: ReadContext) -> Audit:
-            rows = reader.deeds(kind, after, limit)
+            rows = reader.audit_entries(kind, after, limit)
             return {
-                "deeds": [deed_document(deed_id, row) for deed_id, row in rows],
+                "deeds": [audit_document(entry_id, row) for entry_id, row in rows],
                 "next": rows[-1][0] if len(rows) == limit else None,
             }
 

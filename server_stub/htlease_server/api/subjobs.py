@@ -21,7 +21,7 @@ from htlease_server.auth.principal import Caller
 from htlease_server.counters import RequestCounters
 from htlease_server.engine.batch import Answer, Crashed, PendingRequest, QueueFull
 from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, StoreWriter
-from htlease_server.engine.site.audit import Deed
+from htlease_server.engine.site.audit import AuditEntry
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import WindowChange
 from htlease_server.engine.site.retention import Trim, Trimmed
@@ -30,7 +30,7 @@ from htlease_server.http.messages import Answer as HttpAnswer
 from htlease_server.http.messages import Refusal, Replier, Request, document, problem
 from htlease_server.logs import is_noted, note
 from htlease_server.models.request_models import READERS
-from htlease_server.store.base import DeedRow, FlagRow, MaintenanceRow, WorkflowRow
+from htlease_server.store.base import AuditRow, FlagRow, MaintenanceRow, WorkflowRow
 
 INTERNAL = m.Rejection("internal", "the server made a mistake; its log says more")
 VIA_MAX_CHARS = 200
@@ -133,7 +133,7 @@ class Commands:
             note_command(call, pending, outcome, seconds)
         if isinstance(outcome, m.Rejection):
             return problem(outcome, pending.key)
-        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow, DeedRow, Trimmed))
+        assert not isinstance(outcome, (WorkflowRow, MaintenanceRow, FlagRow, AuditRow, Trimmed))
         reply = reply_document(outcome)
         if isinstance(outcome, m.Renewal) and outcome.order == "continue":
             # A holder gets a token in place of one that will not last much longer.
@@ -147,7 +147,7 @@ class Commands:
 
     async def put(
         self,
-        put: PutWorkflow | WindowChange | PutFlag | Deed | Trim,
+        put: PutWorkflow | WindowChange | PutFlag | AuditEntry | Trim,
         caller: Caller,
         via: bytes | None,
         is_own_only: bool = False,

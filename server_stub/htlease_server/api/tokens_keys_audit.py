@@ -16,7 +16,7 @@ from htlease_server.auth.job_tokens import TokenRequest, why_not_mint
 from htlease_server.auth.principal import Caller
 from htlease_server.auth.roles import Role
 from htlease_server.auth.signing_keys import KeyFiles
-from htlease_server.engine.site.audit import MINT, REVOKE, ROTATE, Deed
+from htlease_server.engine.site.audit import MINT, REVOKE, ROTATE, AuditEntry
 from htlease_server.engine.site.retention import AGE_MAX_SECONDS, AGE_MIN_SECONDS, Trim, Trimmed
 from htlease_server.http.messages import Answer, Refusal, document, problem
 from htlease_server.logs import note
@@ -27,7 +27,7 @@ from htlease_server.models.request_models import (
     TRIM_DECODER,
     decode,
 )
-from htlease_server.store.base import DeedRow
+from htlease_server.store.base import AuditRow
 
 
 class Administration:
@@ -60,7 +60,7 @@ class Administration:
         ends = rfc3339(minted.expires_at)
         if wanted.role is not Role.JOB:
             is_of_workflow = wanted.role is Role.WORKFLOW
-            deed = Deed(
+            audit_entry = AuditEntry(
                 MINT,
                 wanted.workflows[0] if is_of_workflow else None,
                 token_id=minted.id,
@@ -71,7 +71,7 @@ class Administration:
                     "expires_at": ends,
                 },
             )
-            outcome = await self._commands.put(deed, caller, call.via)
+            outcome = await self._commands.put(audit_entry, caller, call.via)
             if isinstance(outcome, m.Rejection):
                 return problem(outcome)
         note_minted(minted, caller, wanted.about)
@@ -86,17 +86,17 @@ class Administration:
     async def _revoke(self, call: Call) -> Answer:
         body = decode(REVOKE_DECODER, call.request.body)
         body.check()
-        deed = Deed(
+        audit_entry = AuditEntry(
             REVOKE,
             body.workflow,
             body.subjob,
             body.id,
             {"reason": body.reason, "issued_until": self._authenticator.now()},
         )
-        outcome = await self._commands.put(deed, call.caller, call.via)
+        outcome = await self._commands.put(audit_entry, call.caller, call.via)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
-        assert isinstance(outcome, DeedRow)
+        assert isinstance(outcome, AuditRow)
         self._authenticator.revoke([outcome])
         note(
             logging.WARNING,
@@ -136,7 +136,7 @@ class Administration:
         )
 
     async def _tokens(self, call: Call) -> Answer:
-        found = await self._reading.deeds(MINT, call.number("after", 0), call.limit)
+        found = await self._reading.audit_entries(MINT, call.number("after", 0), call.limit)
         is_revoked = self._authenticator.revocations.covers
         tokens = [
             {**made, "revoked": is_revoked(made["token_id"], made.get("workflow"), made["at"])}
@@ -145,7 +145,9 @@ class Administration:
         return document({"tokens": tokens, "next": found["next"]})
 
     async def _audit(self, call: Call) -> Answer:
-        return document(await self._reading.deeds(None, call.number("after", 0), call.limit))
+        return document(
+            await self._reading.audit_entries(None, call.number("after", 0), call.limit)
+        )
 
     async def _keys(self, call: Call) -> Answer:
         return document({"keys": self._authenticator.tokens.keys.document()})
@@ -160,7 +162,7 @@ class Administration:
         except BadConfig as why:
             raise Refusal("overloaded", str(why)) from None
         outcome = await self._commands.put(
-            Deed(ROTATE, data={"kid": key_id}), call.caller, call.via
+            AuditEntry(ROTATE, data={"kid": key_id}), call.caller, call.via
         )
         if isinstance(outcome, m.Rejection):
             return problem(outcome)

@@ -13,7 +13,7 @@ from htlease_server.auth.job_tokens import EXPIRED, NOT_OURS, OwnTokens
 from htlease_server.auth.principal import ADMIN, ANONYMOUS, Caller
 from htlease_server.auth.revocations import REVOKED, Revocations
 from htlease_server.auth.signing_keys import FIRST, KeyRing
-from htlease_server.store.base import DeedRow
+from htlease_server.store.base import AuditRow
 
 if TYPE_CHECKING:
     from htlease_server.auth.scitokens import IssuerTokens
@@ -73,8 +73,8 @@ class Authenticator:
         """Return the time, in seconds since 1970."""
         return self._clock()
 
-    def revoke(self, rows: Iterable[DeedRow]) -> None:
-        """Authenticate nobody any more by the tokens that these deeds revoke."""
+    def revoke(self, rows: Iterable[AuditRow]) -> None:
+        """Authenticate nobody any more by the tokens that these audit entries revoke."""
         if self.revocations.add(rows):
             self.forget()
 

@@ -12,7 +12,7 @@ import msgspec
 from htlease.wire.protocol import rfc3339
 from htlease_server.auth.principal import Caller
 from htlease_server.auth.roles import Role
-from htlease_server.store.base import DeedRow
+from htlease_server.store.base import AuditRow
 
 REVOKED = "the token was revoked; ask for a new one"
 
@@ -20,13 +20,13 @@ REVOKED = "the token was revoked; ask for a new one"
 class Revocations:
     """What is revoked; replaced as a whole, so that others may look meanwhile."""
 
-    def __init__(self, rows: Iterable[DeedRow] = ()) -> None:
+    def __init__(self, rows: Iterable[AuditRow] = ()) -> None:
         self._ids: frozenset[str] = frozenset()
         #: (workflow, subjob or None for all of it) -> the last instant of what is revoked.
         self._until: dict[tuple[str, str | None], float] = {}
         self.add(rows)
 
-    def add(self, rows: Iterable[DeedRow]) -> bool:
+    def add(self, rows: Iterable[AuditRow]) -> bool:
         """Take note of revocations; tell whether one was not known."""
         ids, until = set(self._ids), dict(self._until)
         for row in rows:

@@ -10,14 +10,14 @@ from htlease.errors import HTLeaseError
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.state import REQUESTS_KEPT, SubjobState
-from htlease_server.engine.site.audit import Deed
+from htlease_server.engine.site.audit import AuditEntry
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import WindowChange
 from htlease_server.engine.site.retention import Trim, Trimmed
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.engine.states.cache import Entry, SubjobCache
 from htlease_server.models.request_models import CommandRequest
-from htlease_server.store.base import DeedRow, FlagRow, MaintenanceRow, WorkflowRow, WriteSet
+from htlease_server.store.base import AuditRow, FlagRow, MaintenanceRow, WorkflowRow, WriteSet
 
 
 class QueueFull(HTLeaseError):
@@ -30,7 +30,7 @@ class Crashed:
 
 
 Answer = Union[  # noqa: UP007
-    m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, FlagRow, DeedRow, Trimmed, Crashed
+    m.Reply, m.Rejection, WorkflowRow, MaintenanceRow, FlagRow, AuditRow, Trimmed, Crashed
 ]
 
 
@@ -52,7 +52,7 @@ class PendingRequest:
     def __init__(
         self,
         key: SubjobKey | None,
-        sent: CommandRequest | PutWorkflow | WindowChange | PutFlag | Deed | Trim,
+        sent: CommandRequest | PutWorkflow | WindowChange | PutFlag | AuditEntry | Trim,
         actor: str,
         future: Promise,
         via: str | None = None,

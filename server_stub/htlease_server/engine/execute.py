@@ -23,7 +23,7 @@ from htlease_server.engine.history import (
     fingerprints_with,
     ids_in,
 )
-from htlease_server.engine.site.audit import PUT_FLAG, PUT_WORKFLOW, TRIM, Deed
+from htlease_server.engine.site.audit import PUT_FLAG, PUT_WORKFLOW, TRIM, AuditEntry
 from htlease_server.engine.site.flags import PutFlag, down_for
 from htlease_server.engine.site.maintenance import WindowChange
 from htlease_server.engine.site.retention import Trim
@@ -32,7 +32,7 @@ from htlease_server.engine.states.cache import Entry
 from htlease_server.engine.states.state_source import StateSource
 from htlease_server.logs import note
 from htlease_server.models.request_models import CommandRequest
-from htlease_server.store.base import DeedRow, HistoryRow, MaintenanceRow, WorkflowRow
+from htlease_server.store.base import AuditRow, HistoryRow, MaintenanceRow, WorkflowRow
 
 _GOING = m.Rejection(
     "overloaded",
@@ -67,8 +67,8 @@ def execute(batch: Batch, states: StateSource, pending: PendingRequest) -> None:
             _put_flag(batch, states, pending, pending.sent)
         elif isinstance(pending.sent, Trim):
             _trim(batch, states, pending, pending.sent)
-        elif isinstance(pending.sent, Deed):
-            row = _note_deed(batch, pending, pending.sent)
+        elif isinstance(pending.sent, AuditEntry):
+            row = _add_audit_entry(batch, pending, pending.sent)
             batch.answer(pending, row, is_after_commit=True)
         else:
             _command(batch, states, pending, pending.sent)
@@ -265,7 +265,7 @@ def _put_workflow(
         put, batch.now, pending.owner
     )
     if isinstance(decision, WorkflowRow) and decision is not before:
-        _note_deed(batch, pending, Deed(PUT_WORKFLOW, put.name))
+        _add_audit_entry(batch, pending, AuditEntry(PUT_WORKFLOW, put.name))
         states.book.keep(decision)
         batch.write_set.workflows.append(decision)
     batch.answer(pending, decision, is_after_commit=True)
@@ -285,7 +285,7 @@ def _change_windows(
     others = (window for window in downtime.windows if window.started_at not in changed)
     downtime.windows = (*others, *rows)
     batch.write_set.maintenance += rows
-    _note_deed(batch, pending, change.deed())
+    _add_audit_entry(batch, pending, change.audit_entry())
     # Who ends what is not open is told so by what is there afterwards.
     ended = MaintenanceRow(batch.now, batch.now, None, pending.actor)
     batch.answer(pending, rows[-1] if rows else ended, is_after_commit=True)
@@ -298,7 +298,7 @@ def _put_flag(batch: Batch, states: StateSource, pending: PendingRequest, put: P
     states.flags = {**states.flags, row.name: row}
     batch.write_set.flags.append(row)
     data = {"flag": put.name, "is_up": put.is_up, "reason": put.reason}
-    _note_deed(batch, pending, Deed(PUT_FLAG, data=data))
+    _add_audit_entry(batch, pending, AuditEntry(PUT_FLAG, data=data))
     batch.answer(pending, row, is_after_commit=True)
 
 
@@ -306,13 +306,13 @@ def _trim(batch: Batch, states: StateSource, pending: PendingRequest, trim: Trim
     trimmed = states.trim(batch, trim)
     if trimmed.subjobs:
         data = {"subjobs": trimmed.subjobs, "events": trimmed.events}
-        _note_deed(batch, pending, Deed(TRIM, trim.workflow, data=data))
+        _add_audit_entry(batch, pending, AuditEntry(TRIM, trim.workflow, data=data))
     batch.answer(pending, trimmed, is_after_commit=True)
 
 
-def _note_deed(batch: Batch, pending: PendingRequest, deed: Deed) -> DeedRow:
-    row = deed.row(batch.now, pending.actor, pending.via)
-    batch.write_set.deeds.append(row)
+def _add_audit_entry(batch: Batch, pending: PendingRequest, audit_entry: AuditEntry) -> AuditRow:
+    row = audit_entry.row(batch.now, pending.actor, pending.via)
+    batch.write_set.audit_entries.append(row)
     return row
 
 

@@ -107,7 +107,7 @@ class WorkflowRow(NamedTuple):
     made_by: str | None = None
 
 
-class DeedRow(NamedTuple):
+class AuditRow(NamedTuple):
     """Something that was done to the site itself; see `engine.site.audit`."""
 
     at: float
@@ -188,7 +188,7 @@ class WriteSet:
     runs: list[Run] = field(default_factory=list)
     #: Flags as they are from now on; a flag is known by its name.
     flags: list[FlagRow] = field(default_factory=list)
-    deeds: list[DeedRow] = field(default_factory=list)
+    audit_entries: list[AuditRow] = field(default_factory=list)
     deleted: list[DeletedSubjob] = field(default_factory=list)
     #: As `counts`, by what is deleted; that is no change of a workflow.
     deleted_counts: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -212,7 +212,7 @@ class WriteSet:
             self.workflows,
             self.maintenance,
             self.flags,
-            self.deeds,
+            self.audit_entries,
             self.deleted,
         )
         return any(rows)
@@ -279,11 +279,13 @@ class Reader(Protocol):
     def flags(self) -> Sequence[FlagRow]:
         """Return all flags that were ever changed, in the order of their names."""
 
-    def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
-        """Return the deeds with a higher ID, of one kind or all, in order."""
+    def audit_entries(
+        self, kind: str | None, after: int, limit: int
+    ) -> Sequence[tuple[int, AuditRow]]:
+        """Return the audit entries with a higher ID, of one kind or all, in order."""
 
-    def revocations(self, since: float) -> Sequence[DeedRow]:
-        """Return the deeds that revoke tokens from an instant on."""
+    def revocations(self, since: float) -> Sequence[AuditRow]:
+        """Return the audit entries that revoke tokens from an instant on."""
 
     def close(self) -> None:
         """Let go of the store."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from htlease_server.store.base import (
-    DeedRow,
+    AuditRow,
     FlagRow,
     HistoryRow,
     MaintenanceRow,
@@ -19,7 +19,7 @@ IS_HELD = "status IN ('active', 'recalled')"
 HISTORY = ", ".join(HistoryRow._fields)
 WORKFLOW = ", ".join(WorkflowRow._fields)
 FLAG = ", ".join(FlagRow._fields)
-DEED = ", ".join(DeedRow._fields)
+DEED = ", ".join(AuditRow._fields)
 MAINTENANCE = ", ".join(MaintenanceRow._fields)
 
 SELECT_SUBJOB = f"SELECT {', '.join(SubjobRow._fields)} FROM subjob JOIN lease ON subjob_id = id"

@@ -18,7 +18,7 @@ import msgspec
 from htlease.errors import BadConfig
 from htlease.version import VERSION
 from htlease_server.store.base import (
-    DeedRow,
+    AuditRow,
     FlagRow,
     HistoryRow,
     MaintenanceRow,
@@ -66,7 +66,7 @@ class Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     subjob: SubjobRow | None = None
     history: list[HistoryRow] = []
     known_ids: list[tuple[str, int]] = []
-    deeds: list[DeedRow] = []
+    deeds: list[AuditRow] = []
     tail: Tail | None = None
 
 
@@ -112,7 +112,7 @@ def _write(snapshot: StoreSnapshot, file: BinaryIO) -> Tail:
     for known_ids in _in_parts(snapshot.known_ids()):
         tail.known_ids += len(known_ids)
         put(Line(known_ids=known_ids))
-    for deeds in _in_parts(snapshot.deeds()):
+    for deeds in _in_parts(snapshot.audit_entries()):
         tail.deeds += len(deeds)
         put(Line(deeds=deeds))
     put(Line(tail=tail))
@@ -155,7 +155,7 @@ def read_archive(source: Path, store: Writer) -> Tail:
 
 
 def _rows_in(write_set: WriteSet) -> int:
-    kinds = (write_set.subjobs, write_set.workflows, write_set.known_ids, write_set.deeds)
+    kinds = (write_set.subjobs, write_set.workflows, write_set.known_ids, write_set.audit_entries)
     return sum(len(rows) for rows in kinds)
 
 
@@ -163,7 +163,7 @@ def _add(write_set: WriteSet, line: Line, counted: Tail) -> None:
     write_set.workflows += line.workflows
     write_set.known_ids += line.known_ids
     write_set.history += line.history
-    write_set.deeds += line.deeds
+    write_set.audit_entries += line.deeds
     counted.deeds += len(line.deeds)
     counted.workflows += len(line.workflows)
     counted.known_ids += len(line.known_ids)

@@ -12,7 +12,7 @@ import psycopg
 from htlease.errors import BadConfig
 from htlease_server.store import sql as queries
 from htlease_server.store.base import (
-    DeedRow,
+    AuditRow,
     FlagRow,
     HistoryRow,
     MaintenanceRow,
@@ -124,8 +124,8 @@ class PostgresSnapshot:
     def flags(self) -> Sequence[FlagRow]:
         return [FlagRow._make(row) for row in self._all(queries.ALL_FLAGS)]
 
-    def deeds(self) -> Iterator[DeedRow]:
-        return map(DeedRow._make, self._all(queries.ALL_DEEDS))
+    def audit_entries(self) -> Iterator[AuditRow]:
+        return map(AuditRow._make, self._all(queries.ALL_DEEDS))
 
     def fence_floor(self) -> int:
         return int(self._one("SELECT fence FROM fence_floor"))
@@ -183,7 +183,7 @@ class PostgresFiller:
                     (sql.ADD_HISTORY, write_set.history),
                     (sql.ADD_KNOWN_IDS, write_set.known_ids),
                     (sql.COUNT, counts),
-                    (sql.ADD_DEEDS, write_set.deeds),
+                    (sql.ADD_DEEDS, write_set.audit_entries),
                     (sql.PUT_MAINTENANCE, write_set.maintenance),
                     (sql.PUT_FLAGS, write_set.flags),
                 ):

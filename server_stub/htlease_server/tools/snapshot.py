@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from htlease_server.store.base import (
-    DeedRow,
+    AuditRow,
     FlagRow,
     HistoryRow,
     MaintenanceRow,
@@ -77,7 +77,7 @@ class StoreSnapshot(Protocol):
     def flags(self) -> Sequence[FlagRow]:
         """Return the flags, in the order of their names."""
 
-    def deeds(self) -> Iterator[DeedRow]:
+    def audit_entries(self) -> Iterator[AuditRow]:
         """Yield what was done to the site itself, oldest first; revocations are among it."""
 
     def fence_floor(self) -> int:

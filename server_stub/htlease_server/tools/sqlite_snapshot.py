@@ -9,7 +9,7 @@ from pathlib import Path
 from htlease.errors import BadConfig
 from htlease_server.store import sql
 from htlease_server.store.base import (
-    DeedRow,
+    AuditRow,
     FlagRow,
     HistoryRow,
     MaintenanceRow,
@@ -84,8 +84,8 @@ class SqliteSnapshot:
     def flags(self) -> Sequence[FlagRow]:
         return [FlagRow._make(row) for row in self._db.execute(sql.ALL_FLAGS)]
 
-    def deeds(self) -> Iterator[DeedRow]:
-        return map(DeedRow._make, self._db.execute(sql.ALL_DEEDS))
+    def audit_entries(self) -> Iterator[AuditRow]:
+        return map(AuditRow._make, self._db.execute(sql.ALL_DEEDS))
 
     def fence_floor(self) -> int:
         floor: int = self._db.execute("SELECT fence FROM fence_floor").fetchone()[0]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from htlease.wire.protocol import rfc3339
-from htlease_server.store.base import DeedRow
+from htlease_server.store.base import AuditRow
 
 MINT, REVOKE, ROTATE = "mint-token", "revoke-token", "rotate-key"
 PUT_WORKFLOW, PUT_MAINTENANCE, PUT_FLAG = "put-workflow", "put-maintenance", "put-flag"
@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True)
-class Deed:
+class AuditEntry:
     """Something that somebody did; holds no secret."""
 
     kind: str
@@ -35,10 +35,10 @@ class Deed:
     token_id: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
-    def row(self, now: float, actor: str, via: str | None) -> DeedRow:
+    def row(self, now: float, actor: str, via: str | None) -> AuditRow:
         """Return the row to be stored."""
         data = _encode({name: value for name, value in self.data.items() if value is not None})
-        return DeedRow(
+        return AuditRow(
             now,
             self.kind,
             actor,
@@ -50,8 +50,8 @@ class Deed:
         )
 
 
-def deed_document(deed_id: int, row: DeedRow) -> dict[str, Any]:
-    """Return a deed as `GET /v1/audit` shows it."""
+def audit_document(entry_id: int, row: AuditRow) -> dict[str, Any]:
+    """Return an audit entry as `GET /v1/audit` shows it."""
     named = {
         name: value
         for name in ("workflow", "subjob", "token_id", "via")
@@ -61,7 +61,7 @@ def deed_document(deed_id: int, row: DeedRow) -> dict[str, Any]:
     if "issued_until" in data:
         data["issued_until"] = rfc3339(data["issued_until"])
     return {
-        "id": deed_id,
+        "id": entry_id,
         "at": rfc3339(row.at),
         "deed": row.kind,
         "actor": row.actor,

@@ -15,7 +15,7 @@ from typing import Any
 
 from htlease.rules import messages as m
 from htlease.wire.protocol import rfc3339
-from htlease_server.engine.site.audit import ANNOUNCE, PUT_MAINTENANCE, WITHDRAW, Deed
+from htlease_server.engine.site.audit import ANNOUNCE, PUT_MAINTENANCE, WITHDRAW, AuditEntry
 from htlease_server.models.response_models import Maintenance, Window
 from htlease_server.store.base import MaintenanceRow
 
@@ -39,7 +39,7 @@ class WindowChange(abc.ABC):
         """Return the windows that change, last the one that it is about, or why it cannot be."""
 
     @abc.abstractmethod
-    def deed(self) -> Deed:
+    def audit_entry(self) -> AuditEntry:
         """Return what the audit keeps of it."""
 
 
@@ -64,9 +64,9 @@ class PutMaintenance(WindowChange):
             for window in opened
         )
 
-    def deed(self) -> Deed:
+    def audit_entry(self) -> AuditEntry:
         data = {"ends_in_seconds": self.ends_in_seconds, "reason": self.reason}
-        return Deed(PUT_MAINTENANCE, data=data)
+        return AuditEntry(PUT_MAINTENANCE, data=data)
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,14 @@ class Announce(WindowChange):
             return None
         return m.Rejection("invalid", f"starts_at: {why}", field="starts_at")
 
-    def deed(self) -> Deed:
+    def audit_entry(self) -> AuditEntry:
         data: Mapping[str, Any] = {
             "starts_at": rfc3339(self.starts_at),
             "until_at": rfc3339(self.until_at),
             "instead_of": None if self.instead_of is None else rfc3339(self.instead_of),
             "reason": self.reason,
         }
-        return Deed(ANNOUNCE, data=data)
+        return AuditEntry(ANNOUNCE, data=data)
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class Withdraw(WindowChange):
         assert window is not None
         return (_withdrawn(window, actor),)
 
-    def deed(self) -> Deed:
-        return Deed(WITHDRAW, data={"starts_at": rfc3339(self.starts_at)})
+    def audit_entry(self) -> AuditEntry:
+        return AuditEntry(WITHDRAW, data={"starts_at": rfc3339(self.starts_at)})
 
 
 def whole_seconds(at: float) -> float:

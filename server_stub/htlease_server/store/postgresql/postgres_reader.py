@@ -9,8 +9,8 @@ import psycopg
 
 from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import (
+    AuditRow,
     ClosedSubjob,
-    DeedRow,
     FlagRow,
     HistoryRow,
     ListedRow,
@@ -257,7 +257,9 @@ class PostgresReader:
         )
         return HistoryRow(*rows[0]) if rows else None
 
-    def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
+    def audit_entries(
+        self, kind: str | None, after: int, limit: int
+    ) -> Sequence[tuple[int, AuditRow]]:
         of_kind, given = ("", ()) if kind is None else ("kind = %s AND ", (kind,))
         rows = self._rows(
             f"SELECT id, {DEED} FROM deed WHERE {of_kind}id > %s ORDER BY id LIMIT %s",
@@ -265,14 +267,14 @@ class PostgresReader:
             after,
             limit,
         )
-        return [(row[0], DeedRow(*row[1:])) for row in rows]
+        return [(row[0], AuditRow(*row[1:])) for row in rows]
 
-    def revocations(self, since: float) -> Sequence[DeedRow]:
+    def revocations(self, since: float) -> Sequence[AuditRow]:
         rows = self._rows(
             f"SELECT {DEED} FROM deed WHERE kind = 'revoke-token' AND at >= %s::float8 ORDER BY id",
             since,
         )
-        return [DeedRow(*row) for row in rows]
+        return [AuditRow(*row) for row in rows]
 
     def close(self) -> None:
         if self._connection is not None:

@@ -330,7 +330,7 @@ class PostgresStore(PostgresReader):
             (sql.PUT_LEASES, write_set.leases),
             (sql.ADD_HISTORY, write_set.history),
             (sql.ADD_KNOWN_IDS, write_set.known_ids),
-            (sql.ADD_DEEDS, write_set.deeds),
+            (sql.ADD_DEEDS, write_set.audit_entries),
             (sql.PUT_MAINTENANCE, _last_of(write_set.maintenance, 0)),
             (sql.PUT_FLAGS, _last_of(write_set.flags, 0)),
             # Last, since two servers may have the same share.

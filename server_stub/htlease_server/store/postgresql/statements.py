@@ -11,7 +11,7 @@ from psycopg.pq import ExecStatus, Format
 
 from htlease.rules.state import REQUESTS_KEPT
 from htlease_server.store.base import (
-    DeedRow,
+    AuditRow,
     FlagRow,
     HistoryRow,
     MaintenanceRow,
@@ -188,5 +188,5 @@ COUNT = Insert(
     " changed_at = greatest(subjob_count.changed_at, excluded.changed_at)",
 )
 ADD_HISTORY = Insert("history", _typed(HistoryRow._fields), "")
-ADD_DEEDS = Insert("deed", _typed(DeedRow._fields), "")
+ADD_DEEDS = Insert("deed", _typed(AuditRow._fields), "")
 ADD_KNOWN_IDS = Insert("known_id", _typed(("id_text", "subjob_id")), "ON CONFLICT DO NOTHING")

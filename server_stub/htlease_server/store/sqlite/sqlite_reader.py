@@ -9,8 +9,8 @@ from pathlib import Path
 from htlease.errors import BadConfig
 from htlease.rules.attempt import SubjobKey
 from htlease_server.store.base import (
+    AuditRow,
     ClosedSubjob,
-    DeedRow,
     FlagRow,
     HistoryRow,
     ListedRow,
@@ -157,20 +157,22 @@ class SqliteReader:
         ).fetchone()
         return HistoryRow(*row) if row else None
 
-    def deeds(self, kind: str | None, after: int, limit: int) -> Sequence[tuple[int, DeedRow]]:
+    def audit_entries(
+        self, kind: str | None, after: int, limit: int
+    ) -> Sequence[tuple[int, AuditRow]]:
         of_kind = "" if kind is None else "kind = ? AND "
         rows = self._db.execute(
             f"SELECT id, {DEED} FROM deed WHERE {of_kind}id > ? ORDER BY id LIMIT ?",
             (*(() if kind is None else (kind,)), after, limit),
         )
-        return [(row[0], DeedRow(*row[1:])) for row in rows]
+        return [(row[0], AuditRow(*row[1:])) for row in rows]
 
-    def revocations(self, since: float) -> Sequence[DeedRow]:
+    def revocations(self, since: float) -> Sequence[AuditRow]:
         rows = self._db.execute(
             f"SELECT {DEED} FROM deed WHERE kind = 'revoke-token' AND at >= ? ORDER BY id",
             (since,),
         )
-        return [DeedRow(*row) for row in rows]
+        return [AuditRow(*row) for row in rows]
 
     def close(self) -> None:
         self._db.close()

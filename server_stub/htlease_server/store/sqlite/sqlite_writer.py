@@ -9,8 +9,8 @@ from pathlib import Path
 
 from htlease.errors import BadConfig
 from htlease_server.store.base import (
+    AuditRow,
     CommitOutcomeUnknown,
-    DeedRow,
     DeletedSubjob,
     Displaced,
     HistoryRow,
@@ -42,7 +42,7 @@ _COUNT = (
 _PUT_FLAG = f"INSERT OR REPLACE INTO flag ({FLAG}) VALUES (?, ?, ?, ?, ?)"
 _PUT_MAINTENANCE = f"INSERT OR REPLACE INTO maintenance ({MAINTENANCE}) VALUES (?, ?, ?, ?)"
 _ADD_HISTORY = Insert("history", HistoryRow._fields)
-_ADD_DEEDS = Insert("deed", DeedRow._fields)
+_ADD_DEEDS = Insert("deed", AuditRow._fields)
 _ADD_KNOWN_IDS = Insert("known_id", ("id_text", "subjob_id"), "ON CONFLICT DO NOTHING")
 
 
@@ -96,7 +96,7 @@ class SqliteWriter:
                 db.execute("UPDATE fence_floor SET fence = max(fence, ?)", (write_set.fence_floor,))
             db.executemany("INSERT INTO server_run VALUES (?, ?)", write_set.runs)
             db.executemany(_PUT_FLAG, write_set.flags)
-            _ADD_DEEDS.run(db, write_set.deeds)
+            _ADD_DEEDS.run(db, write_set.audit_entries)
             self._let_go(write_set.deleted)
             if write_set.alive:
                 db.execute(

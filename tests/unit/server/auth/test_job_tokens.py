@@ -27,7 +27,7 @@ from htlease_server.auth.principal import ADMIN, ANONYMOUS, EVERYWHERE, Binding,
 from htlease_server.auth.revocations import REVOKED
 from htlease_server.auth.roles import Role, role_named
 from htlease_server.auth.signing_keys import KeyRing
-from htlease_server.store.base import DeedRow
+from htlease_server.store.base import AuditRow
 
 START = 1_800_000_000.25
 KEY, NEWER = b"k" * 32, b"n" * 32
@@ -478,7 +478,7 @@ def test_a_revoked_token_lets_nobody_in_though_it_was_known(authenticator: Authe
     other, _ = header_of(authenticator)
     assert isinstance(authenticator.caller(header), Caller)
     authenticator.revoke(
-        [DeedRow(START, "revoke-token", "admin", None, None, minted.id, None, "{}")]
+        [AuditRow(START, "revoke-token", "admin", None, None, minted.id, None, "{}")]
     )
     assert refusal(authenticator.caller(header)) == REVOKED
     assert isinstance(authenticator.caller(other), Caller)

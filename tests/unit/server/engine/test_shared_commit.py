@@ -16,7 +16,7 @@ from htlease_server.engine.commit import shared_commit as module
 from htlease_server.engine.commit.command_log import BATCH_MAX
 from htlease_server.engine.commit.priority_queue import PriorityQueue
 from htlease_server.engine.commit.shared_commit import SharedStoreWriter
-from htlease_server.engine.site.audit import MINT, Deed
+from htlease_server.engine.site.audit import MINT, AuditEntry
 from htlease_server.engine.states.cache import SubjobCache
 from htlease_server.models.request_models import CommandRequest
 from htlease_server.store.base import CommitOutcomeUnknown, Conflict, StoreFailed, Unstorable
@@ -72,7 +72,7 @@ class Site:
 
     def deeds(self, count: int = 1) -> list[PendingRequest]:
         return [
-            PendingRequest(None, Deed(MINT, f"w{number}"), "admin", self.loop.create_future())
+            PendingRequest(None, AuditEntry(MINT, f"w{number}"), "admin", self.loop.create_future())
             for number in range(count)
         ]
 
@@ -111,7 +111,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def test_what_is_queued_together_is_one_turn(site: Site) -> None:
-    assert site.told(site.deeds(5)) == ["DeedRow"] * 5
+    assert site.told(site.deeds(5)) == ["AuditRow"] * 5
     assert site.states.log == [("open", 5, False), ("commit", 5)]
     assert site.store_writer.queued == 0 and site.store_writer.failure is None
 
@@ -119,7 +119,7 @@ def test_what_is_queued_together_is_one_turn(site: Site) -> None:
 def test_renewals_have_a_turn_of_their_own_before_the_others(site: Site) -> None:
     deed, *others = site.deeds(3)
     told = site.told([deed, site.renewal(), *others])
-    assert told == ["DeedRow", "unknown-subjob", "DeedRow", "DeedRow"]
+    assert told == ["AuditRow", "unknown-subjob", "AuditRow", "AuditRow"]
     opened = [entry for entry in site.states.log if entry[0] == "open"]
     assert opened == [("open", 1, False), ("open", 3, False)]
 
@@ -141,7 +141,7 @@ def test_a_turn_has_no_more_than_a_batch(site: Site, monkeypatch: pytest.MonkeyP
 def test_where_another_server_was_faster_the_turn_is_taken_again(site: Site) -> None:
     failures: list[Exception | None] = [Conflict("faster"), Conflict("faster"), None]
     site.states.fails_with = iter(failures)
-    assert site.told(site.deeds()) == ["DeedRow"]
+    assert site.told(site.deeds()) == ["AuditRow"]
     assert [entry[0] for entry in site.states.log] == [
         *("open", "undo", "open", "undo", "open", "commit")
     ]
@@ -177,7 +177,7 @@ def test_what_fails_is_said_to_everybody_in_the_turn_and_the_next_goes_on(
     }
     assert site.states.log[-1] == ("undo",)
     assert site.store_writer.failure is not None
-    assert site.told(site.deeds(2)) == ["DeedRow"] * 2
+    assert site.told(site.deeds(2)) == ["AuditRow"] * 2
     assert site.store_writer.failure is None
 
 
@@ -225,4 +225,4 @@ def test_whoever_has_gone_is_answered_no_more(site: Site) -> None:
     async def last() -> Any:
         return await asyncio.wait_for(cast("asyncio.Future[Any]", stays.future), 30)
 
-    assert type(site.loop.run_until_complete(last())).__name__ == "DeedRow"
+    assert type(site.loop.run_until_complete(last())).__name__ == "AuditRow"
