@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from htlease_lab.scenarios.environment import Stage
+from htlease_lab.scenarios.environment import Environment
 from htlease_lab.scenarios.runner import Scenario
 from htlease_lab.scenarios.scenario_table import SCENARIOS
 from htlease_lab.scenarios.workflow import Workflow
@@ -41,52 +41,54 @@ SOME_KILLS = {
 }
 KILLS = [
     pytest.param(
-        play,
+        run,
         watcher,
         "command",
-        id=f"{play.name}-{watcher}",
-        marks=() if (play.name, watcher) in SOME_KILLS else pytest.mark.slow,
+        id=f"{run.name}-{watcher}",
+        marks=() if (run.name, watcher) in SOME_KILLS else pytest.mark.slow,
     )
-    for play in SCENARIOS["kills"]
+    for run in SCENARIOS["kills"]
     for watcher in (ONE_LONG, SHORT_ONES, NO_JOB)
 ]
 PLAYS = [
-    pytest.param(play, watcher, backend, id=f"{play.name}-{watcher}-{backend}")
+    pytest.param(run, watcher, backend, id=f"{run.name}-{watcher}-{backend}")
     for name, watcher, backend in STAGING
-    for play in SCENARIOS[name]
+    for run in SCENARIOS[name]
 ] + KILLS
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+def environment() -> Iterator[Environment]:
     """A pool of the scenarios' own, since `condor_rm -all` is part of them."""
 
     def tell(text: str, colour: str | None) -> None:
         print(time.strftime("%H:%M:%S"), text)
 
     # Test sessions that run at the same time get one pool each.
-    stage = Stage(f"staging{os.getpid()}", None, tell)
+    environment = Environment(f"staging{os.getpid()}", None, tell)
     try:
-        stage.up()
-        yield stage
+        environment.up()
+        yield environment
     finally:
-        stage.down()
+        environment.down()
 
 
 @pytest.mark.parametrize(("scenario", "watcher", "backend"), PLAYS)
 def test_order_and_counts_are_what_the_notes_say(
-    stage: Stage, scenario: Scenario, watcher: str, backend: str
+    environment: Environment, scenario: Scenario, watcher: str, backend: str
 ) -> None:
-    assert scenario.play(stage, watcher, backend).wrong == []
+    assert scenario.run(environment, watcher, backend).wrong == []
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS["walltime"], ids=lambda scenario: scenario.name)
-def test_a_job_that_has_had_its_time_goes_by_its_plan(stage: Stage, scenario: Scenario) -> None:
-    assert scenario.play(stage, ONE_LONG, "command").wrong == []
+def test_a_job_that_has_had_its_time_goes_by_its_plan(
+    environment: Environment, scenario: Scenario
+) -> None:
+    assert scenario.run(environment, ONE_LONG, "command").wrong == []
 
 
-def test_htcondors_own_file_transfer_carries_tasks_out_once(stage: Stage) -> None:
-    workflow = Workflow(stage, "condor-transfer")
+def test_htcondors_own_file_transfer_carries_tasks_out_once(environment: Environment) -> None:
+    workflow = Workflow(environment, "condor-transfer")
     workflow.write_all(ONE_LONG, "condor")
     workflow.init()
     workflow.submit()
@@ -94,40 +96,40 @@ def test_htcondors_own_file_transfer_carries_tasks_out_once(stage: Stage) -> Non
     assert workflow.wait_end() == 0
     assert workflow.result() == "SOME INPUT\n"
     asked = ["condor_history", "-constraint", "HTLeaseTransferKey =!= undefined", "-json"]
-    jobs = json.loads(stage.pool.run([*asked, "-attributes", "GlobalJobId"]).stdout)
+    jobs = json.loads(environment.pool.run([*asked, "-attributes", "GlobalJobId"]).stdout)
     assert len(jobs) == 2
     assert task in [job["GlobalJobId"] for job in jobs]
 
 
-def test_watchers_run_where_the_file_says(stage: Stage) -> None:
-    workflow = Workflow(stage, "placed")
+def test_watchers_run_where_the_file_says(environment: Environment) -> None:
+    workflow = Workflow(environment, "placed")
     workflow.write_all(ONE_LONG, "command")
     text = workflow.file.read_text()
-    place = f"requirements = 'Machine == \"{stage.pool.ep_host('ep2')}\"'"
+    place = f"requirements = 'Machine == \"{environment.pool.ep_host('ep2')}\"'"
     workflow.write({"staging.toml": text.replace("[watch]", f"[watch]\n{place}")})
-    stage.service.repair()
+    environment.service.repair()
     workflow.init()
     workflow.submit()
     assert workflow.wait_end() == 0
     hosts = [
-        stage.pool.job_ad(event.job)["LastRemoteHost"].partition("@")[2]
+        environment.pool.job_ad(event.job)["LastRemoteHost"].partition("@")[2]
         for event in workflow.job_events()
         if event.event == "execute" and event.node != "compute"
     ]
-    assert hosts == [stage.pool.ep_host("ep2")] * 2
+    assert hosts == [environment.pool.ep_host("ep2")] * 2
     assert workflow.result() == "SOME INPUT\n"
 
 
-def test_no_credential_is_in_any_file_of_the_workflows(stage: Stage) -> None:
+def test_no_credential_is_in_any_file_of_the_workflows(environment: Environment) -> None:
     (pausing,) = SCENARIOS["A"]
-    played = pausing.play(stage, ONE_LONG, "globus")
+    played = pausing.run(environment, ONE_LONG, "globus")
     secrets = {
-        stage.secret: {stage.credential},
+        environment.secret: {environment.credential},
         played.workflow.file.with_suffix(".token").read_text().strip(): {
             played.workflow.file.with_suffix(".token")
         },
     }
-    places = [played.workflow.directory, stage.site, stage.pool.directory / "ap"]
+    places = [played.workflow.directory, environment.site, environment.pool.directory / "ap"]
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert any(path.name == "job_queue.log" for path in files)
     for secret, homes in secrets.items():

@@ -43,7 +43,7 @@ _POOL = "scenario"
 def scenario(
     names: tuple[str, ...], watchers: tuple[str, ...], backend: str, suite: str | None
 ) -> None:
-    """Play scenarios on a personal pool, with a transfer service that can be broken.
+    """Run scenarios on a personal pool, with a transfer service that can be broken.
 
     A: the transfer pauses. B: the stage-in fails. C: the credential expires. D: queue and lease
     server are lost in the middle of the stage-in. E: a transfer from elsewhere is grafted on, which
@@ -59,24 +59,24 @@ def scenario(
         if name not in _NAMES:
             raise click.UsageError(f"there is no scenario {name}; there are {', '.join(_NAMES)}")
     try:
-        from htlease_lab.scenarios.environment import PoolError, Stage
+        from htlease_lab.scenarios.environment import Environment, PoolError
         from htlease_lab.scenarios.runner import Summary
         from htlease_lab.scenarios.scenario_table import SCENARIOS
     except ImportError as error:
         raise BadConfig(f"the personal pool is not installed here ({error.name})") from None
-    stage = Stage(_POOL, suite, _say)
+    environment = Environment(_POOL, suite, _say)
     summary = Summary()
     try:
-        stage.up()
+        environment.up()
         for name in names:
             for one in SCENARIOS[name]:
                 for watcher in watchers if one.uses_watchers else watchers[:1]:
                     began_at = time.monotonic()
-                    summary.add(one, one.play(stage, watcher, backend), began_at)
+                    summary.add(one, one.run(environment, watcher, backend), began_at)
     except PoolError as error:
-        raise HTLeaseError(f"{error} The play stops here") from None
+        raise HTLeaseError(f"{error} The run stops here") from None
     finally:
-        stage.down()
+        environment.down()
     click.echo()
     for line in summary.lines():
         click.echo(line)

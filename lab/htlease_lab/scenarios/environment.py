@@ -1,4 +1,4 @@
-"""Where the scenarios play: a personal pool, a lease server and a transfer service.
+"""Where the scenarios run: a personal pool, a lease server and a transfer service.
 
 Runs where `make demo` runs.
 """
@@ -25,7 +25,7 @@ from htlease_lab.pool.files import JOB_USER_ID
 from htlease_lab.scenarios import transfer_tool
 from htlease_lab.scenarios.servers import ServerOfScenario, TransferService
 
-__all__ = ["PoolError", "Stage"]
+__all__ = ["Environment", "PoolError"]
 
 _OURS = (htlease, htlease_dagman, htlease_agent, htlease_cli)
 SECRET = "transfer-secret-"
@@ -39,7 +39,7 @@ _GLOBUS_PACKAGES = (
 )
 
 
-class Stage:
+class Environment:
     """A pool and the two servers; `say` prints what happens."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Stage:
         self._tell(text, None)
 
     def head(self, text: str) -> None:
-        """Begin a play."""
+        """Begin a run."""
         self._tell(text, "blue")
 
     def mark(self, text: str, is_right: bool) -> None:

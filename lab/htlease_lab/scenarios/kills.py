@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from htlease_lab.scenarios.faults import kill_dagman, wait_schedd
-from htlease_lab.scenarios.runner import Play, Scenario
+from htlease_lab.scenarios.runner import Scenario, ScenarioRun
 
 _CLEAN_UP_SECONDS = 2
 #: A moment has to be met, and none of the files looked at is on a network.
@@ -25,30 +25,30 @@ _QUIET_SECONDS = 8.0
 DEATHS = 7
 
 
-def _has_failed(play: Play) -> bool:
-    return (play.workflow.subjob("stage-in") or {}).get("outcome") == "failed"
+def _has_failed(run: ScenarioRun) -> bool:
+    return (run.workflow.subjob("stage-in") or {}).get("outcome") == "failed"
 
 
-def _cleans_up(play: Play) -> bool:
-    return play.workflow.cleaned_up("begun") > 0
+def _cleans_up(run: ScenarioRun) -> bool:
+    return run.workflow.cleaned_up("begun") > 0
 
 
-def _has_cleaned_up(play: Play) -> bool:
-    return play.workflow.cleaned_up("done") > 0
+def _has_cleaned_up(run: ScenarioRun) -> bool:
+    return run.workflow.cleaned_up("done") > 0
 
 
-def _has_given_up(play: Play) -> bool:
+def _has_given_up(run: ScenarioRun) -> bool:
     """Tell whether DAGMan has written its rescue DAG, which the next DAGMan would begin with."""
-    return any(play.workflow.directory.glob("*.rescue*"))
+    return any(run.workflow.directory.glob("*.rescue*"))
 
 
-def _kill_schedd(play: Play) -> None:
-    play.stage.pool.kill_schedd()
-    wait_schedd(play)
+def _kill_schedd(run: ScenarioRun) -> None:
+    run.environment.pool.kill_schedd()
+    wait_schedd(run)
 
 
-def _kill_server(play: Play) -> None:
-    server = play.stage.lease_server
+def _kill_server(run: ScenarioRun) -> None:
+    server = run.environment.lease_server
     server.stop(signal.SIGKILL)
     time.sleep(1.0)
     server.start()
@@ -69,54 +69,57 @@ _KILLS = (
 
 
 def _failing(
-    victim: Callable[[Play], None], moment: Callable[[Play], bool], title: str, play: Play
+    victim: Callable[[ScenarioRun], None],
+    moment: Callable[[ScenarioRun], bool],
+    title: str,
+    run: ScenarioRun,
 ) -> None:
-    workflow = play.workflow
+    workflow = run.workflow
     text = workflow.directory / "clean-up.sub"
     workflow.write({text.name: f"seconds = {_CLEAN_UP_SECONDS}\n{text.read_text()}"})
-    play.begin()
+    run.begin()
     workflow.wait_task()
-    play.stage.service.control(fail="fatal")
-    workflow.pool.wait_for(lambda: moment(play), "the moment", _END_SECONDS, _LOOK_SECONDS)
-    play.say(f"SIGKILL of {title}")
-    victim(play)
-    play.fact("exit code of the DAG", 1, workflow.wait_end(_END_SECONDS))
-    _is_over(play)
-    play.say("the DAG is submitted again")
-    play.stage.service.repair()
+    run.environment.service.control(fail="fatal")
+    workflow.pool.wait_for(lambda: moment(run), "the moment", _END_SECONDS, _LOOK_SECONDS)
+    run.say(f"SIGKILL of {title}")
+    victim(run)
+    run.fact("exit code of the DAG", 1, workflow.wait_end(_END_SECONDS))
+    _is_over(run)
+    run.say("the DAG is submitted again")
+    run.environment.service.repair()
     workflow.submit()
-    play.fact("exit code of the DAG", 0, workflow.wait_end(_END_SECONDS))
-    play.fact("submissions, each stage once more", 3, play.tally()["submit"])
+    run.fact("exit code of the DAG", 0, workflow.wait_end(_END_SECONDS))
+    run.fact("submissions, each stage once more", 3, run.tally()["submit"])
 
 
-def _is_over(play: Play) -> None:
+def _is_over(run: ScenarioRun) -> None:
     """Wait until nothing happens any more, and compare."""
-    workflow = play.workflow
-    workflow.wait_for(lambda: not play.stage.pool.jobs(), "an empty queue", _END_SECONDS)
+    workflow = run.workflow
+    workflow.wait_for(lambda: not run.environment.pool.jobs(), "an empty queue", _END_SECONDS)
     time.sleep(_QUIET_SECONDS)
-    play.fact("jobs in the queue", 0, len(play.stage.pool.jobs()))
-    play.fact("submissions of the transfer", 1, play.tally()["submit"])
-    play.fact("jobs of the clean-up that ran", 1, len(workflow.jobs_started("clean-up")))
-    play.fact("clean-ups done", 1, workflow.cleaned_up("done"))
+    run.fact("jobs in the queue", 0, len(run.environment.pool.jobs()))
+    run.fact("submissions of the transfer", 1, run.tally()["submit"])
+    run.fact("jobs of the clean-up that ran", 1, len(workflow.jobs_started("clean-up")))
+    run.fact("clean-ups done", 1, workflow.cleaned_up("done"))
     for node, outcome in (("stage-in", "failed"), ("clean-up", "complete")):
-        play.fact(f"outcome of {node}", outcome, (workflow.subjob(node) or {}).get("outcome"))
+        run.fact(f"outcome of {node}", outcome, (workflow.subjob(node) or {}).get("outcome"))
 
 
-def dying_watchers(play: Play) -> None:
+def dying_watchers(run: ScenarioRun) -> None:
     """Watchers are killed outright again and again while a person has to log in; nothing fails."""
-    workflow, service = play.workflow, play.stage.service
-    play.begin()
+    workflow, service = run.workflow, run.environment.service
+    run.begin()
     workflow.wait_task()
     service.control(credential="token")
     workflow.wait_for(lambda: workflow.record("stage-in").get("action"), "the action")
     for number in range(1, DEATHS + 1):
         workflow.wait_turned_away(1)
         killed = workflow.wait_for(workflow.kill_watchers, "a watcher to kill")
-        play.say(f"SIGKILL of the watcher, {number} of {DEATHS} ({killed} processes)")
+        run.say(f"SIGKILL of the watcher, {number} of {DEATHS} ({killed} processes)")
     service.control(credential="ok", paused=False)
-    play.fact("exit code of the DAG", 0, workflow.wait_end(_END_SECONDS))
-    play.fact("submissions", 2, play.tally()["submit"])
-    play.fact("notices", 1, workflow.notice_count())
+    run.fact("exit code of the DAG", 0, workflow.wait_end(_END_SECONDS))
+    run.fact("submissions", 2, run.tally()["submit"])
+    run.fact("notices", 1, workflow.notice_count())
 
 
 KILLS = (

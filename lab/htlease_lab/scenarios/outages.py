@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from htlease_lab.scenarios.runner import Play
+from htlease_lab.scenarios.runner import ScenarioRun
 from htlease_lab.scenarios.staging_faults import ends_well
 from htlease_lab.scenarios.workflow import TTL_SECONDS
 
@@ -19,80 +19,80 @@ _AHEAD_SECONDS = 10
 NODES = ("stage-in", "compute", "stage-out")
 
 
-def maintaining(play: Play) -> None:
+def maintaining(run: ScenarioRun) -> None:
     """In an announced outage no lease runs out, and afterwards everything goes on."""
-    workflow, stage = play.workflow, play.stage
-    play.begin()
+    workflow, environment = run.workflow, run.environment
+    run.begin()
     task = workflow.wait_task()
-    _announce(play)
+    _announce(run)
 
-    play.say("the lease server is down for longer than any lease; the watchers stay")
-    stage.lease_server.stop(signal.SIGKILL)
-    _sit_out(play)
-    stage.lease_server.start()
-    if play.watcher == "job":
+    run.say("the lease server is down for longer than any lease; the watchers stay")
+    environment.lease_server.stop(signal.SIGKILL)
+    _sit_out(run)
+    environment.lease_server.start()
+    if run.watcher == "job":
         workflow.wait_looks(3)
         found = workflow.subjob("stage-in") or {}
-        play.fact("fence of the watcher", 1, found.get("fence"))
-        play.fact("its lease", "active", found.get("status"))
+        run.fact("fence of the watcher", 1, found.get("fence"))
+        run.fact("its lease", "active", found.get("status"))
     # A short watcher that ended meanwhile could not say so: the next waits for the window's end.
-    play.fact("watchers shut out by that", [], _shut_out(play))
+    run.fact("watchers shut out by that", [], _shut_out(run))
 
-    play.say("lease server and the whole pool are off for longer than any lease")
-    stage.lease_server.stop(signal.SIGKILL)
-    stage.pool.power_off()
-    stage.service.control(paused=False)
+    run.say("lease server and the whole pool are off for longer than any lease")
+    environment.lease_server.stop(signal.SIGKILL)
+    environment.pool.power_off()
+    environment.service.control(paused=False)
     workflow.wait_for(
-        lambda: stage.service.control()["tasks"][task] == "SUCCEEDED", "the end of the task"
+        lambda: environment.service.control()["tasks"][task] == "SUCCEEDED", "the end of the task"
     )
-    play.say("the transfer service has gone on by itself")
-    _sit_out(play)
-    stage.lease_server.start()
-    stage.pool.power_on()
-    play.say("all is on again, and the window still open for longer than any lease")
-    _sit_out(play)
-    play.fact("leases taken over because they had run out", [], _run_out(play))
-    play.say(workflow.htlease("maintenance", "end"))
-    ends_well(play, tasks=2)
-    play.fact("task of the stage-in", task, workflow.record("stage-in")["external_id"])
-    play.fact("writes refused in the end", [], _shut_out(play))
+    run.say("the transfer service has gone on by itself")
+    _sit_out(run)
+    environment.lease_server.start()
+    environment.pool.power_on()
+    run.say("all is on again, and the window still open for longer than any lease")
+    _sit_out(run)
+    run.fact("leases taken over because they had run out", [], _run_out(run))
+    run.say(workflow.htlease("maintenance", "end"))
+    ends_well(run, tasks=2)
+    run.fact("task of the stage-in", task, workflow.record("stage-in")["external_id"])
+    run.fact("writes refused in the end", [], _shut_out(run))
 
 
-def _announce(play: Play) -> None:
+def _announce(run: ScenarioRun) -> None:
     """Have the window begin by itself, at a server that was restarted since it was announced."""
-    workflow, server = play.workflow, play.stage.lease_server
+    workflow, server = run.workflow, run.environment.lease_server
     when = ("--from", f"{_AHEAD_SECONDS}s", "--until", "14d")
-    play.say(workflow.htlease("maintenance", "announce", *when, "--reason", "new cooling"))
-    announced = _windows(play)
-    play.fact("windows open before the time", None, announced["open"])
-    play.fact("what the next one is for", "new cooling", announced["next"]["reason"])
+    run.say(workflow.htlease("maintenance", "announce", *when, "--reason", "new cooling"))
+    announced = _windows(run)
+    run.fact("windows open before the time", None, announced["open"])
+    run.fact("what the next one is for", "new cooling", announced["next"]["reason"])
     server.stop(signal.SIGTERM)
     server.start()
-    workflow.wait_for(lambda: _windows(play)["open"], "the window to begin")
-    play.say("the window has begun, and nobody did anything")
+    workflow.wait_for(lambda: _windows(run)["open"], "the window to begin")
+    run.say("the window has begun, and nobody did anything")
 
 
-def _windows(play: Play) -> dict[str, Any]:
-    shown: dict[str, Any] = json.loads(play.workflow.htlease("maintenance", "status", "--json"))
+def _windows(run: ScenarioRun) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(run.workflow.htlease("maintenance", "status", "--json"))
     return shown
 
 
-def _sit_out(play: Play) -> None:
+def _sit_out(run: ScenarioRun) -> None:
     until = time.monotonic() + _LEASES * TTL_SECONDS
-    play.workflow.wait_for(lambda: time.monotonic() > until, "the outage to pass")
+    run.workflow.wait_for(lambda: time.monotonic() > until, "the outage to pass")
 
 
-def _run_out(play: Play) -> list[str]:
+def _run_out(run: ScenarioRun) -> list[str]:
     """Return the nodes of which somebody was given the lease since the one before had run out."""
     return [
         node
         for node in NODES
-        for event in play.workflow.history(node)
+        for event in run.workflow.history(node)
         if event["event"] == "lease-acquired" and event["why"] == "expired"
     ]
 
 
-def _shut_out(play: Play) -> list[str]:
+def _shut_out(run: ScenarioRun) -> list[str]:
     """Return what anybody was refused for good: the sign of a fence that came too early.
 
     HTCondor writes a job's end into the log before its queue has it. Where the power goes in
@@ -100,11 +100,11 @@ def _shut_out(play: Play) -> list[str]:
     Whoever of the two comes second hears that all is done or, if it is the former, that it is
     superseded; both are right. Source: measured on 23.9.6 and 25.14.1.
     """
-    again = _run_again_after_their_end(play)
+    again = _run_again_after_their_end(run)
     return [
         f"{node}: {event['code']}"
         for node in NODES
-        for event in play.workflow.history(node)
+        for event in run.workflow.history(node)
         if event["event"] == "write-refused"
         or (event["event"] == "attempt-refused" and not _may_be_refused(event, again))
     ]
@@ -117,10 +117,10 @@ def _may_be_refused(event: Mapping[str, Any], again: Collection[str]) -> bool:
     return bool(event["code"] == "lease-still-live" or event["why"] == "the subjob is complete")
 
 
-def _run_again_after_their_end(play: Play) -> set[str]:
+def _run_again_after_their_end(run: ScenarioRun) -> set[str]:
     """Return the jobs whose log has a start after their end."""
     ended, again = set(), set()
-    for event in play.workflow.job_events():
+    for event in run.workflow.job_events():
         if event.event == "terminate":
             ended.add(event.job)
         elif event.event == "execute" and event.job in ended:

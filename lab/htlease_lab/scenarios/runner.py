@@ -1,4 +1,4 @@
-"""Runs scenarios: sets the stage for one play, notes what was to be seen and what was, sums up."""
+"""Runs scenarios: prepares one run, notes what was to be seen and what was, sums up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from htlease_lab.scenarios.environment import Stage
+from htlease_lab.scenarios.environment import Environment
 from htlease_lab.scenarios.workflow import Workflow
 
 
@@ -30,10 +30,10 @@ class Fact:
 
 
 @dataclass
-class Play:
-    """One scenario while it is played: what is done to a workflow, and what came of it."""
+class ScenarioRun:
+    """One scenario while it runs: what is done to a workflow, and what came of it."""
 
-    stage: Stage
+    environment: Environment
     watcher: str
     backend: str
     workflow: Workflow
@@ -44,16 +44,16 @@ class Play:
 
     def say(self, text: str) -> None:
         """Tell what is done."""
-        self.stage.say(f"  {text}")
+        self.environment.say(f"  {text}")
 
     def fact(self, what: str, wanted: Any, seen: Any) -> None:
         """Note what was to be seen and what was."""
         fact = Fact(what, wanted, seen)
         self.facts.append(fact)
-        self.stage.mark(str(fact), fact.is_right)
+        self.environment.mark(str(fact), fact.is_right)
 
     def tally(self) -> dict[str, int]:
-        """Return how often the transfer service was asked what since the play began."""
+        """Return how often the transfer service was asked what since the run began."""
         return self.workflow.tally(self._before)
 
     def count(self) -> None:
@@ -78,43 +78,43 @@ class Scenario:
     name: str
     #: What happens, for people.
     title: str
-    act: Callable[[Play], None]
+    act: Callable[[ScenarioRun], None]
     #: Transfers are watched in it.
     uses_watchers: bool = True
 
-    def play(self, stage: Stage, watcher: str, backend: str) -> Play:
-        """Play it in a workflow of its own, by a service that is in order but for being paused."""
+    def run(self, environment: Environment, watcher: str, backend: str) -> ScenarioRun:
+        """Run it in a workflow of its own, by a service that is in order but for being paused."""
         if backend == "globus":
-            stage.add_globus()
-        stage.service.repair(paused=True)
-        stage.number += 1
+            environment.add_globus()
+        environment.service.repair(paused=True)
+        environment.number += 1
         how = f"  (watcher {watcher}, back-end {backend})" if self.uses_watchers else ""
-        stage.head(f"{self.name}: {self.title}{how}")
-        workflow = Workflow(stage, f"{self.name}-{stage.number}")
+        environment.head(f"{self.name}: {self.title}{how}")
+        workflow = Workflow(environment, f"{self.name}-{environment.number}")
         workflow.write_all(watcher, backend)
-        play = Play(stage, watcher, backend, workflow)
-        self.act(play)
-        return play
+        run = ScenarioRun(environment, watcher, backend, workflow)
+        self.act(run)
+        return run
 
 
 @dataclass
 class Summary:
-    """What a number of plays came to."""
+    """What a number of runs came to."""
 
     rows: list[tuple[str, int, int, float]] = field(default_factory=list)
 
-    def add(self, scenario: Scenario, play: Play, began_at: float) -> None:
-        """Add a play that began then, on the monotonic clock."""
+    def add(self, scenario: Scenario, run: ScenarioRun, began_at: float) -> None:
+        """Add a run that began then, on the monotonic clock."""
         seconds = time.monotonic() - began_at
-        name = f"{scenario.name} {play.watcher}" if scenario.uses_watchers else scenario.name
-        self.rows.append((name, len(play.facts), len(play.wrong), seconds))
+        name = f"{scenario.name} {run.watcher}" if scenario.uses_watchers else scenario.name
+        self.rows.append((name, len(run.facts), len(run.wrong), seconds))
 
     @property
     def wrong(self) -> int:
         return sum(wrong for _, _, wrong, _ in self.rows)
 
     def lines(self) -> list[str]:
-        """Return a line for each play."""
+        """Return a line for each run."""
         width = max(len(name) for name, *_ in self.rows)
         return [
             f"{name:{width}}  {facts:3} facts  {f'{wrong} WRONG' if wrong else 'all right'}"

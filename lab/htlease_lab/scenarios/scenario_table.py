@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from htlease_lab.scenarios import faults, kills, outages, staging_faults, wall_time
 from htlease_lab.scenarios.runner import Scenario
 
-#: Name on the command line -> the plays that make the scenario up.
+#: Name on the command line -> the scenarios that make the scenario up.
 SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "A": (Scenario("A", "the transfer pauses", staging_faults.pausing),),
     "B": (Scenario("B", "the stage-in fails", staging_faults.failing),),

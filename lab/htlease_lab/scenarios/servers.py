@@ -36,7 +36,7 @@ class ServerOfScenario:
 
     @property
     def url_for_tokens(self) -> str:
-        """The same for clients of the lease server: the network of the stage is trusted."""
+        """The same for clients of the lease server: the network of the environment is trusted."""
         is_local = self._listen.startswith("127.")
         return f"{'http' if is_local else INSECURE}://{self._listen}"
 

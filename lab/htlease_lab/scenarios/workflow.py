@@ -12,7 +12,7 @@ from typing import Any
 
 from htlease.errors import HTLeaseError
 from htlease.rules.attempt import SubjobKey
-from htlease_lab.scenarios.environment import Stage
+from htlease_lab.scenarios.environment import Environment
 
 DATA = "some input\n"
 TTL_SECONDS = 10
@@ -61,10 +61,10 @@ class JobEvent:
 class Workflow:
     """One staging workflow in a directory of its own."""
 
-    def __init__(self, stage: Stage, name: str) -> None:
+    def __init__(self, environment: Environment, name: str) -> None:
         """Make the directory."""
-        self.stage, self.pool = stage, stage.pool
-        self.directory = stage.pool.job_directory(name)
+        self.environment, self.pool = environment, environment.pool
+        self.directory = environment.pool.job_directory(name)
         self.file = self.directory / "staging.toml"
         self.dag = self.directory / "staging.dag"
         self.notices = self.directory / "notices.txt"
@@ -89,10 +89,10 @@ class Workflow:
             path = self.directory / name
             if not path.parent.exists():
                 path.parent.mkdir()
-                self.stage.give(path.parent)
+                self.environment.give(path.parent)
             path.write_text(text)
             path.chmod(0o755 if name.endswith(".sh") else 0o644)
-            self.stage.give(path)
+            self.environment.give(path)
 
     def _staging_text(self, watcher: str, backend: str) -> str:
         texts = {"globus": self._globus_text, "command": self._command_text}
@@ -129,8 +129,8 @@ ttl_seconds = {TTL_SECONDS}
 
     def _command_text(self) -> str:
         program = [
-            *("/usr/bin/env", "python3", str(self.stage.tool), self.stage.service.url),
-            str(self.stage.credential),
+            *("/usr/bin/env", "python3", str(self.environment.tool), self.environment.service.url),
+            str(self.environment.credential),
         ]
         verbs = {
             "submit": ["submit", "{key}"],
@@ -145,7 +145,7 @@ ttl_seconds = {TTL_SECONDS}
                 *commands,
                 "id = 'Task ID: (\\S+)'",
                 "call_seconds = 5",
-                f'action = "put a new token into {self.stage.credential}"',
+                f'action = "put a new token into {self.environment.credential}"',
                 "[service.words]",
                 'needs_action = "^INACTIVE"',
                 'unknown = "^TaskNotFound"',
@@ -158,8 +158,8 @@ ttl_seconds = {TTL_SECONDS}
 
     def _globus_text(self) -> str:
         return (
-            f'[service]\nbackend = "globus"\nurl = "{self.stage.service.url}"\n'
-            f'credential = "{self.stage.credential}"\n'
+            f'[service]\nbackend = "globus"\nurl = "{self.environment.service.url}"\n'
+            f'credential = "{self.environment.credential}"\n'
         )
 
     # ------------------------------------------------------------ what a user does
@@ -167,20 +167,20 @@ ttl_seconds = {TTL_SECONDS}
     def init(self, *options: str) -> str:
         """Make the DAG with `htlease stage init`; return what it printed."""
         return self.htlease(
-            *("stage", "init", self.file.name, "--program", str(self.stage.program)),
-            *("--pyz", str(self.stage.wrapper()), *options),
+            *("stage", "init", self.file.name, "--program", str(self.environment.program)),
+            *("--pyz", str(self.environment.wrapper()), *options),
         )
 
     def htlease(self, *arguments: str) -> str:
         """Run an `htlease` command in the workflow's directory; raises HTLeaseError."""
-        done = self.stage.run_htlease(*arguments, cwd=self.directory)
+        done = self.environment.run_htlease(*arguments, cwd=self.directory)
         if done.returncode != 0:
             raise HTLeaseError(f"htlease {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout.strip()
 
     def refusal(self, *arguments: str) -> str:
         """Run an `htlease` command that is to be refused; return what it said."""
-        done = self.stage.run_htlease(*arguments, cwd=self.directory)
+        done = self.environment.run_htlease(*arguments, cwd=self.directory)
         return f"exit code {done.returncode}: {done.stderr.strip()}"
 
     def kill_watcher(self) -> None:
@@ -208,7 +208,7 @@ ttl_seconds = {TTL_SECONDS}
             raise HTLeaseError(f"condor_submit_dag said: {done.stdout} {done.stderr}")
         self.cluster = int(found[1])
         words = " ".join(["condor_submit_dag", *options, self.dag.name])
-        self.stage.say(f"  {words}: job {self.cluster}.0")
+        self.environment.say(f"  {words}: job {self.cluster}.0")
 
     # ------------------------------------------------------------ what is seen of it
 
@@ -224,14 +224,16 @@ ttl_seconds = {TTL_SECONDS}
     def subjob(self, node: str) -> dict[str, Any] | None:
         """Return what the lease server knows of a node, or None."""
         try:
-            return self.stage.server().subjob(self.key(node))
+            return self.environment.server().subjob(self.key(node))
         except HTLeaseError:
             return None
 
     def history(self, node: str) -> list[dict[str, Any]]:
         """Return all that happened to a node, oldest first; nothing if it is not known."""
         try:
-            found: list[dict[str, Any]] = self.stage.server().history(self.key(node))["events"]
+            found: list[dict[str, Any]] = self.environment.server().history(self.key(node))[
+                "events"
+            ]
         except HTLeaseError:
             return []
         return found
@@ -251,7 +253,7 @@ ttl_seconds = {TTL_SECONDS}
         task: str = self.wait_for(
             lambda: self.record(node).get("external_id"), f"the task of {node}"
         )
-        self.stage.say(f"  {node}: task {task} is on record")
+        self.environment.say(f"  {node}: task {task} is on record")
         return task
 
     def wait_looks(self, count: int) -> None:
@@ -267,7 +269,7 @@ ttl_seconds = {TTL_SECONDS}
     def tally(self, before: dict[str, int] | None = None) -> dict[str, int]:
         """Return how often calls were made since another tally."""
         names = ("submit", "accepted", "duplicate", "poll", "find", "cancel", "turned_away")
-        counts = self.stage.service.counts()
+        counts = self.environment.service.counts()
         return {name: counts.get(name, 0) - (before or {}).get(name, 0) for name in names}
 
     def wait_end(self, timeout_seconds: float = 150) -> int:

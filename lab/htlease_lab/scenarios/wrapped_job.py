@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from htlease.rules.attempt import SubjobKey
-from htlease_lab.scenarios.runner import Play
+from htlease_lab.scenarios.runner import ScenarioRun
 
 _HELD = 12
 #: Saves what it has done when it is asked to end; the last part ends by itself.
@@ -42,12 +42,12 @@ queue
 """
 
 
-class Computing:
+class WrappedJob:
     """A job of several parts, of which each start does one and then runs until it is ended."""
 
-    def __init__(self, play: Play, policy: str, parts: int, limit: str = "") -> None:
+    def __init__(self, run: ScenarioRun, policy: str, parts: int, limit: str = "") -> None:
         """Write its files; `limit` is a submit command, without which the plan has a limit."""
-        self._play, self._workflow = play, play.workflow
+        self._run, self._workflow = run, run.workflow
         self._log = self._workflow.directory / "compute.log"
         own = "" if limit else "wall_time_seconds = 8"
         self._workflow.write(
@@ -57,11 +57,11 @@ class Computing:
                 "compute.sub": _SUBMIT.format(limit=limit),
             }
         )
-        play.say(f'on_wall_time = "{policy}", {limit or own}')
+        run.say(f'on_wall_time = "{policy}", {limit or own}')
 
     def submit(self) -> None:
         """Submit it."""
-        wrapper = str(self._play.stage.wrapper())
+        wrapper = str(self._run.environment.wrapper())
         said = self._workflow.htlease(
             "submit", "compute.sub", "--plan", "plan.toml", "--pyz", wrapper, "--json"
         )
@@ -69,28 +69,28 @@ class Computing:
         (job,) = document["jobs"]
         self.id = f"{document['cluster']}.{job['proc']}"
         self.key = SubjobKey.parse(job["subjob"])
-        self._play.say(f"htlease submit compute.sub: job {self.id}, subjob {self.key}")
+        self._run.say(f"htlease submit compute.sub: job {self.id}, subjob {self.key}")
 
     def wait_status(self, status: str) -> None:
         """Wait until the job is in that state, in words of the pool."""
         self._workflow.wait_for(lambda: self._status() == status, f"the job to be {status}")
-        self._play.say(f"the job is {status}")
+        self._run.say(f"the job is {status}")
 
     def _status(self) -> str:
-        return self._play.stage.pool.status(self.id)
+        return self._run.environment.pool.status(self.id)
 
     def ad(self) -> dict[str, Any]:
         """Return the job's ad, from the history when it has left the queue."""
-        return self._play.stage.pool.job_ad(self.id)
+        return self._run.environment.pool.job_ad(self.id)
 
     def holds(self) -> list[str]:
         """Return what its log says of each hold."""
-        events = self._play.stage.pool.events(self._log, _HELD)
+        events = self._run.environment.pool.events(self._log, _HELD)
         return [event.text.splitlines()[1].strip() for event in events]
 
     def subjob(self) -> dict[str, Any]:
         """Return what the lease server knows."""
-        return self._play.stage.server().subjob(self.key)
+        return self._run.environment.server().subjob(self.key)
 
     def commit(self) -> str:
         """Say that the outputs came back; return what the command printed."""
