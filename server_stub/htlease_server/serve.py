@@ -21,7 +21,7 @@ from htlease.version import VERSION
 from htlease.wire.transport import INSECURE
 from htlease_server import logs
 from htlease_server.api.app import App
-from htlease_server.api.queries import Reading
+from htlease_server.api.queries import Queries
 from htlease_server.auth.authenticator import Authenticator, NoAuth
 from htlease_server.auth.job_tokens import OwnTokens
 from htlease_server.auth.rate_limit import RATE_DEFAULT_PER_SECOND, RateLimiter
@@ -123,7 +123,7 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     with listener:
         store_writer = open_store_writer(options.store, state_dir, clock)
         states = store_writer.states
-        reading = Reading(states, lambda: store_writer.queued > 0)
+        queries = Queries(states, lambda: store_writer.queued > 0)
         url = _url_of(listener, certificate is not None)
         refresher = None if keys is None else Refresher(authenticator, keys, states.reader(), clock)
         for helper in (refresher, authenticator.issuers):
@@ -137,7 +137,7 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
                 store_writer.start(asyncio.get_running_loop())
                 limit = options.rate_limit
                 rate_limiter = RateLimiter(limit, time.monotonic) if limit else None
-                return App(store_writer, reading, authenticator, http_server, rate_limiter)
+                return App(store_writer, queries, authenticator, http_server, rate_limiter)
 
             def on_ready() -> None:
                 say(_where(url, states.name, None if options.no_auth else token_path))
@@ -165,7 +165,7 @@ def _serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             for helper in (refresher, authenticator.issuers):
                 if helper is not None:
                     helper.stop()
-            reading.close()
+            queries.close()
             store_writer.stop()
             logs.note(logging.INFO, "stopped")
 

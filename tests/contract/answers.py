@@ -82,9 +82,9 @@ class Day:
 
     def step(self, *asked: PendingRequest | m.Command) -> None:
         """Ask all at once, and take down the answers and what is there then."""
-        waitings = [one if isinstance(one, PendingRequest) else self.command(one) for one in asked]
+        requests = [one if isinstance(one, PendingRequest) else self.command(one) for one in asked]
         self.drill.now += 1
-        for pending, answer in zip(waitings, self.drill.ask_all(*waitings), strict=True):
+        for pending, answer in zip(requests, self.drill.ask_all(*requests), strict=True):
             outcome = answer.code if isinstance(answer, m.Rejection) else type(answer).__name__
             sent = getattr(pending.sent, "command", pending.sent)
             self.lines.append(f"{type(sent).__name__}: {outcome} {digest(told(answer))}")

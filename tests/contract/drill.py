@@ -19,7 +19,7 @@ from htlease.rules.attempt import Evidence, SubjobKey
 from htlease.rules.plan import PhaseSpec, Plan
 from htlease.rules.state import SubjobState
 from htlease.wire.protocol import body_of, call_of
-from htlease_server.api.queries import Reading
+from htlease_server.api.queries import Queries
 from htlease_server.engine.batch import Answer, PendingRequest
 from htlease_server.engine.commit.priority_queue import PriorityQueue
 from htlease_server.engine.history import state_from
@@ -35,7 +35,7 @@ START = 1_795_225_431.0
 PLAN = Plan((PhaseSpec("fetch"), PhaseSpec("compute", "resume"), PhaseSpec("push", "once")))
 
 
-class PublishedReading(Reading):
+class PublishedQueries(Queries):
     """Reads what a server would answer, and fails unless it is as published."""
 
     async def subjob(self, key: SubjobKey) -> docs.SubjobDocument | None:
@@ -97,12 +97,12 @@ class Drill:
         queue = limits.pop("queue", None) or PriorityQueue()
         self.store_writer = self.kind.store_writer(self.store, self.clock, queue, **limits)
         self.states = self.store_writer.states
-        self.reading = PublishedReading(self.states)
+        self.queries = PublishedQueries(self.states)
         self.store_writer.start(self._loop)
 
     def stop(self) -> None:
         """Stop the server as SIGTERM does."""
-        self.reading.close()
+        self.queries.close()
         self.store_writer.stop()
 
     def close(self) -> None:
@@ -114,12 +114,12 @@ class Drill:
 
     def _read_all(self) -> None:
         """Read what the test has made, since whatever it was, its documents are as published."""
-        for workflow in self.read(self.reading.workflows("", 20))["workflows"]:
+        for workflow in self.read(self.queries.workflows("", 20))["workflows"]:
             name = workflow["workflow"]
-            for found in self.read(self.reading.workflow(name, "", 20))["subjobs"]:
+            for found in self.read(self.queries.workflow(name, "", 20))["subjobs"]:
                 key = SubjobKey(name, found["subjob"])
-                self.read(self.reading.subjob(key))
-                self.read(self.reading.history(key, 0, 100))
+                self.read(self.queries.subjob(key))
+                self.read(self.queries.history(key, 0, 100))
 
     def restart(self, after_seconds: float, **limits: Any) -> None:
         """Stop the server and start another one later."""
@@ -141,12 +141,12 @@ class Drill:
         """Return where an answer goes."""
         return self._loop.create_future()
 
-    def ask_all(self, *waitings: PendingRequest) -> list[Any]:
+    def ask_all(self, *requests: PendingRequest) -> list[Any]:
         """Queue requests at once and return their answers."""
-        for pending in waitings:
+        for pending in requests:
             self.store_writer.submit(pending)
 
-        futures = [cast("asyncio.Future[Answer]", pending.future) for pending in waitings]
+        futures = [cast("asyncio.Future[Answer]", pending.future) for pending in requests]
 
         async def answers() -> list[Answer]:
             return await asyncio.wait_for(asyncio.gather(*futures), timeout=30)
@@ -195,7 +195,7 @@ class Drill:
         """Return a workflow once its lapsed leases have been counted, after an instant."""
         deadline = time.monotonic() + 20
         while True:
-            found = self.read(self.reading.workflow(workflow, "", 100))
+            found = self.read(self.queries.workflow(workflow, "", 100))
             if (found["lapsed_counted_at"] or "") > after:
                 return found
             assert time.monotonic() < deadline, f"nobody counts the leases of {workflow}"

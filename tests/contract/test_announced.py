@@ -19,12 +19,12 @@ def at(drill: Drill, seconds: float) -> None:
 
 
 def status(drill: Drill) -> str:
-    found = drill.read(drill.reading.subjob(KEY))
+    found = drill.read(drill.queries.subjob(KEY))
     return str(found["status"])
 
 
 def told(drill: Drill) -> dict[str, object]:
-    shown = drill.read(drill.reading.maintenance())
+    shown = drill.read(drill.queries.maintenance())
     return {
         name: shown[name] and shown[name]["is_announced" if name == "next" else "is_open"]
         for name in ("open", "next")
@@ -86,7 +86,7 @@ def test_it_can_be_moved_until_it_begins(drill: Drill) -> None:
     assert drill.announce(2 * HOUR, 2 * DAY, instead_of=HOUR) == moved, "it may be sent twice"
     later = drill.announce(2 * HOUR, 3 * DAY)
     assert later.until_at == START + 3 * DAY
-    assert len(drill.read(drill.reading.maintenance())["windows"]) == 1
+    assert len(drill.read(drill.queries.maintenance())["windows"]) == 1
     at(drill, HOUR - 60)
     drill.acquire()
     at(drill, HOUR + 61)
@@ -108,7 +108,7 @@ def test_a_withdrawn_one_changes_no_deadline(drill: Drill) -> None:
     assert status(drill) == "active"
     at(drill, HOUR + 60)
     assert status(drill) == "lapsed"
-    shown = drill.read(drill.reading.maintenance())
+    shown = drill.read(drill.queries.maintenance())
     assert shown == {"open": None, "next": None, "windows": []}
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_announced_is_refused_and_changes_nothing(
         assert refused(answer) == "not-found"
         assert "no window is announced from" in answer.detail
     assert list(drill.store.maintenance()) == []
-    assert drill.read(drill.reading.audit_entries(None, 0, 10))["deeds"] == []
+    assert drill.read(drill.queries.audit_entries(None, 0, 10))["deeds"] == []
 
 
 def test_one_that_begins_within_another_is_ended_with_it(drill: Drill) -> None:
@@ -156,7 +156,7 @@ def test_one_that_begins_within_another_is_ended_with_it(drill: Drill) -> None:
     drill.maintain(DAY, "an emergency")
     drill.acquire()
     at(drill, 2 * HOUR)
-    shown = drill.read(drill.reading.maintenance())
+    shown = drill.read(drill.queries.maintenance())
     assert shown["open"]["reason"] == "planned", "the one that lasts longer"
     drill.maintain(0)
     assert told(drill) == {"open": None, "next": None}
@@ -188,7 +188,7 @@ def test_counts_of_a_workflow_know_of_the_begin(drill: Drill) -> None:
     at(drill, HOUR - 60)
     drill.acquire(SubjobKey("run7", "late"))
     at(drill, DAY)
-    found = drill.read(drill.reading.workflow("run7", "", 10))
+    found = drill.read(drill.queries.workflow("run7", "", 10))
     assert found["counts"] == {"active": 1, "lapsed": 1}
 
 
@@ -201,7 +201,7 @@ def test_what_the_store_refused_was_not_announced(refusing: Drill) -> None:
     ):
         assert refused(answer) == "overloaded"
     refusing.store.is_full = False
-    (window,) = refusing.read(refusing.reading.maintenance())["windows"]
+    (window,) = refusing.read(refusing.queries.maintenance())["windows"]
     assert window["is_announced"]
     at(refusing, HOUR - 60)
     refusing.acquire()
@@ -213,7 +213,7 @@ def test_who_announced_moved_and_withdrew_is_kept(drill: Drill) -> None:
     drill.announce(HOUR, DAY, reason="a disk")
     drill.announce(2 * HOUR, DAY, instead_of=HOUR)
     drill.withdraw(2 * HOUR)
-    deeds = drill.read(drill.reading.audit_entries(None, 0, 10))["deeds"]
+    deeds = drill.read(drill.queries.audit_entries(None, 0, 10))["deeds"]
     assert [deed["deed"] for deed in deeds] == [
         *["announce-maintenance"] * 2,
         "withdraw-maintenance",

@@ -39,12 +39,12 @@ def test_deeds_are_kept_in_order_and_told_by_kind(drill: Drill) -> None:
         assert isinstance(row, AuditRow) and row.at == drill.now
         drill.now += 1
     drill.restart(after_seconds=3600)
-    found = drill.read(drill.reading.audit_entries(None, 0, 3))
+    found = drill.read(drill.queries.audit_entries(None, 0, 3))
     assert [deed["token_id"] for deed in found["deeds"]] == ["token-0", "token-1", "token-2"]
-    rest = drill.read(drill.reading.audit_entries(None, found["next"], 3))
+    rest = drill.read(drill.queries.audit_entries(None, found["next"], 3))
     assert [deed["token_id"] for deed in rest["deeds"]] == ["token-3", "token-4"]
     assert rest["next"] is None and rest["deeds"][1]["n"] == 4 and "reason" not in rest["deeds"][1]
-    revoked = drill.read(drill.reading.audit_entries(REVOKE, 0, 10))["deeds"]
+    revoked = drill.read(drill.queries.audit_entries(REVOKE, 0, 10))["deeds"]
     assert [deed["token_id"] for deed in revoked] == ["token-1", "token-3"]
 
 
@@ -65,13 +65,13 @@ def test_a_deed_that_the_store_refused_was_not_done(refusing: Drill) -> None:
     answer = _do(refusing, AuditEntry(MINT, token_id="t"))
     refusing.store.is_full = False
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    assert refusing.read(refusing.reading.audit_entries(None, 0, 10))["deeds"] == []
+    assert refusing.read(refusing.queries.audit_entries(None, 0, 10))["deeds"] == []
 
 
 def test_workflows_and_windows_that_are_changed_are_deeds_too(drill: Drill) -> None:
     drill.put("run9", labels={"a": "b"})
     drill.maintain(60, "a disk")
-    found = drill.read(drill.reading.audit_entries(None, 0, 10))["deeds"]
+    found = drill.read(drill.queries.audit_entries(None, 0, 10))["deeds"]
     assert [(deed["deed"], deed.get("workflow")) for deed in found] == [
         ("put-workflow", "run9"),
         ("put-maintenance", None),
@@ -84,15 +84,15 @@ def test_a_workflow_belongs_to_whoever_made_it_first(drill: Drill) -> None:
     refused = _as_submitter(drill, "bob", _put("hers"), None)
     assert isinstance(refused, m.Rejection) and refused.code == "forbidden"
     drill.restart(after_seconds=1)
-    assert drill.read(drill.reading.made_by("hers")) == "alice"
-    assert drill.read(drill.reading.workflow("hers", "", 10))["made_by"] == "alice"
+    assert drill.read(drill.queries.made_by("hers")) == "alice"
+    assert drill.read(drill.queries.workflow("hers", "", 10))["made_by"] == "alice"
 
 
 def test_a_workflow_made_by_its_first_subjob_belongs_to_its_sender(drill: Drill) -> None:
     sent = drill.pending(acquire()).sent
     granted = _as_submitter(drill, "alice", sent)
     assert isinstance(granted, m.Grant)
-    assert drill.read(drill.reading.made_by(KEY.workflow)) == "alice"
+    assert drill.read(drill.queries.made_by(KEY.workflow)) == "alice"
     for command in (acquire(2), m.Cancel("mine"), m.Renew(1, "x" * 20), m.Enroll()):
         refused = _as_submitter(drill, "bob", drill.pending(command).sent)
         assert isinstance(refused, m.Rejection) and refused.code == "forbidden"

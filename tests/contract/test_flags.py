@@ -48,7 +48,7 @@ def test_a_start_that_heeds_flags_is_refused_its_lease_and_leaves_no_mark(drill:
     heeding = acquire(heeds_flags=True)
     answer = drill.ask(heeding)
     assert (refused(answer), answer.flag) == ("blocked", "hpss")
-    assert drill.read(drill.reading.subjob(KEY)) is None
+    assert drill.read(drill.queries.subjob(KEY)) is None
     drill.flag("hpss", True)
     assert drill.ask(heeding).fence == 1
     drill.flag("hpss", False, "tape robot")
@@ -77,7 +77,7 @@ def test_a_flag_of_one_group_holds_back_its_workflows_alone(drill: Drill) -> Non
     drill.flag("hpss@atlas", False, "quota")
     assert (refusal(drill), refusal(drill, OTHER)) == ("hpss@atlas", None)
     names = [
-        [flag["name"] for flag in drill.read(drill.reading.flags(workflow))["flags"]]
+        [flag["name"] for flag in drill.read(drill.queries.flags(workflow))["flags"]]
         for workflow in (KEY.workflow, OTHER.workflow, "nobody-knows", None)
     ]
     assert names == [["hpss@atlas"], [], [], ["hpss@atlas"]]
@@ -88,7 +88,7 @@ def test_flags_outlast_the_server(drill: Drill) -> None:
     drill.flag("hpss", False, "tape robot")
     drill.restart(after_seconds=10)
     assert refusal(drill) == "hpss"
-    [flag] = drill.read(drill.reading.flags(None))["flags"]
+    [flag] = drill.read(drill.queries.flags(None))["flags"]
     assert (flag["is_up"], flag["reason"], flag["actor"]) == (False, "tape robot", "admin")
 
 

@@ -25,14 +25,14 @@ def test_a_subjob_is_found_by_every_id_it_was_known_by(drill: Drill) -> None:
     drill.acquire()
     known = ("ap0#7.0#1", "ce1#8.0#2", "ap1#42.0#1795225431", "ap1#42.0#1795225431@1.1", "sample-1")
     for id_text in known:
-        found = drill.read(drill.reading.known_as(id_text))
+        found = drill.read(drill.queries.known_as(id_text))
         assert [(one["workflow"], one["subjob"]) for one in found] == [("run7", "sample-1")]
-    assert drill.read(drill.reading.known_as("ap1#42")) == []
+    assert drill.read(drill.queries.known_as("ap1#42")) == []
 
 
 def test_more_look_ups_than_may_wait_are_refused_at_once(drill: Drill) -> None:
     async def all_at_once() -> list[object]:
-        look_ups = (drill.reading.flags(None) for _ in range(WAITING_MAX + 5))
+        look_ups = (drill.queries.flags(None) for _ in range(WAITING_MAX + 5))
         return await asyncio.gather(*look_ups, return_exceptions=True)
 
     found = drill.read(all_at_once())
@@ -47,9 +47,9 @@ def test_no_document_shows_a_nonce_or_what_is_stored_of_it(drill: Drill) -> None
     drill.ask(m.Renew(7, nonce(3)))
     shown = json.dumps(
         [
-            drill.read(drill.reading.subjob(KEY)) | {"plan": None},
-            drill.read(drill.reading.history(KEY, 0, 100)),
-            drill.read(drill.reading.workflow("run7", "", 100)),
+            drill.read(drill.queries.subjob(KEY)) | {"plan": None},
+            drill.read(drill.queries.history(KEY, 0, 100)),
+            drill.read(drill.queries.workflow("run7", "", 100)),
         ]
     )
     assert "attempt-refused" in shown and "write-refused" in shown
@@ -66,7 +66,7 @@ def test_counts_tell_lapsed_leases_from_renewed_ones(drill: Drill) -> None:
     drill.now += 119
     drill.ask(m.Renew(1, nonce(1)), SubjobKey("run7", "s-0"))
     drill.now += 2
-    workflow = drill.read(drill.reading.workflow("run7", "", 100))
+    workflow = drill.read(drill.queries.workflow("run7", "", 100))
     assert workflow["counts"] == {"active": 1, "lapsed": 2, "abandoned": 1}
     assert workflow["state"] == "running"
     assert [one["status"] for one in workflow["subjobs"]] == [
@@ -80,7 +80,7 @@ def test_counts_tell_lapsed_leases_from_renewed_ones(drill: Drill) -> None:
 def test_counts_after_a_downtime_call_no_extended_lease_lapsed(drill: Drill) -> None:
     drill.acquire()
     drill.restart(after_seconds=3600)
-    assert drill.read(drill.reading.workflow("run7", "", 100))["counts"] == {"active": 1}
+    assert drill.read(drill.queries.workflow("run7", "", 100))["counts"] == {"active": 1}
 
 
 def test_a_workflow_with_many_leases_tells_what_was_counted_and_when(
@@ -98,7 +98,7 @@ def test_a_workflow_with_many_leases_tells_what_was_counted_and_when(
     drill.ask(acquire(2), SubjobKey("run7", "s-5"))  # recalls its holder
     drill.now += 0.4  # too soon for another flush
 
-    first = drill.read(drill.reading.workflow("run7", "", 100))
+    first = drill.read(drill.queries.workflow("run7", "", 100))
     assert first["counts"] == {"active": 6, "recalled": 1}
     assert (first["state"], first["lapsed_counted_at"]) == ("running", None)
     counted_at = drill.now
@@ -109,7 +109,7 @@ def test_a_workflow_with_many_leases_tells_what_was_counted_and_when(
     # Until it is counted again it is what it was then, but for what is held no more.
     drill.ask(m.Cancel("no longer wanted"), SubjobKey("run7", "s-5"))
     drill.now += 1
-    listed = drill.read(drill.reading.workflows("", 10))["workflows"]
+    listed = drill.read(drill.queries.workflows("", 10))["workflows"]
     assert [one["counts"] for one in listed] == [
         {"active": 2, "lapsed": 4, "cancelled": 1},
         {"lapsed": 1},
@@ -130,12 +130,12 @@ def test_a_list_looks_at_few_leases_however_many_it_tells_of(
         drill.acquire(SubjobKey(f"w-{number}", "s"))
         drill.acquire(SubjobKey(f"w-{number}", "t"))
     drill.now += 3600
-    page = drill.read(drill.reading.workflows("", 10))["workflows"]
+    page = drill.read(drill.queries.workflows("", 10))["workflows"]
     assert [one["counts"] for one in page] == [{"lapsed": 2}, *[{"active": 2}] * 3]
     monkeypatch.setattr(expiry_counts, "LOOKED_AT_MAX", 1)
     drill.until_counted("w-3")
     monkeypatch.setattr(expiry_counts, "LOOKED_AT_MAX", 3)
-    page = drill.read(drill.reading.workflows("", 10))["workflows"]
+    page = drill.read(drill.queries.workflows("", 10))["workflows"]
     assert [one["counts"] for one in page] == [{"lapsed": 2}] * 4
 
 
@@ -145,11 +145,11 @@ def test_lists_are_read_page_by_page(drill: Drill) -> None:
         drill.acquire(SubjobKey("w-0", f"t-{number}"))
     pages, cursor = [], ""
     while cursor is not None:
-        page = drill.read(drill.reading.workflows(cursor, 2))
+        page = drill.read(drill.queries.workflows(cursor, 2))
         pages.append([one["workflow"] for one in page["workflows"]])
         cursor = page["next"]
     assert [name for page in pages for name in page] == [f"w-{number}" for number in range(5)]
-    page = drill.read(drill.reading.workflow("w-0", "t-1", 2))
+    page = drill.read(drill.queries.workflow("w-0", "t-1", 2))
     assert [one["subjob"] for one in page["subjobs"]] == ["t-2", "t-3"]
 
 
@@ -161,7 +161,7 @@ def test_attempts_are_told_with_their_ends(drill: Drill) -> None:
     drill.now += 130
     drill.acquire(number=3)
     drill.ask(m.Exited(3, nonce(3), 7))
-    attempts = drill.read(drill.reading.subjob(KEY))["attempts"]
+    attempts = drill.read(drill.queries.subjob(KEY))["attempts"]
     assert [(one["fence"], one["why"], one["end"]) for one in attempts] == [
         (1, "first", "abandoned"),
         (2, "abandoned", "expired"),

@@ -26,7 +26,7 @@ def test_a_lease_outlasts_the_window_by_its_ttl(drill: Drill) -> None:
     drill.now += 60
     drill.maintain(14 * DAY, "the yearly one")
     drill.now += 14 * DAY + 119
-    assert drill.read(drill.reading.subjob(KEY))["status"] == "active"
+    assert drill.read(drill.queries.subjob(KEY))["status"] == "active"
     assert is_live(drill)
 
 
@@ -34,7 +34,7 @@ def test_it_runs_out_when_nobody_renews_it_afterwards(drill: Drill) -> None:
     drill.acquire()
     drill.maintain(14 * DAY)
     drill.now += 14 * DAY + 121
-    assert drill.read(drill.reading.subjob(KEY))["status"] == "lapsed"
+    assert drill.read(drill.queries.subjob(KEY))["status"] == "lapsed"
     assert not is_live(drill)
 
 
@@ -74,9 +74,9 @@ def test_a_renewed_lease_after_the_window_is_an_ordinary_one(drill: Drill) -> No
     renewal = drill.ask(m.Renew(1, nonce(1)))
     assert renewal == m.Renewal(120.0, "continue")
     drill.now += 119
-    assert drill.read(drill.reading.subjob(KEY))["status"] == "active"
+    assert drill.read(drill.queries.subjob(KEY))["status"] == "active"
     drill.now += 2
-    assert drill.read(drill.reading.subjob(KEY))["status"] == "lapsed"
+    assert drill.read(drill.queries.subjob(KEY))["status"] == "lapsed"
 
 
 def test_a_window_that_is_ended_early_ends_then(drill: Drill) -> None:
@@ -96,12 +96,12 @@ def test_an_open_window_can_be_prolonged_over_a_restart(drill: Drill) -> None:
     drill.restart(after_seconds=DAY / 2)
     second = drill.maintain(DAY)
     assert (second.started_at, second.until_at) == (first.started_at, drill.now + DAY)
-    shown = drill.read(drill.reading.maintenance())
+    shown = drill.read(drill.queries.maintenance())
     assert len(shown["windows"]) == 1
     assert shown["open"]["is_open"] is True
     drill.now += DAY + 100
     assert is_live(drill)
-    assert drill.read(drill.reading.maintenance())["open"] is None
+    assert drill.read(drill.queries.maintenance())["open"] is None
 
 
 def test_a_window_that_the_store_refused_is_not_there(refusing: Drill) -> None:
@@ -110,7 +110,7 @@ def test_a_window_that_the_store_refused_is_not_there(refusing: Drill) -> None:
     answer = refusing.maintain(DAY)
     refusing.store.is_full = False
     assert isinstance(answer, m.Rejection) and answer.code == "overloaded"
-    assert refusing.read(refusing.reading.maintenance()) == {
+    assert refusing.read(refusing.queries.maintenance()) == {
         "open": None,
         "next": None,
         "windows": [],

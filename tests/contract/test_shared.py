@@ -116,7 +116,7 @@ def test_a_maintenance_window_counts_on_all_servers_at_once(servers: Servers) ->
     second.maintain(86400, "the yearly one")
     first.now += 86400 + 100
     assert refused(first.ask(acquire(2))) == "lease-still-live"
-    assert first.read(first.reading.maintenance())["windows"][0]["reason"] == "the yearly one"
+    assert first.read(first.queries.maintenance())["windows"][0]["reason"] == "the yearly one"
 
 
 def test_an_announced_window_begins_on_all_servers_at_the_databases_time(
@@ -133,7 +133,7 @@ def test_an_announced_window_begins_on_all_servers_at_the_databases_time(
     second.restart(after_seconds=0)
     first.now = START + 86400 + 119
     assert refused(first.ask(acquire(3))) == "lease-still-live"
-    assert len(first.read(first.reading.maintenance())["windows"]) == 1
+    assert len(first.read(first.queries.maintenance())["windows"]) == 1
 
 
 def test_two_servers_at_the_same_subjobs_leave_a_history_that_folds_to_the_state(
@@ -280,10 +280,10 @@ def cannot_connect(kind: PostgresKind, drill: Drill) -> bool:
 def test_readers_connect_again_too(crashing: Servers, cluster: Cluster) -> None:
     first, _ = crashing
     first.acquire()
-    assert first.read(first.reading.subjob(KEY))["fence"] == 1
+    assert first.read(first.queries.subjob(KEY))["fence"] == 1
     cluster.stop(signal.SIGQUIT)
     cluster.start()
-    assert first.read(first.reading.subjob(KEY))["fence"] == 1
+    assert first.read(first.queries.subjob(KEY))["fence"] == 1
 
 
 # ------------------------------------------------------------ set-ups that cannot work

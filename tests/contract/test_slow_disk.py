@@ -127,11 +127,11 @@ def test_requests_for_one_subjob_keep_their_order(drill: Drill, disk: SlowKind) 
     assert third.fence == 3 and refused(fourth) == "lease-still-live"
 
 
-def await_all(drill: Drill, *waitings: PendingRequest) -> list[Any]:
+def await_all(drill: Drill, *requests: PendingRequest) -> list[Any]:
     """Return the answers of requests that are queued already."""
 
     async def answers() -> list[Any]:
-        return [await pending.future for pending in waitings]  # type: ignore[misc]
+        return [await pending.future for pending in requests]  # type: ignore[misc]
 
     return drill.read(answers())  # type: ignore[no-any-return]
 

@@ -186,7 +186,7 @@ def test_renewals_reach_the_disk_a_little_later(drill: Drill) -> None:
     drill.acquire()
     drill.now += 60
     drill.ask(m.Renew(1, nonce(1)))
-    assert drill.read(drill.reading.subjob(KEY))["expires_in_seconds"] == 120.0
+    assert drill.read(drill.queries.subjob(KEY))["expires_in_seconds"] == 120.0
     renewed_until = drill.now + 120
     drill.flush()
     assert drill.state().deadline_at == renewed_until

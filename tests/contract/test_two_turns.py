@@ -87,11 +87,11 @@ class Site:
 
     def submit(self, *commands: m.Command) -> list[PendingRequest]:
         """Ask, and let the server do what it can while the disk is busy."""
-        waitings = [self.drill.pending(command) for command in commands]
-        for pending in waitings:
+        requests = [self.drill.pending(command) for command in commands]
+        for pending in requests:
             self.drill.store_writer.submit(pending)
         self.turn_round()
-        return waitings
+        return requests
 
     def turn_round(self) -> None:
         async def some_rounds() -> None:
@@ -172,12 +172,12 @@ def test_a_turn_takes_so_many_requests_and_leaves_the_others_in_the_queue(
 ) -> None:
     monkeypatch.setattr(module, "BATCH_MAX", 4)
     site.submit(enter())
-    waitings = site.submit(*(details(number) for number in range(10)))
+    requests = site.submit(*(details(number) for number in range(10)))
     assert site.drill.store_writer.queued == 6
     site.release(hold_next=True)
-    assert [one for one in waitings if answer_of(one)] == [] and site.drill.store_writer.queued == 2
+    assert [one for one in requests if answer_of(one)] == [] and site.drill.store_writer.queued == 2
     site.release()
-    assert all(answer_of(one).order == "continue" for one in waitings)
+    assert all(answer_of(one).order == "continue" for one in requests)
     assert [len(write_set.history) for write_set in site.writer.batches] == [1, 4, 4, 2]
     assert site.drill.store_writer.queued == 0
     assert [row.event for row in site.drill.history()][-10:] == ["details-saved"] * 10
@@ -284,8 +284,8 @@ def test_many_that_come_at_once_wake_the_server_once(
         return begin()
 
     monkeypatch.setattr(site.states, "open", counted)
-    waitings = site.submit(*(details(number) for number in range(5)), acquire(2))
-    assert all(answer_of(one) for one in waitings)
+    requests = site.submit(*(details(number) for number in range(5)), acquire(2))
+    assert all(answer_of(one) for one in requests)
     assert len(site.writer.batches) == 1 and len(turns) == 1
 
 

@@ -14,7 +14,7 @@ from htlease_wrapper.exit_status import BAD_CONFIG, SUPERSEDED, TRY_LATER, NoLea
 _ASK_AGAIN_MIN_SECONDS = 0.2
 
 
-def admit(
+def acquire_lease(
     client: LeaseClient,
     command: m.Acquire,
     *,

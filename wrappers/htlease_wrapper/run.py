@@ -42,7 +42,7 @@ from htlease.execution.signals import Interrupted, Signals
 from htlease.rules import messages as m
 from htlease.wire.lease_client import Lease, LeaseClient
 from htlease.wire.retry import Clock
-from htlease_wrapper.acquire import admit
+from htlease_wrapper.acquire import acquire_lease
 from htlease_wrapper.console import Console
 from htlease_wrapper.details import DetailsFile
 from htlease_wrapper.exec_payload import exec_payload
@@ -220,7 +220,7 @@ class _Attempt:
             client = self._connect()
             if self.outer is not None:
                 take_over(self.outer, client, self.settings.wait_server_seconds)
-            lease = admit(
+            lease = acquire_lease(
                 client,
                 command,
                 wait_lease_seconds=self.settings.wait_lease_seconds,

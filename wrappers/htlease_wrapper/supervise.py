@@ -30,7 +30,7 @@ class Watch(Protocol):
         """Say what the payload has to do now."""
 
     def seconds_to_change(self) -> float | None:
-        """Return when to ask again, unless poked earlier; None: no need."""
+        """Return when to ask again, unless woken earlier; None: no need."""
 
     def seconds_to_live(self) -> float:
         """Return how long a payload that has to end may take for it at most."""

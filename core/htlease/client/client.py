@@ -151,7 +151,7 @@ class LeaseServer:
         return self._post_tokens("", "token", {**given, "ttl_seconds": ttl_seconds})
 
     def revoke_tokens(self, **which: str | None) -> Document:
-        """Let tokens count no more: of an `id`, or of a `workflow` and perhaps `subjob`."""
+        """Revoke tokens: of an `id`, or of a `workflow` and perhaps `subjob`."""
         return self._post_tokens("/revoke", "revoked_at", which)
 
     def _post_tokens(self, what: str, field: str, given: Mapping[str, object]) -> Document:

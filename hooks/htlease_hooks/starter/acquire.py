@@ -17,7 +17,7 @@ _BACKOFF_MAX_SECONDS = 2.0
 _VANILLA, _LOCAL = 5, 12
 
 
-def ask(client: LeaseClient, command: m.Acquire, site: Site) -> Lease:
+def acquire(client: LeaseClient, command: m.Acquire, site: Site) -> Lease:
     """Return the lease; raises Refused or ServerUnavailable when the slot's patience is over."""
     clock = client.clock
     began_at = clock.monotonic()

@@ -18,7 +18,7 @@ from htlease.rules import messages as m
 from htlease_hooks import hook_reply
 from htlease_hooks.hook_reply import Answer, say
 from htlease_hooks.options import Site, parse_site
-from htlease_hooks.starter.acquire import answer_to, answer_without_server, ask
+from htlease_hooks.starter.acquire import acquire, answer_to, answer_without_server
 from htlease_hooks.starter.context import StartContext
 from htlease_hooks.starter.environment import merged_attribute
 from htlease_hooks.timeout import within
@@ -117,7 +117,7 @@ def _acquired(name: str, start: StartContext) -> Answer:
     write_state(start.hook_state.folder, state)  # a lost reply is found again by this nonce
     try:
         command = replace(start.acquire_command(state), heeds_flags=True)
-        lease = ask(start.connect(state), command, start.site)
+        lease = acquire(start.connect(state), command, start.site)
     except Refused as refused:
         return _refusal(name, start, refused)
     except ServerUnavailable as error:

@@ -18,13 +18,13 @@ from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey, check_name
 from htlease_server.api import routes
 from htlease_server.api.health import why_not_ready
-from htlease_server.api.maintenance_flags import Outages
+from htlease_server.api.maintenance_flags import MaintenanceFlags
 from htlease_server.api.metrics import CONTENT_TYPE, Metrics
-from htlease_server.api.queries import LIMIT_DEFAULT, Reading
-from htlease_server.api.request_context import Call
+from htlease_server.api.queries import LIMIT_DEFAULT, Queries
+from htlease_server.api.request_context import RequestContext
 from htlease_server.api.schema.openapi import openapi_answer
 from htlease_server.api.subjobs import INTERNAL, Commands, key_of
-from htlease_server.api.tokens_keys_audit import Administration
+from htlease_server.api.tokens_keys_audit import TokensKeysAudit
 from htlease_server.auth.authenticator import Authenticator
 from htlease_server.auth.principal import NOBODY, Caller
 from htlease_server.auth.rate_limit import RateLimiter
@@ -63,13 +63,13 @@ class App:
     def __init__(
         self,
         store_writer: StoreWriter,
-        reading: Reading,
+        queries: Queries,
         authenticator: Authenticator,
         http_server: HttpServer,
         rate_limiter: RateLimiter | None = None,
     ) -> None:
         self._store_writer = store_writer
-        self._reading = reading
+        self._queries = queries
         self._authenticator = authenticator
         self._counters = RequestCounters()
         hold_back = None if rate_limiter is None else self._hold_back
@@ -77,7 +77,7 @@ class App:
         self._numbers = Metrics(store_writer, self._counters, http_server)
         self._rate_limiter = rate_limiter
         self._tasks: set[asyncio.Task[None]] = set()
-        self._handlers: dict[str, Callable[[Call], Awaitable[Answer]]] = {
+        self._handlers: dict[str, Callable[[RequestContext], Awaitable[Answer]]] = {
             "subjob": self._subjob,
             "history": self._history,
             "find": self._find,
@@ -89,8 +89,8 @@ class App:
             "metrics": self._metrics,
             "openapi": self._openapi,
             "home": self._home,
-            **Administration(authenticator, self._commands, reading).handlers(),
-            **Outages(self._commands, reading).handlers(),
+            **TokensKeysAudit(authenticator, self._commands, queries).handlers(),
+            **MaintenanceFlags(self._commands, queries).handlers(),
         }
 
     def __call__(self, request: Request, replier: Replier) -> None:
@@ -112,11 +112,11 @@ class App:
             if self._rate_limiter is not None and call != "renew" and caller is not NOBODY:
                 self._hold_back(caller)
             if call in READERS:
-                self._commands.take(call, caller, found.parts, request, replier, started)
+                self._commands.submit(call, caller, found.parts, request, replier, started)
                 return
             if call not in OPEN_TO_ALL and not caller.may(call):
                 raise Refusal("forbidden", caller.why_no_call(call))
-            self._start(call, Call(request, query, caller, found.parts), replier, started)
+            self._start(call, RequestContext(request, query, caller, found.parts), replier, started)
         except Exception as problem_met:
             self._answer(call, self._answer_to(problem_met, request), replier, started)
 
@@ -129,7 +129,7 @@ class App:
             self._counters.busy[problem_met.cause] += 1
         return _answer_to(problem_met, request)
 
-    def _start(self, name: str, call: Call, replier: Replier, started: float) -> None:
+    def _start(self, name: str, call: RequestContext, replier: Replier, started: float) -> None:
         async def run() -> None:
             try:
                 answer = await self._handlers[name](call)
@@ -157,7 +157,7 @@ class App:
 
     # ------------------------------------------------------------ changes
 
-    async def _put_workflow(self, call: Call) -> Answer:
+    async def _put_workflow(self, call: RequestContext) -> Answer:
         caller, name = call.caller, _workflow_name(call.parts)
         is_own_only = not caller.may_see(name)
         if is_own_only and not caller.may_own:
@@ -173,48 +173,48 @@ class App:
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         note(logging.INFO, "workflow changed", workflow=name, actor=caller.actor)
-        return document(await self._reading.workflow(name, "", LIMIT_DEFAULT))
+        return document(await self._queries.workflow(name, "", LIMIT_DEFAULT))
 
     # ------------------------------------------------------------ documents
 
     async def _is_in_scope(self, caller: Caller, workflow: str, subjob: str | None = None) -> bool:
         if caller.may_see(workflow, subjob):
             return True
-        return caller.may_own and await self._reading.made_by(workflow) == caller.owner
+        return caller.may_own and await self._queries.made_by(workflow) == caller.owner
 
     async def _check_scope(self, caller: Caller, workflow: str) -> None:
         if not await self._is_in_scope(caller, workflow):
             raise Refusal("forbidden", caller.out_of_scope(workflow))
 
-    async def _visible_key(self, call: Call) -> SubjobKey:
+    async def _visible_key(self, call: RequestContext) -> SubjobKey:
         caller, key = call.caller, key_of(call.parts)
         if not await self._is_in_scope(caller, key.workflow, key.subjob):
             raise Refusal("forbidden", caller.out_of_scope(key))
         return key
 
-    async def _subjob(self, call: Call) -> Answer:
+    async def _subjob(self, call: RequestContext) -> Answer:
         key = await self._visible_key(call)
-        return _found(await self._reading.subjob(key), key)
+        return _found(await self._queries.subjob(key), key)
 
-    async def _history(self, call: Call) -> Answer:
+    async def _history(self, call: RequestContext) -> Answer:
         key = await self._visible_key(call)
         after, limit = call.number("after", 0), call.limit
-        return _found(await self._reading.history(key, after, limit), key)
+        return _found(await self._queries.history(key, after, limit), key)
 
-    async def _find(self, call: Call) -> Answer:
+    async def _find(self, call: RequestContext) -> Answer:
         id_text = call.query.get("id")
         if not id_text:
             raise InvalidField("id", "is missing; ask for /v1/subjobs?id=TEXT")
         found = [
             summary
-            for summary in await self._reading.known_as(id_text)
+            for summary in await self._queries.known_as(id_text)
             if await self._is_in_scope(call.caller, summary["workflow"], summary["subjob"])
         ]
         return document({"subjobs": found})
 
-    async def _workflows(self, call: Call) -> Answer:
+    async def _workflows(self, call: RequestContext) -> Answer:
         cursor = call.query.get("cursor", "")
-        found = await self._reading.workflows(cursor, call.limit)
+        found = await self._queries.workflows(cursor, call.limit)
         caller = call.caller
         found["workflows"] = [
             one
@@ -224,37 +224,37 @@ class App:
         ]
         return document(found)
 
-    async def _workflow(self, call: Call) -> Answer:
+    async def _workflow(self, call: RequestContext) -> Answer:
         caller, name = call.caller, _workflow_name(call.parts)
         await self._check_scope(caller, name)
         cursor = call.query.get("cursor", "")
-        found = await self._reading.workflow(name, cursor, call.limit)
+        found = await self._queries.workflow(name, cursor, call.limit)
         if found is None:
             raise Refusal("not-found", f"there is no workflow {name}")
         return document(found)
 
     # ------------------------------------------------------------ for monitors and people
 
-    async def _healthz(self, call: Call) -> Answer:
+    async def _healthz(self, call: RequestContext) -> Answer:
         return document({"status": "ok"})
 
-    async def _readyz(self, call: Call) -> Answer:
+    async def _readyz(self, call: RequestContext) -> Answer:
         why = why_not_ready(self._store_writer)
         if why is None:
             return document({"status": "ok"})
         return problem(m.Rejection("overloaded", why, retry_after_seconds=RETRY_AFTER_SECONDS))
 
-    async def _metrics(self, call: Call) -> Answer:
+    async def _metrics(self, call: RequestContext) -> Answer:
         try:
-            totals = await self._reading.totals()
+            totals = await self._queries.totals()
         except StoreFailed:  # what is known without it is wanted now more than ever
             totals = None
         return Answer(200, self._numbers.text(totals), CONTENT_TYPE)
 
-    async def _openapi(self, call: Call) -> Answer:
+    async def _openapi(self, call: RequestContext) -> Answer:
         return openapi_answer()
 
-    async def _home(self, call: Call) -> Answer:
+    async def _home(self, call: RequestContext) -> Answer:
         return Answer(200, _HOME, b"text/plain; charset=utf-8")
 
 

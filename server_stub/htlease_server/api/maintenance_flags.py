@@ -10,8 +10,8 @@ from htlease.errors import InvalidField
 from htlease.rules import messages as m
 from htlease.rules.attempt import check_name
 from htlease_server.api import routes
-from htlease_server.api.queries import Reading
-from htlease_server.api.request_context import Call
+from htlease_server.api.queries import Queries
+from htlease_server.api.request_context import RequestContext
 from htlease_server.api.subjobs import Commands
 from htlease_server.engine.site.flags import PutFlag, flag_document
 from htlease_server.engine.site.maintenance import (
@@ -39,14 +39,14 @@ _FIRST = datetime.datetime.min.replace(tzinfo=_UTC).timestamp()
 _LAST = datetime.datetime.max.replace(tzinfo=_UTC).timestamp() - 1
 
 
-class Outages:
+class MaintenanceFlags:
     """Shows and changes maintenance windows and flags."""
 
-    def __init__(self, commands: Commands, reading: Reading) -> None:
+    def __init__(self, commands: Commands, queries: Queries) -> None:
         self._commands = commands
-        self._reading = reading
+        self._queries = queries
 
-    def handlers(self) -> Mapping[str, Callable[[Call], Awaitable[Answer]]]:
+    def handlers(self) -> Mapping[str, Callable[[RequestContext], Awaitable[Answer]]]:
         """Return what answers each of the calls."""
         return {
             "maintenance": self._maintenance,
@@ -57,10 +57,10 @@ class Outages:
             "put-flag": self._put_flag,
         }
 
-    async def _maintenance(self, call: Call) -> Answer:
-        return document(await self._reading.maintenance())
+    async def _maintenance(self, call: RequestContext) -> Answer:
+        return document(await self._queries.maintenance())
 
-    async def _put_maintenance(self, call: Call) -> Answer:
+    async def _put_maintenance(self, call: RequestContext) -> Answer:
         body = decode(MAINTENANCE_DECODER, call.request.body)
         if not 0 <= body.ends_in_seconds <= WINDOW_MAX_SECONDS:
             raise InvalidField(
@@ -70,7 +70,7 @@ class Outages:
         done = "maintenance begun or prolonged" if body.ends_in_seconds else "maintenance ended"
         return await self._change(call, PutMaintenance(body.ends_in_seconds, body.reason), done)
 
-    async def _announce(self, call: Call) -> Answer:
+    async def _announce(self, call: RequestContext) -> Answer:
         body = decode(ANNOUNCE_DECODER, call.request.body)
         replaced = None if body.instead_of is None else _instant(body.instead_of)
         announce = Announce(
@@ -81,24 +81,24 @@ class Outages:
         )
         return await self._change(call, announce, "maintenance announced")
 
-    async def _withdraw(self, call: Call) -> Answer:
+    async def _withdraw(self, call: RequestContext) -> Answer:
         body = decode(WITHDRAW_DECODER, call.request.body)
         return await self._change(call, Withdraw(_instant(body.starts_at)), "maintenance withdrawn")
 
-    async def _change(self, call: Call, change: WindowChange, done: str) -> Answer:
+    async def _change(self, call: RequestContext, change: WindowChange, done: str) -> Answer:
         outcome = await self._commands.put(change, call.caller, call.via)
         if isinstance(outcome, m.Rejection):
             return problem(outcome)
         note(logging.INFO, done, actor=call.caller.actor, **change.audit_entry().data)
         return await self._maintenance(call)
 
-    async def _flags(self, call: Call) -> Answer:
+    async def _flags(self, call: RequestContext) -> Answer:
         workflow = call.query.get("workflow")
         if workflow is not None:
             check_name("workflow", workflow)
-        return document(await self._reading.flags(workflow))
+        return document(await self._queries.flags(workflow))
 
-    async def _put_flag(self, call: Call) -> Answer:
+    async def _put_flag(self, call: RequestContext) -> Answer:
         name = check_name("flag", routes.decoded("flag", call.parts[0]))
         body = decode(FLAG_DECODER, call.request.body)
         put = PutFlag(name, body.is_up, body.reason)

@@ -53,7 +53,7 @@ _LOOK_SECONDS = 0.01
 _T = TypeVar("_T")
 
 
-class Reading:
+class Queries:
     """Answers GET calls; None stands for a thing that is not there."""
 
     def __init__(self, states: StateSource, has_writes: Callable[[], bool] = lambda: False) -> None:

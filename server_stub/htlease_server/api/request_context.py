@@ -11,7 +11,7 @@ from htlease_server.auth.principal import Caller
 from htlease_server.http.messages import Request
 
 
-class Call(NamedTuple):
+class RequestContext(NamedTuple):
     """What a handler of a read or of an administrative call gets."""
 
     request: Request

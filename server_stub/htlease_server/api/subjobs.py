@@ -89,7 +89,7 @@ class Commands:
         self._tokens = tokens
         self.counters = counters
 
-    def take(
+    def submit(
         self,
         call: str,
         caller: Caller,

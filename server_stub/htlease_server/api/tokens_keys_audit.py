@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from htlease.errors import BadConfig, InvalidField
 from htlease.rules import messages as m
 from htlease.wire.protocol import rfc3339
-from htlease_server.api.queries import LIMIT_MAX, Reading
-from htlease_server.api.request_context import Call
+from htlease_server.api.queries import LIMIT_MAX, Queries
+from htlease_server.api.request_context import RequestContext
 from htlease_server.api.subjobs import Commands, note_minted
 from htlease_server.auth.authenticator import Authenticator
 from htlease_server.auth.job_tokens import TokenRequest, why_not_mint
@@ -30,15 +30,15 @@ from htlease_server.models.request_models import (
 from htlease_server.store.base import AuditRow
 
 
-class Administration:
+class TokensKeysAudit:
     """Makes, lists and revokes tokens, rotates keys, and shows what was done."""
 
-    def __init__(self, authenticator: Authenticator, commands: Commands, reading: Reading) -> None:
+    def __init__(self, authenticator: Authenticator, commands: Commands, queries: Queries) -> None:
         self._authenticator = authenticator
         self._commands = commands
-        self._reading = reading
+        self._queries = queries
 
-    def handlers(self) -> Mapping[str, Callable[[Call], Awaitable[Answer]]]:
+    def handlers(self) -> Mapping[str, Callable[[RequestContext], Awaitable[Answer]]]:
         """Return what answers each of the calls."""
         return {
             "mint": self._mint,
@@ -50,7 +50,7 @@ class Administration:
             "trim": self._trim,
         }
 
-    async def _mint(self, call: Call) -> Answer:
+    async def _mint(self, call: RequestContext) -> Answer:
         caller = call.caller
         wanted = decode(TOKEN_DECODER, call.request.body).wanted()
         forbidden = why_not_mint(caller, wanted)
@@ -81,9 +81,9 @@ class Administration:
         """Tell whether a token is for one workflow that is there and belongs to the caller."""
         if not caller.may_own or wanted.role not in (Role.JOB, Role.WORKFLOW):
             return False
-        return await self._reading.made_by(wanted.workflows[0]) == caller.owner
+        return await self._queries.made_by(wanted.workflows[0]) == caller.owner
 
-    async def _revoke(self, call: Call) -> Answer:
+    async def _revoke(self, call: RequestContext) -> Answer:
         body = decode(REVOKE_DECODER, call.request.body)
         body.check()
         audit_entry = AuditEntry(
@@ -109,7 +109,7 @@ class Administration:
         )
         return document({"revoked_at": rfc3339(outcome.at)})
 
-    async def _trim(self, call: Call) -> Answer:
+    async def _trim(self, call: RequestContext) -> Answer:
         body = decode(TRIM_DECODER, call.request.body)
         if not AGE_MIN_SECONDS <= body.older_than_seconds <= AGE_MAX_SECONDS:
             raise InvalidField(
@@ -117,7 +117,7 @@ class Administration:
             )
         before = self._authenticator.now() - body.older_than_seconds
         limit = LIMIT_MAX if body.dry_run else 1
-        found = await self._reading.closed_workflows(before, body.after, limit)
+        found = await self._queries.closed_workflows(before, body.after, limit)
         last = found[-1][0] if found else None
         if body.dry_run or not found:
             listed = [{"workflow": name, "subjobs": count} for _, name, count in found]
@@ -135,8 +135,8 @@ class Administration:
             }
         )
 
-    async def _tokens(self, call: Call) -> Answer:
-        found = await self._reading.audit_entries(MINT, call.number("after", 0), call.limit)
+    async def _tokens(self, call: RequestContext) -> Answer:
+        found = await self._queries.audit_entries(MINT, call.number("after", 0), call.limit)
         is_revoked = self._authenticator.revocations.covers
         tokens = [
             {**made, "revoked": is_revoked(made["token_id"], made.get("workflow"), made["at"])}
@@ -144,15 +144,15 @@ class Administration:
         ]
         return document({"tokens": tokens, "next": found["next"]})
 
-    async def _audit(self, call: Call) -> Answer:
+    async def _audit(self, call: RequestContext) -> Answer:
         return document(
-            await self._reading.audit_entries(None, call.number("after", 0), call.limit)
+            await self._queries.audit_entries(None, call.number("after", 0), call.limit)
         )
 
-    async def _keys(self, call: Call) -> Answer:
+    async def _keys(self, call: RequestContext) -> Answer:
         return document({"keys": self._authenticator.tokens.keys.document()})
 
-    async def _rotate(self, call: Call) -> Answer:
+    async def _rotate(self, call: RequestContext) -> Answer:
         decode(ROTATE_DECODER, call.request.body)
         keys = self._authenticator.tokens.keys
         if not isinstance(keys, KeyFiles):

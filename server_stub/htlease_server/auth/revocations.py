@@ -1,4 +1,4 @@
-"""Tokens that count no more: by their IDs, or all that were made for a workflow up to an instant.
+"""Revoked tokens: by their IDs, or all that were made for a workflow up to an instant.
 
 Kept in memory, from the audit in the store; `Watch` brings what other servers have revoked.
 """

@@ -295,7 +295,7 @@ class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class RevokeBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which tokens shall count no more: one by its ID, or all made so far for a workflow."""
+    """Which tokens to revoke: one by its ID, or all made so far for a workflow."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
     workflow: str | None = None

@@ -63,7 +63,7 @@ class RevokeScope(TypedDict, total=False):
 
 
 class RevokeDeed(DeedHead, RevokeScope):
-    """Somebody let tokens count no more; of a workflow's, those made up to that instant."""
+    """Somebody revoked tokens; of a workflow's, those made up to that instant."""
 
     deed: Annotated[str, one_of(REVOKE)]
     issued_until: Instant
