@@ -29,7 +29,7 @@ from htlease_server.auth.refresher import Refresher
 from htlease_server.auth.secret_files import read_or_make_secret
 from htlease_server.auth.signing_keys import KeyFiles
 from htlease_server.engine.downtime import steady_clock
-from htlease_server.engine.opening import make_directory, open_store_writer
+from htlease_server.engine.open_writer import make_directory, open_store_writer
 from htlease_server.http.listener import BACKLOG, Occasions, listen
 from htlease_server.http.server import HttpServer
 from htlease_server.http.systemd import Manager

@@ -23,9 +23,9 @@ from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.plan import PhaseSpec, Plan
 from htlease_server.engine.batch import PendingRequest
-from htlease_server.engine.commit.command_log import StoreWriter
 from htlease_server.engine.commit.group_commit import GroupCommitWriter
 from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.store_writer import StoreWriter
 from htlease_server.engine.site.audit import MINT, AuditEntry
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import Announce, PutMaintenance, Withdraw

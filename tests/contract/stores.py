@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from tests.postgres import Cluster, shared_cluster
 
-from htlease_server.engine.commit.command_log import StoreWriter
 from htlease_server.engine.commit.group_commit import GroupCommitWriter
 from htlease_server.engine.commit.priority_queue import PriorityQueue
 from htlease_server.engine.commit.shared_commit import SharedStoreWriter
+from htlease_server.engine.commit.store_writer import StoreWriter
 from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.engine.states.shared_states import SharedStates
 from htlease_server.store.base import StoreFailed, WriteSet

@@ -15,10 +15,10 @@ from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import PendingRequest, QueueFull
 from htlease_server.engine.commit import prefetch as module
-from htlease_server.engine.commit.command_log import StoreWriter
 from htlease_server.engine.commit.group_commit import GroupCommitWriter
 from htlease_server.engine.commit.prefetch import PARKED_SECONDS, Prefetcher
 from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.store_writer import StoreWriter
 from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.store.base import Reader, SubjobRow
 

@@ -15,9 +15,9 @@ from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import Crashed, PendingRequest, QueueFull
 from htlease_server.engine.commit import group_commit as module
-from htlease_server.engine.commit.command_log import StoreWriter
 from htlease_server.engine.commit.group_commit import GroupCommitWriter
 from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.store_writer import StoreWriter
 from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.store.base import CommitOutcomeUnknown, Displaced, StoreFailed, WriteSet
 from htlease_server.store.sqlite.writer_process import CommitResult

@@ -30,7 +30,7 @@ from htlease_server.auth.principal import NOBODY, Caller
 from htlease_server.auth.rate_limit import RateLimiter
 from htlease_server.auth.roles import OPEN_TO_ALL, Role
 from htlease_server.counters import RATE_LIMIT, RequestCounters
-from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, StoreWriter
+from htlease_server.engine.commit.store_writer import RETRY_AFTER_SECONDS, StoreWriter
 from htlease_server.engine.site.workflows import PutWorkflow
 from htlease_server.http.messages import (
     Answer,

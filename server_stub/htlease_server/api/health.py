@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from htlease_server.engine.commit.command_log import StoreWriter
+from htlease_server.engine.commit.store_writer import StoreWriter
 from htlease_server.engine.states.memory_states import ALIVE_SECONDS
 
 #: An idle server writes every `ALIVE_SECONDS`; a busy one is allowed two slow ones of these.

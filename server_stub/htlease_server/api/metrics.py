@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from htlease.rules.state import HELD, Status
 from htlease.version import VERSION
 from htlease_server.counters import Histogram, RequestCounters
-from htlease_server.engine.commit.command_log import StoreWriter
+from htlease_server.engine.commit.store_writer import StoreWriter
 from htlease_server.http.server import HttpServer
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()

@@ -23,7 +23,7 @@ from htlease.rules.state import CLOSED, Status, SubjobState
 from htlease.wire.protocol import rfc3339
 from htlease_server.api.schema.admin_models import Audit
 from htlease_server.counters import LOOK_UPS
-from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS
+from htlease_server.engine.commit.store_writer import RETRY_AFTER_SECONDS
 from htlease_server.engine.history import (
     MILESTONES,
     attempts_of,

@@ -20,7 +20,7 @@ from htlease_server.auth.job_tokens import MintedToken, OwnTokens
 from htlease_server.auth.principal import Caller
 from htlease_server.counters import RequestCounters
 from htlease_server.engine.batch import Answer, Crashed, PendingRequest, QueueFull
-from htlease_server.engine.commit.command_log import RETRY_AFTER_SECONDS, StoreWriter
+from htlease_server.engine.commit.store_writer import RETRY_AFTER_SECONDS, StoreWriter
 from htlease_server.engine.site.audit import AuditEntry
 from htlease_server.engine.site.flags import PutFlag
 from htlease_server.engine.site.maintenance import WindowChange

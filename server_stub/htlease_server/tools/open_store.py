@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from htlease.errors import BadConfig
-from htlease_server.engine.opening import is_postgresql, not_installed
+from htlease_server.engine.open_writer import is_postgresql, not_installed
 from htlease_server.store.sqlite.sqlite_file import Hold
 from htlease_server.store.sqlite.sqlite_store import MIGRATIONS, SqliteStore, not_there, path_of
 from htlease_server.tools import sqlite_backup

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 
 from htlease.rules import messages as m
 from htlease_server.engine.batch import Batch, PendingRequest, QueueFull
-from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, StoreWriter, resolve
 from htlease_server.engine.commit.prefetch import Prefetcher
 from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.store_writer import BATCH_MAX, IDLE_SECONDS, StoreWriter, resolve
 from htlease_server.engine.execute import execute
 from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.logs import note

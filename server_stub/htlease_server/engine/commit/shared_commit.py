@@ -14,8 +14,8 @@ from time import perf_counter
 
 from htlease.rules import messages as m
 from htlease_server.engine.batch import Answer, PendingRequest, QueueFull
-from htlease_server.engine.commit.command_log import BATCH_MAX, IDLE_SECONDS, StoreWriter, resolve
 from htlease_server.engine.commit.priority_queue import PriorityQueue
+from htlease_server.engine.commit.store_writer import BATCH_MAX, IDLE_SECONDS, StoreWriter, resolve
 from htlease_server.engine.execute import execute, is_bare_renewal
 from htlease_server.engine.states.state_source import TransactionalStateSource
 from htlease_server.logs import note

@@ -13,9 +13,9 @@ from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease_server.engine.batch import Batch, PendingRequest
 from htlease_server.engine.commit import shared_commit as module
-from htlease_server.engine.commit.command_log import BATCH_MAX
 from htlease_server.engine.commit.priority_queue import PriorityQueue
 from htlease_server.engine.commit.shared_commit import SharedStoreWriter
+from htlease_server.engine.commit.store_writer import BATCH_MAX
 from htlease_server.engine.site.audit import MINT, AuditEntry
 from htlease_server.engine.states.cache import SubjobCache
 from htlease_server.models.request_models import CommandRequest

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from htlease.errors import BadConfig
-from htlease_server.engine.commit.command_log import StoreWriter
 from htlease_server.engine.commit.group_commit import GroupCommitWriter
 from htlease_server.engine.commit.priority_queue import PriorityQueue
 from htlease_server.engine.commit.shared_commit import SharedStoreWriter
+from htlease_server.engine.commit.store_writer import StoreWriter
 from htlease_server.engine.states.memory_states import InMemoryStates
 from htlease_server.store.sqlite.sqlite_store import SqliteStore, path_of
 from htlease_server.store.sqlite.writer_process import WriterProcess
