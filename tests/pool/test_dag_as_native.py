@@ -95,9 +95,7 @@ NODES = {
 JOBS = {"Many": 3, "Items": 2, "Late": 2}
 NOT_WRAPPED = {"Forced", "Noop"}
 #: It says on standard error that a second attempt goes on.
-_OF_THE_WRAPPER = re.compile(
-    r"^htlease: .* goes on where an earlier attempt ended.*\n", re.MULTILINE
-)
+_OF_THE_WRAPPER = re.compile(r"^htlease: .* continues after an earlier attempt.*\n", re.MULTILINE)
 #: By condor_submit 23.9 does not take descriptions in the DAG.
 DIRECT_ONLY = {"Inline", "Shared", "Shared2", "Retried"}
 CHILDREN = "PARENT A CHILD Many Items Splice"
