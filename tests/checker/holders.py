@@ -11,6 +11,8 @@ from htlease.rules import messages as m
 from tests.checker.record import Delivery, Outage, Recording
 from tests.checker.steps import Finding, Step
 
+_MOMENT_SECONDS = 0.002
+
 
 def overlapping(
     recording: Recording, steps: Sequence[Step], outages: Sequence[Outage]
@@ -57,15 +59,21 @@ def kept_until(
     """
     kept, up_since = -math.inf, -math.inf
     for outage in outages:
-        sent = [(until, by.sent_at) for until, by in promises if by.sent_at < outage.down_at]
+        sent = [(until, by) for until, by in promises if by.sent_at < outage.down_at]
         live_until = max([kept, *(until for until, _ in sent)])
         if live_until > outage.gone_at:
-            if any(up_since < sent_at for _, sent_at in sent):
+            if any(up_since < by.sent_at and _renews(by, ttl_seconds) for _, by in sent):
                 kept = outage.started_at + ttl_seconds
             else:
                 kept = live_until + outage.started_at - outage.gone_at
         up_since = outage.started_at
     return kept
+
+
+def _renews(delivery: Delivery, ttl_seconds: float) -> bool:
+    """Tell an answer that moved the deadline from one that was given before, and came again."""
+    seconds: float = delivery.document["expires_in_seconds"]
+    return seconds > ttl_seconds - _MOMENT_SECONDS
 
 
 def _promises(deliveries: Iterable[Delivery]) -> Mapping[int, list[tuple[float, Delivery]]]:

@@ -120,7 +120,7 @@ def test_a_server_that_does_not_sync_is_found_out(
     """The test above, tested: the same server with `PRAGMA synchronous = OFF`."""
     package = tmp_path / "mutant" / "htlease_server"
     shutil.copytree(Path(htlease_server.__file__).parent, package)
-    writer = package / "sqlite_writer.py"
+    writer = package / "store" / "sqlite" / "sqlite_writer.py"
     text = writer.read_text()
     assert text.count("PRAGMA synchronous = FULL") == 1
     writer.write_text(text.replace("PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"))

@@ -36,12 +36,16 @@ class JobEnd:
     is_evicted: bool = False
 
 
+#: Set in docker and container universe.
+_IN_IMAGES = ("wantdocker", "wantcontainer")
+
+
 def how_it_ended(arguments: Sequence[str], ad: Ad, environ: Mapping[str, str]) -> JobEnd:
     """Return how the job of this start ended; pure.
 
     An `ExitCode` in the ad may be that of an earlier start. What is new is
     `_CONDOR_MAINJOB_EXIT_CODE`, which is not there when a signal ended the job, nor in docker
-    universe; an ad that has `ExitBySignal` and says that the job has ended is of this start. The
+    universe; there an ad that says how the job has ended is of this start. The
     argument is `exit`, or `evict` for evictions, holds and removals alike. Source: measured on
     23.9.6 and 25.14.1; docker universe on 23.9.6.
     """
@@ -49,7 +53,8 @@ def how_it_ended(arguments: Sequence[str], ad: Ad, environ: Mapping[str, str]) -
     code = environ.get("_CONDOR_MAINJOB_EXIT_CODE", "")
     if code.isdigit():
         return JobEnd(exit_code=int(code), is_evicted=is_evicted)
-    if ad.text("JobState") == "Exited" and ad.attributes.get("exitbysignal") is False:
+    is_new = ad.text("JobState") == "Exited" and ad.attributes.get("exitbysignal") is False
+    if is_new and any(ad.attributes.get(name) is True for name in _IN_IMAGES):
         return JobEnd(exit_code=ad.count("ExitCode"), is_evicted=is_evicted)
     return JobEnd(exit_signal=ad.count("ExitSignal"), is_evicted=is_evicted)
 

@@ -233,7 +233,7 @@ def test_without_a_server_the_policy_decides_in_time(
         url = silent_server
     called = start.prepare("prepare_job", f"--on-no-server={policy}", server=url)
     assert (called.status, called.code) == (status, code), called
-    assert called.seconds < 2 + 2 + 2 + 1, "the limits of prepare(), and a busy machine"
+    assert called.seconds < 2 + 2 + 2 + 20, "the limits of prepare(), and a busy machine"
 
 
 def test_a_start_that_ran_without_a_server_is_leased_by_its_updates(

@@ -123,6 +123,9 @@ def test_an_update_does_what_its_moment_allows(
     assert task_for(job_state, has_process, None, is_wrapped) is Task.NOTHING
 
 
+EXITED = 'JobState = "Exited"\nExitBySignal = false'
+
+
 @pytest.mark.parametrize(
     ("argument", "ad", "code", "end"),
     [
@@ -130,8 +133,10 @@ def test_an_update_does_what_its_moment_allows(
         ("exit", "ExitCode = 143\nExitSignal = 9", None, JobEnd(None, 9, False)),
         ("evict", "ExitCode = 0", "143", JobEnd(143, None, True)),
         ("remove", "ExitSignal = 15", None, JobEnd(None, 15, True)),
-        # Docker universe: no such variable.
-        ("exit", 'JobState = "Exited"\nExitBySignal = false\nExitCode = 0', None, JobEnd(0)),
+        ("exit", f"{EXITED}\nExitCode = 0", None, JobEnd()),
+        # In docker universe there is no such variable, ever.
+        ("exit", f"{EXITED}\nExitCode = 0\nWantDocker = true", None, JobEnd(0)),
+        ("exit", f"{EXITED}\nExitCode = 3\nWantContainer = true", None, JobEnd(3)),
         ("exit", 'JobState = "Exited"\nExitBySignal = true\nExitSignal = 9', None, JobEnd(None, 9)),
     ],
 )

@@ -13,9 +13,12 @@ TTL = 10.0
 FIRST = Outage(down_at=105.0, gone_at=105.0, started_at=107.0)
 
 
-def _promise(sent_at: float) -> tuple[float, Delivery]:
+def _promise(sent_at: float, seconds: float = TTL) -> tuple[float, Delivery]:
+    said = {"expires_in_seconds": seconds}
     renewal = m.Renew(1, "nonce")
-    return sent_at + TTL, Delivery(SubjobKey("w", "s"), renewal, "r", sent_at, sent_at, 200)
+    return sent_at + seconds, Delivery(
+        SubjobKey("w", "s"), renewal, "r", sent_at, sent_at, 200, said
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,8 @@ def test_an_outage_keeps_a_lease_for_a_ttl_and_later_ones_stretch_that(
 ) -> None:
     promises = [_promise(at) for at in sent_at]
     assert kept_until(promises, TTL, (FIRST, *later)) == until
+
+
+def test_an_answer_that_comes_again_is_no_sign_of_the_holder() -> None:
+    promises = [_promise(100.0), _promise(107.5, 9.5)]
+    assert kept_until(promises, TTL, (FIRST, Outage(108.0, 108.0, 111.0))) == 120.0
