@@ -197,9 +197,9 @@ def test_a_job_suspended_past_its_lease_goes_on_in_it(lab: Lab) -> None:
 
 def test_max_retries_after_a_failed_attempt(lab: Lab) -> None:
     job = lab.submit("retried", {"exit": {"compute": {"1": 3}}}, lines=["max_retries = 2"])
-    document = job.wait_status("complete")
+    job.wait_status("complete")  # by its last phase; its exit is told after that
     assert job.wait_gone()["ExitCode"] == 0
-    first, second = document["attempts"]
+    first, second = job.subjob()["attempts"]
     assert (first["end"], first["exit_code"], second["exit_code"]) == ("exited", 3, 0)
     failed = [event for event in job.history() if event["event"] == "phase-failed"]
     assert [event["exit_code"] for event in failed] == [3]
