@@ -128,7 +128,8 @@ def agent(server: ServerProcess, tmp_path: Path) -> Agent:
 @pytest.fixture
 def job() -> tuple[str, str]:
     number = next(_NUMBERS)
-    return f"ap#{number}.0#1795225431", f"watched/s{number}"
+    # Of a schedd that no other module names: the server is shared, and jobs are found by their ID.
+    return f"watched-ap#{number}.0#1795225431", f"watched/s{number}"
 
 
 def test_an_end_is_reported_and_closed_once(agent: Agent, job: tuple[str, str]) -> None:
@@ -160,7 +161,7 @@ def test_the_end_of_a_job_that_chose_its_workflow_itself_is_found_by_its_id(
     agent.acquire(*job)
     cluster = job[0].split("#")[1].partition(".")[0]
     place = {"ClusterId": int(cluster), "ProcId": 0, "QDate": 1795225430}
-    agent.ended(job[0], f"ap-{cluster}-1795225430/0", **place)
+    agent.ended(job[0], f"watched-ap-{cluster}-1795225430/0", **place)
     agent.watcher.look()
     assert agent.outcome(job[1]) == "complete"
 
