@@ -13,7 +13,7 @@ from pathlib import Path
 
 from htlease.client.client import Document, LeaseServer
 from htlease.condor.schedd import Plain
-from htlease.errors import InvalidField, Refused, ServerUnavailable
+from htlease.errors import Refused, ServerUnavailable
 from htlease.rules.attempt import SubjobKey
 from htlease_agent.peer_credentials import PeerCredentials
 from htlease_agent.proxy.networkless_leases import ATTRIBUTES, NetworklessLeases
@@ -22,10 +22,9 @@ from htlease_agent.reconcile.job_end import is_stamp
 from htlease_agent.reconcile.named_key import key_named
 from htlease_agent.workflow_owners import WorkflowOwners
 
-_JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 #: A site's transform sets HTLeaseNoPath on jobs for which no network leads to the server.
 _ATTRIBUTES = (
-    *("GlobalJobId", "Owner", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
+    *("GlobalJobId", "User", "HTLeaseKey", "HTLease", "HTLeaseNoPath"),
     *("Environment", "Env", "TransferInput", "ClusterId", "ProcId", "QDate", "HTLeaseStamp"),
 )
 #: Refusals that the job has to hear; others are between agent and server.
@@ -52,17 +51,11 @@ class JobTokens:
         """Return what the job named `CLUSTER.PROC` is given; {} when it has no lease.
 
         With `has_no_path` its lease is kept here, as for a job whose ad says so.
-        Raises Refused, ServerUnavailable or ScheddUnavailable.
+        Raises InvalidField, Refused, ServerUnavailable or ScheddUnavailable.
         """
-        found = _JOB.fullmatch(job)
-        if found is None:
-            raise InvalidField("job", f"{job!r} is not CLUSTER.PROC")
-        constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
-        ads = self.queue.read_jobs(constraint, _ATTRIBUTES)
-        if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
-            # One answer for both: who may not ask learns nothing about other people's jobs.
+        ad = self.queue.read_job_of(peer, job, _ATTRIBUTES)
+        if ad is None:
             raise Refused("forbidden", f"user {peer.uid} has no job {job} in this queue")
-        ad = ads[0]
         if ad.get("HTLease") is False or "HTLeaseKey" not in ad:
             return {}
         key = SubjobKey.parse(key_named(ad))
@@ -71,7 +64,7 @@ class JobTokens:
         try:
             self.owners.claim(key.workflow, str(ad.get("User") or ad["Owner"]))
             if has_no_path or ad.get("HTLeaseNoPath") is True:
-                return {"grant": self._begin(constraint, key)}
+                return {"grant": self._begin(peer, job, key)}
             minted = self.server.mint_token(key.workflow, key.subjob, self.token_ttl_seconds)
         except Refused as refused:
             if refused.status == 0:
@@ -81,8 +74,8 @@ class JobTokens:
             raise ServerUnavailable(f"the lease server refuses the agent: {refused}") from None
         return {"token": minted["token"]}
 
-    def _begin(self, constraint: str, key: SubjobKey) -> str:
-        ads = self.queue.read_jobs(constraint, ATTRIBUTES)
-        if not ads:
+    def _begin(self, peer: PeerCredentials, job: str, key: SubjobKey) -> str:
+        ad = self.queue.read_job_of(peer, job, ATTRIBUTES)
+        if ad is None:
             raise Refused("forbidden", "the job has left the queue")
-        return self.chirp.begin(key, ads[0])
+        return self.chirp.begin(key, ad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from htlease.condor.bindings_process import (
@@ -11,6 +12,11 @@ from htlease.condor.bindings_process import (
     Ads,
     BindingsProcess,
 )
+from htlease.condor.schedd import Plain
+from htlease.errors import InvalidField
+from htlease_agent.peer_credentials import PeerCredentials
+
+_JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 
 
 class QueueReader:
@@ -26,6 +32,23 @@ class QueueReader:
         arguments = [constraint, list(attributes), self._schedd_name]
         ads: Ads = self._process.call("read_jobs", arguments, JOBS_SECONDS, "the schedd")
         return ads
+
+    def read_job_of(
+        self, peer: PeerCredentials, job: str, attributes: Sequence[str]
+    ) -> dict[str, Plain] | None:
+        """Return the ad of a job, `CLUSTER.PROC`, for which the peer may speak; None else.
+
+        One answer for others' jobs and for none: who may not ask learns nothing about them.
+        Raises InvalidField or ScheddUnavailable.
+        """
+        found = _JOB.fullmatch(job)
+        if found is None:
+            raise InvalidField("job", f"{job!r} is not CLUSTER.PROC")
+        constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
+        ads = self.read_jobs(constraint, (*attributes, "Owner"))
+        if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
+            return None
+        return ads[0]
 
     def read_history(
         self, constraint: str, attributes: Sequence[str], until: str | None, most: int

@@ -7,7 +7,6 @@ easier to find.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +26,9 @@ from htlease_agent.reconcile.report_end import Reports
 from htlease_agent.reconcile.routed_copies import links_of
 from htlease_agent.workflow_owners import WorkflowOwners
 
-_JOB = re.compile(r"(\d{1,18})\.(\d{1,18})")
 _ATTRIBUTES = (
     *job_end.ATTRIBUTES,
-    *("Owner", "User", "HTLease", "SubmitterGlobalJobId", "Environment", "Env", "TransferInput"),
+    *("User", "HTLease", "SubmitterGlobalJobId", "Environment", "Env", "TransferInput"),
 )
 
 
@@ -84,18 +82,14 @@ class Routes:
 
     def _source(self, peer: PeerCredentials, body: Mapping[str, Any]) -> dict[str, Plain]:
         job = str(body.get("job"))
-        found = _JOB.fullmatch(job)
-        if found is None:
-            raise InvalidField("job", f"{job!r} is not CLUSTER.PROC")
-        constraint = f"ClusterId == {found[1]} && ProcId == {found[2]}"
-        ads = self.queue.read_jobs(constraint, _ATTRIBUTES)
-        if not ads or not peer.may_speak_for(str(ads[0].get("Owner"))):
+        ad = self.queue.read_job_of(peer, job, _ATTRIBUTES)
+        if ad is None:
             raise Refused(
                 "forbidden",
                 f"user {peer.uid} has no job {job} in this queue; if the router's is another, "
                 "start the agent with the router's CONDOR_CONFIG",
             )
-        source, asked = ads[0].get("GlobalJobId"), body.get("source")
+        source, asked = ad.get("GlobalJobId"), body.get("source")
         if asked and asked != source:
             raise Refused(
                 "forbidden",
@@ -103,7 +97,7 @@ class Routes:
                 "queue than the router's; start it with the router's CONDOR_CONFIG",
             )
         named = {"HTLeaseKey": body["key"]} if isinstance(body.get("key"), str) else {}
-        return {**named, **ads[0]}
+        return {**named, **ad}
 
     def _enroll(self, key: SubjobKey, source: Mapping[str, Plain], body: Any) -> Document:
         """Give the copy that is about to be submitted the next epoch."""
