@@ -16,7 +16,7 @@ from htlease.condor.submit_description import is_wrapper, sends_files
 from htlease.errors import InvalidField
 from htlease_cli.submit.node_descriptions import RUNS_COMMANDS, Seen, look, refusal_of
 from htlease_cli.submit.node_wrapping import Wrapping, left_alone, sending, variables_of
-from htlease_dagman.dagfile.include_file import NodeJobs
+from htlease_dagman.dagfile.include_file import NodeJobs, Variables
 from htlease_dagman.dagfile.lexer import BadDag
 from htlease_dagman.dagfile.parser import Dag, Node
 from htlease_dagman.scripts.dag_settings import SERVICE_KINDS
@@ -70,35 +70,28 @@ def read_jobs(
             if which not in known:
                 known[which] = _read(node, text, variables, wrapped)
             facts = known[which]
-        read.jobs[node.name] = _node_jobs(node, dag, text or "", facts, send_tokens, token, wrapped)
-        why = facts.refusal or left_alone(text or "", node)
+        forced = left_alone(text or "", node)
+        why = facts.refusal or forced
+        lines: Wrapping | None = None
+        if wrapped and not (facts.is_wrapper or why):
+            lines = wrapped
+        elif facts.sends_files and (send_tokens or facts.is_wrapper):
+            if forced:
+                raise _unreadable(
+                    node,
+                    "+TransferInput goes before what is added; write it as transfer_input_files",
+                )
+            lines = sending(token)
+        added = Variables()
+        if lines is not None:
+            inline = None if _inline(node, dag) is None else schedd.commands_of(text or "")
+            added = variables_of(node, lines, inline)
+        read.jobs[node.name] = NodeJobs(facts.job_count, added)
         if wrapped and why and not facts.is_wrapper:
             read.left_alone.append(
                 f"node {node.name} runs without the wrapper: {why}; or use the hooks"
             )
     return read
-
-
-def _node_jobs(
-    node: Node,
-    dag: Dag,
-    text: str,
-    facts: _Facts,
-    send_tokens: bool,
-    token: Path,
-    wrapped: Wrapping | None,
-) -> NodeJobs:
-    inline = schedd.commands_of(text) if _inline(node, dag) is not None else None
-    is_wrapped = not (facts.is_wrapper or facts.refusal or left_alone(text, node))
-    if wrapped and is_wrapped:
-        return NodeJobs(facts.job_count, variables_of(node, wrapped, inline))
-    if facts.sends_files and (send_tokens or facts.is_wrapper):
-        if left_alone(text, node):
-            raise _unreadable(
-                node, "+TransferInput goes before what is added; write it as transfer_input_files"
-            )
-        return NodeJobs(facts.job_count, variables_of(node, sending(token), inline))
-    return NodeJobs(facts.job_count)
 
 
 def _text_of(node: Node, dag: Dag) -> str:
