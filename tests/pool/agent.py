@@ -20,7 +20,7 @@ import propcache
 import tenacity
 import typing_extensions
 import yarl
-from tests.pool.lab import PROJECT, Lab
+from tests.pool.lab import COMMAND_ROOTS, Lab
 
 #: Pure Python as installed here runs under the access point's own Python as well.
 _PACKAGES = (
@@ -104,8 +104,7 @@ class AgentProcess:
         return str(done.stdout)
 
     def _environment(self) -> dict[str, str]:
-        roots = (str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli", "agent"))
-        return {"PYTHONPATH": ":".join([*roots, str(self.directory / "lib")]), **_PURE}
+        return {"PYTHONPATH": ":".join([*COMMAND_ROOTS, str(self.directory / "lib")]), **_PURE}
 
     def _is_ready(self) -> bool:
         assert self._process is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import tenacity
-from tests.pool.lab import PHASE_SCRIPT, PROJECT, Lab, write_for_job
+from tests.pool.lab import COMMAND_ROOTS, PHASE_SCRIPT, PROJECT, Lab, write_for_job
 
 from htlease_dagman.scripts.invocation import DEFER, SKIP, words_for
 from htlease_lab.pool import PoolError
@@ -155,7 +155,6 @@ class Dag:
 
     def htlease(self, *arguments: str, status: int = 0) -> str:
         """Run `htlease` on the access point as the DAG's user; return what it printed."""
-        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli", "agent")]
         library = self.directory / "lib"
         library.mkdir(exist_ok=True)
         for package in (click, tenacity):
@@ -168,7 +167,7 @@ class Dag:
             cwd=self.directory,
             check=False,
             env={
-                "PYTHONPATH": ":".join([*roots, str(library)]),
+                "PYTHONPATH": ":".join([*COMMAND_ROOTS, str(library)]),
                 "HOME": str(self.directory),
                 "HTLEASE_URL": self.lab.server.url,
                 "HTLEASE_ADMIN_TOKEN_FILE": str(self.directory / "admin.token"),

@@ -17,6 +17,10 @@ from tests.serving import ServerProcess
 from htlease_lab.pool import Pool
 
 PROJECT = Path(__file__).resolve().parents[2]
+#: Where the packages are that `htlease` on an access point imports.
+COMMAND_ROOTS = tuple(
+    str(PROJECT / folder) for folder in ("core", "wrappers", "dagman", "cli", "agent")
+)
 PHASE_SCRIPT = Path(__file__).with_name("payloads") / "phase.py"
 
 #: What most test jobs do: one phase done once before the rest, then the usual three.

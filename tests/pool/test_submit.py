@@ -18,7 +18,7 @@ from typing import Any
 import click
 import pytest
 import tenacity
-from tests.pool.lab import PROJECT, Lab, write_for_job
+from tests.pool.lab import COMMAND_ROOTS, Lab, write_for_job
 
 Done = subprocess.CompletedProcess[str]
 
@@ -56,13 +56,12 @@ class Desk:
         server_url: str | None = None,
         more_env: Mapping[str, str] | None = None,
     ) -> Done:
-        roots = [str(PROJECT / root) for root in ("core", "wrappers", "dagman", "cli", "agent")]
         return self.lab.pool.run(
             ["python3", "-m", "htlease_cli.cli", *arguments],
             cwd=self.directory,
             check=False,
             env={
-                "PYTHONPATH": ":".join([*roots, str(self.directory / "lib")]),
+                "PYTHONPATH": ":".join([*COMMAND_ROOTS, str(self.directory / "lib")]),
                 "HOME": str(self.directory),
                 "HTLEASE_URL": server_url or self.lab.server.url,
                 "HTLEASE_ADMIN_TOKEN_FILE": str(self.directory / "admin.token"),
