@@ -30,6 +30,7 @@ NOT_FOR_THE_EP = frozenset(
         *("config/diagram", "client/__init__", "client/client", "client/connection"),
         *("condor/bindings_process", "condor/condor_config", "condor/job_event", "condor/schedd"),
         *("condor/startd", "condor/submit_description", "condor/queue_statement"),
+        "condor/queued_ad",
     )
 )
 #: Not in every Python that will do; whatever imports them can do without, or is seldom needed.

@@ -25,9 +25,10 @@ _LEASE_SECONDS = 7200.0
 #: Runs on the access point; what is judged is printed for each job that somebody would judge.
 _ASK = """
 import concurrent.futures, json, os, sys
+from htlease.condor.queued_ad import COMPLETED
 from htlease.rules.end_proof import LogEvent, job_from, of_log
 from htlease.condor.bindings_process import read_history, read_jobs
-from htlease_agent.reconcile.job_end import ATTRIBUTES, COMPLETED, End
+from htlease_agent.reconcile.job_end import ATTRIBUTES, End
 from htlease_agent.reconcile.evidence import AskedEvidence
 from htlease.condor.startd import read_job_log
 from htlease_dagman.scripts.start_over import finding

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from htlease.condor.queued_ad import RUNNING, SUSPENDED, TRANSFERRING_OUTPUT, count, job_number
 from htlease.condor.schedd import Plain
 from htlease.errors import BadConfig, Refused
 from htlease.rules import end_proof
@@ -41,8 +42,7 @@ ATTRIBUTES = (
     *end_proof.ATTRIBUTES,
 )
 _LOOKED_AT = ("GlobalJobId", "JobStatus", "JobCurrentStartDate", *PARTS)
-#: Running, transferring output, suspended.
-_RUNNING = (2, 6, 7)
+_RUNNING = (RUNNING, TRANSFERRING_OUTPUT, SUSPENDED)
 _RENEW_PART = 1 / 4
 _JOBS_AT_ONCE = 200
 _FORGET_SECONDS = 8 * 86400.0
@@ -111,9 +111,9 @@ class NetworklessLeases:
         acquire = m.Acquire(
             nonce=start.nonce,
             evidence=Evidence(
-                start_number(_count(ad, "NumJobStarts") or 0, ReadFrom.JOB_AD),
+                start_number(count(ad, "NumJobStarts") or 0, ReadFrom.JOB_AD),
                 start.shadow_starts,
-                _count(ad, "ShadowBday"),
+                count(ad, "ShadowBday"),
             ),
             place=_place_of(ad),
             global_job_id=start.global_job_id,
@@ -133,10 +133,10 @@ class NetworklessLeases:
         """Return the start, known already when its hook asks again."""
         start = Start(
             str(ad["GlobalJobId"]),
-            f"{ad['ClusterId']}.{ad['ProcId']}",
+            job_number(ad),
             str(key),
-            _count(ad, "NumShadowStarts") or 0,
-            _count(ad, "JobCurrentStartDate") or 0,
+            count(ad, "NumShadowStarts") or 0,
+            count(ad, "JobCurrentStartDate") or 0,
             secrets.token_hex(24),
             self._ttl_seconds,
             time.time(),
@@ -285,11 +285,6 @@ class NetworklessLeases:
             self._starts.pop(start.name, None)
             self._renewed_at.pop(start.name, None)
             (self._directory / f"{start.name}.json").unlink(missing_ok=True)
-
-
-def _count(ad: Mapping[str, Plain], name: str) -> int | None:
-    value = ad.get(name)
-    return value if type(value) is int and value >= 0 else None
 
 
 def _place_of(ad: Mapping[str, Plain]) -> Place:

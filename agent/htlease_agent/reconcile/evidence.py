@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from htlease.condor.bindings_process import LOCATE_SECONDS, LOG_SECONDS, BindingsProcess
+from htlease.condor.queued_ad import HELD
 from htlease.condor.schedd import Plain, ScheddUnavailable
 from htlease.errors import BadConfig
 from htlease.rules.end_proof import Finding, LogEvent, of_log, of_queue, of_startd
-from htlease_agent.reconcile.job_end import HELD, End
+from htlease_agent.reconcile.job_end import End
 
 STARTD_SECONDS = 10.0
 #: How long a startd that did not answer is not asked again: many jobs may have run there.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from htlease.client.client import LeaseServer
 from htlease.condor.hold_codes import held_by
+from htlease.condor.queued_ad import HELD, REMOVED, integer
 from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField, Refused
 from htlease.rules import messages as m
@@ -21,7 +22,6 @@ ATTRIBUTES = (
     "HTLeaseStamp",
     *("HoldReason", "HoldReasonCode", "HoldReasonSubCode"),
 )
-_HELD, _REMOVED = 5, 3
 _NOTHING = (None, None)
 #: Ten thousand jobs that are held at once are told over several looks.
 _AT_ONCE = 200
@@ -48,7 +48,7 @@ class Holds:
         for job in [job for job in self._told if job not in held][:_AT_ONCE]:
             key, _ = self._told[job]
             found = queue.read_jobs(f'GlobalJobId == "{job}"', ("JobStatus",))
-            if key and found and found[0].get("JobStatus") not in (_HELD, _REMOVED):
+            if key and found and found[0].get("JobStatus") not in (HELD, REMOVED):
                 self._tell(key, m.Observed(job, "released"))
             del self._told[job]  # a removal is told when it has left the queue
 
@@ -68,12 +68,7 @@ class Holds:
 
 
 def _hold_in(ad: Mapping[str, Plain]) -> m.Observed:
-    code, subcode = _count(ad, "HoldReasonCode"), _count(ad, "HoldReasonSubCode")
+    code, subcode = integer(ad, "HoldReasonCode"), integer(ad, "HoldReasonSubCode")
     reason = str(ad.get("HoldReason") or "") or None
     job = str(ad.get("GlobalJobId") or "unknown")
     return m.Observed(job, "held", held_by(code, subcode), reason, code, subcode)
-
-
-def _count(ad: Mapping[str, Plain], name: str) -> int | None:
-    value = ad.get(name)
-    return value if type(value) is int else None

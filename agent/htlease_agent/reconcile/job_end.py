@@ -9,6 +9,7 @@ from typing import Any
 
 from htlease.condor.hold_codes import removed_by
 from htlease.condor.hold_remove_reasons import reason_of
+from htlease.condor.queued_ad import COMPLETED, HELD, REMOVED, count
 from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField
 from htlease.rules import end_proof
@@ -16,8 +17,6 @@ from htlease.rules import messages as m
 from htlease.rules.attempt import AttemptId, ReadFrom, start_number
 from htlease.rules.plan import Plan
 from htlease.rules.reasons import WALL_TIME
-
-REMOVED, COMPLETED, HELD = 3, 4, 5
 
 #: What is read of each job.
 ATTRIBUTES = (
@@ -102,7 +101,7 @@ def end_of(ad: Mapping[str, Plain]) -> End | None:
     queue_reason = str(ad.get(reason_name, ""))
     if status == HELD and reason_of(queue_reason).code != WALL_TIME:
         return None  # who holds a job may release it
-    starts = _count(ad, "NumJobStarts")
+    starts = count(ad, "NumJobStarts")
     by_signal = status == COMPLETED and ad.get("ExitBySignal") is True
     log = ad.get("UserLog")
     return End(
@@ -110,21 +109,16 @@ def end_of(ad: Mapping[str, Plain]) -> End | None:
         key,
         int(status),
         None if starts is None else start_number(starts, ReadFrom.AFTER_THE_END),
-        _count(ad, "NumShadowStarts"),
+        count(ad, "NumShadowStarts"),
         # A removed job keeps the exit code of an earlier start.
-        _count(ad, "ExitCode") if status == COMPLETED and not by_signal else None,
-        _count(ad, "ExitSignal") if by_signal else None,
+        count(ad, "ExitCode") if status == COMPLETED and not by_signal else None,
+        count(ad, "ExitSignal") if by_signal else None,
         queue_reason,
         "RoutedFromJobId" in ad,
         end_proof.job_from(ad),
         str(Path(str(ad.get("Iwd", "/"))) / log) if isinstance(log, str) else None,
         is_stamped(ad),
     )
-
-
-def _count(ad: Mapping[str, Plain], name: str) -> int | None:
-    value = ad.get(name)
-    return value if type(value) is int and value >= 0 else None
 
 
 def is_about(end: End, subjob: Mapping[str, Any]) -> bool:

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from htlease.condor.queued_ad import COMPLETED, HELD
 from htlease.errors import BadConfig, HTLeaseError
 from htlease.rules.end_proof import Job, job_from
 from htlease_agent.proxy.networkless_leases import NetworklessLeases
 from htlease_agent.queue_reader import QueueReader
 from htlease_agent.reconcile import held_jobs
-from htlease_agent.reconcile.job_end import ATTRIBUTES, COMPLETED, HELD, End, end_of
+from htlease_agent.reconcile.job_end import ATTRIBUTES, End, end_of
 from htlease_agent.reconcile.report_end import Reports
 
 #: How far back the first look ever goes.

@@ -7,13 +7,14 @@ import secrets
 import socket
 
 from htlease.client.client import Document, LeaseServer
+from htlease.condor.queued_ad import REMOVED
 from htlease.errors import InvalidField, Refused
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.end_proof import Finding
 from htlease.rules.plan import is_wall_time
 from htlease_agent.reconcile.evidence import Evidence
-from htlease_agent.reconcile.job_end import REMOVED, Closing, End, closing_of, is_about
+from htlease_agent.reconcile.job_end import Closing, End, closing_of, is_about
 from htlease_agent.reconcile.own_keys import own_key
 from htlease_agent.reconcile.routed_copies import as_of_copy
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from htlease.condor.hold_codes import held_by
+from htlease.condor.queued_ad import HELD, IDLE, RUNNING
 from htlease.condor.schedd import Plain
 from htlease.wire.protocol import seconds_of
 from htlease_cli.dag.progress import Standing
@@ -21,7 +22,6 @@ from htlease_dagman.scripts.post_decision import RETRY_MAY_FOLLOW
 
 Document = Mapping[str, Any]
 
-IDLE, RUNNING, HELD = 1, 2, 5
 #: What is read of a node's job in the queue.
 JOB_ATTRIBUTES = (
     *("ClusterId", "ProcId", "GlobalJobId", "DAGNodeName", "DAGManJobId", "JobStatus"),

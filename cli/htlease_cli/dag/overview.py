@@ -13,19 +13,19 @@ from typing import Any
 
 from htlease.client.client import LeaseServer
 from htlease.condor.bindings_process import locate, queue_birthdate, read_history, read_jobs
+from htlease.condor.queued_ad import HELD, IDLE, REMOVED, job_number
 from htlease.condor.schedd import Plain, ScheddUnavailable
 from htlease.errors import BadConfig, Refused
 from htlease.rules.attempt import SubjobKey
 from htlease.rules.end_proof import of_queue
 from htlease.rules.flags import GROUP_SEPARATOR
-from htlease_cli.dag.nodes import HELD, IDLE, JOB_ATTRIBUTES, Node, node_of, not_begun
+from htlease_cli.dag.nodes import JOB_ATTRIBUTES, Node, node_of, not_begun
 from htlease_cli.dag.progress import Standing, counted, counts_text, state_of
 from htlease_dagman.scripts.dag_settings import SERVICE_KINDS
 
 #: Nodes that are asked for one by one; of more only what the list says is shown.
 DOCUMENTS_MAX = 500
 _DAGMAN_ATTRIBUTES = (*JOB_ATTRIBUTES, "ExitCode", "RemoveReason")
-_REMOVED = 3
 #: Of a DAG that waits for nobody, since its DAGMan is gone.
 STOPPED = "stopped"
 #: So long a failed try counts as one that DAGMan follows with another, where only the server is
@@ -212,7 +212,7 @@ def _dagman_job(subjobs: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def _in_queue(ad: Mapping[str, Plain]) -> Dagman:
-    job = f"{ad['ClusterId']}.{ad['ProcId']}"
+    job = job_number(ad)
     status = ad.get("JobStatus")
     if status == HELD:
         return Dagman(job, True, f"is held: {ad.get('HoldReason') or 'no reason given'}")
@@ -220,8 +220,8 @@ def _in_queue(ad: Mapping[str, Plain]) -> Dagman:
 
 
 def _ended(ad: Mapping[str, Plain]) -> Dagman:
-    job = f"{ad['ClusterId']}.{ad['ProcId']}"
-    if ad.get("JobStatus") == _REMOVED:
+    job = job_number(ad)
+    if ad.get("JobStatus") == REMOVED:
         return Dagman(job, False, f"was removed: {ad.get('RemoveReason') or 'no reason given'}")
     return Dagman(job, False, f"ended with exit code {ad.get('ExitCode', 'unknown')}")
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from htlease.client.client import LeaseServer
 from htlease.condor.bindings_process import read_jobs
+from htlease.condor.queued_ad import COMPLETED, HELD, REMOVED, integer, job_number
 from htlease.condor.schedd import Plain
 from htlease.errors import InvalidField, Refused
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
 
-HELD = 5
 #: JobStatus of jobs that can be held.
-_LIVE = "JobStatus =!= 3 && JobStatus =!= 4"
+_LIVE = f"JobStatus =!= {REMOVED} && JobStatus =!= {COMPLETED}"
 _SCHEDULER_UNIVERSE = 7
 _ATTRIBUTES = (
     *("ClusterId", "ProcId", "GlobalJobId", "JobStatus", "JobUniverse", "DAGManJobId"),
@@ -32,7 +32,7 @@ class Job:
     @property
     def id(self) -> str:
         """Cluster and process, e.g. `12.0`."""
-        return f"{self.ad['ClusterId']}.{self.ad['ProcId']}"
+        return job_number(self.ad)
 
     @property
     def global_job_id(self) -> str:
@@ -59,8 +59,7 @@ class Job:
 
     def count(self, name: str) -> int | None:
         """Return a number of its ad, or None."""
-        value = self.ad.get(name)
-        return value if type(value) is int else None
+        return integer(self.ad, name)
 
 
 def jobs_below(dagman_cluster: int, schedd_name: str | None = None) -> list[Job]:

@@ -15,6 +15,7 @@ import click
 from htlease.client.client import LeaseServer
 from htlease.condor.bindings_process import queue_birthdate, read_history, read_jobs
 from htlease.condor.hold_codes import held_by, removed_by
+from htlease.condor.queued_ad import HELD, REMOVED, integer
 from htlease.condor.schedd import Plain
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
@@ -25,7 +26,6 @@ from htlease_cli.dag.status import workflow_named
 from htlease_cli.session import pass_server
 from htlease_cli.tables import Table, print_table
 
-HELD, REMOVED = 5, 3
 _ATTRIBUTES = tuple(
     dict.fromkeys((*ATTRIBUTES, "HoldReason", "HoldReasonCode", "HoldReasonSubCode"))
 )
@@ -109,7 +109,7 @@ def observation(
         reason = str(ad.get("RemoveReason", ""))
         return m.Observed(job, "removed", removed_by(reason), reason or None)
     if status == HELD:
-        code, subcode = _count(ad, "HoldReasonCode"), _count(ad, "HoldReasonSubCode")
+        code, subcode = integer(ad, "HoldReasonCode"), integer(ad, "HoldReasonSubCode")
         reason = str(ad.get("HoldReason", ""))
         held = m.Observed(job, "held", held_by(code, subcode), reason or None, code, subcode)
         known = m.JobHeld(job, held.by, held.reason, code, subcode)
@@ -129,8 +129,3 @@ def end_to_report(
     if not str(document["attempts"][-1]["attempt_id"]).startswith(f"{end.global_job_id}@"):
         return None
     return end
-
-
-def _count(ad: Mapping[str, Plain], name: str) -> int | None:
-    value = ad.get(name)
-    return value if type(value) is int else None

@@ -10,6 +10,7 @@ import click
 
 from htlease.client.client import LeaseServer
 from htlease.condor import bindings_process as schedd
+from htlease.condor.queued_ad import job_number
 from htlease.condor.schedd import ScheddUnavailable
 from htlease.errors import Refused
 from htlease.rules.attempt import SubjobKey
@@ -102,7 +103,7 @@ def _read(server: LeaseServer, jobs: Jobs, only: str | None) -> Iterator[_Node]:
         outputs: list[Output] = []
         gaps = [gap] if gap else []
         for ad in jobs.of(key, submissions[key]):
-            job = f"{ad['ClusterId']}.{ad['ProcId']}"
+            job = job_number(ad)
             outputs += outputs_of(ad, int(ad.get("NumJobStarts") or 0))
             log = event_log_of(ad)
             if log is None:

@@ -12,6 +12,7 @@ import click
 
 from htlease.client.client import LeaseServer
 from htlease.condor.bindings_process import read_jobs
+from htlease.condor.queued_ad import HELD, job_number
 from htlease.condor.schedd import Plain, ScheddUnavailable
 from htlease.errors import InvalidField, Refused
 from htlease.rules.attempt import SubjobKey
@@ -24,7 +25,6 @@ _ATTRIBUTES = (
     *("ClusterId", "ProcId", "GlobalJobId", "JobStatus", "HoldReason", "StageInFinish"),
     *("HTLeaseKey", "HTLeaseTokenFile"),
 )
-_HELD = 5
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,12 @@ def queued_tokens(ads: Sequence[dict[str, Plain]]) -> Iterator[QueuedToken]:
             continue
         by_path.setdefault(path, []).append((ad, key))
     for path, users in by_path.items():
-        (first, key), jobs = users[0], tuple(job_of(ad) for ad, _ in users)
+        (first, key), jobs = users[0], tuple(job_number(ad) for ad, _ in users)
         if len(users) == 1 and path.parent.name == str(first["ProcId"]):
             yield QueuedToken(path, key.workflow, key.subjob, None, jobs)
             continue
         cluster = cluster_of(str(ad.get("GlobalJobId", "")) for ad, _ in users)
         yield QueuedToken(path, key.workflow, None, cluster, jobs)
-
-
-def job_of(ad: dict[str, Plain]) -> str:
-    """Return a job's number, `12.0`."""
-    return f"{ad['ClusterId']}.{ad['ProcId']}"
 
 
 def is_spooled(ad: dict[str, Plain]) -> bool:
@@ -114,7 +109,7 @@ def renew(
         rows.append((" ".join(queued.jobs), what, moment_text(expires_at)))
     if rows:
         print_table(Table(("JOBS", "TOKEN FOR", "UNTIL (UTC)"), rows))
-    spooled = [job_of(ad) for ad in ads if is_spooled(ad)]
+    spooled = [job_number(ad) for ad in ads if is_spooled(ad)]
     if spooled:
         raise Refused(
             "spooled",
@@ -124,14 +119,14 @@ def renew(
     if not rows:
         where = f" of {workflow}" if workflow else ""
         raise Refused("not-found", f"no job{where} in the queue has a token file; see `condor_q`")
-    held = [job_of(ad) for ad in ads if is_held_by_us(ad)]
+    held = [job_number(ad) for ad in ads if is_held_by_us(ad)]
     if held:
         click.echo(f"\nNow release what is held: condor_release {' '.join(held)}")
 
 
 def is_held_by_us(ad: dict[str, Plain]) -> bool:
     """Tell whether a job is held for want of a lease."""
-    return ad.get("JobStatus") == _HELD and str(ad.get("HoldReason", "")).startswith("htlease:")
+    return ad.get("JobStatus") == HELD and str(ad.get("HoldReason", "")).startswith("htlease:")
 
 
 def _renew(server: LeaseServer, queued: QueuedToken, ttl_seconds: float) -> str:

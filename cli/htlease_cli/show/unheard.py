@@ -11,6 +11,16 @@ from contextlib import contextmanager
 
 from htlease.condor.bindings_process import read_history, read_jobs
 from htlease.condor.hold_codes import held_by, removed_by
+from htlease.condor.queued_ad import (
+    COMPLETED,
+    HELD,
+    IDLE,
+    REMOVED,
+    RUNNING,
+    SUSPENDED,
+    TRANSFERRING_OUTPUT,
+    integer,
+)
 from htlease.condor.schedd import Plain, ScheddUnavailable
 from htlease.errors import BadConfig, Refused
 from htlease.rules.attempt import SubjobKey
@@ -24,10 +34,10 @@ _ATTRIBUTES = (
 _HISTORY_SECONDS = 86400.0
 _SHOWN_MAX = 3
 _STATES: Mapping[object, str] = {
-    1: "is idle",
-    2: "runs",
-    6: "brings its output back",
-    7: "is suspended",
+    IDLE: "is idle",
+    RUNNING: "runs",
+    TRANSFERRING_OUTPUT: "brings its output back",
+    SUSPENDED: "is suspended",
 }
 
 
@@ -65,20 +75,15 @@ def standing_text(ad: Mapping[str, Plain]) -> str:
     job = f"{ad.get('ClusterId')}.{ad.get('ProcId')}"
     status = ad.get("JobStatus")
     starts = "" if ad.get("NumJobStarts") else " and has never started"
-    if status == 5:
-        code, subcode = (_count(ad, f"HoldReason{kind}Code") for kind in ("", "Sub"))
+    if status == HELD:
+        code, subcode = (integer(ad, f"HoldReason{kind}Code") for kind in ("", "Sub"))
         hold = {"by": held_by(code, subcode), "reason": ad.get("HoldReason")}
         why = hold_text({**hold, "code": code, "subcode": subcode})
         return f"job {job} is held by {who_acted(hold)}{starts}: {why}; `condor_release {job}`"
-    if status == 3:
+    if status == REMOVED:
         reason = str(ad.get("RemoveReason") or "")
         by = who_acted({"by": removed_by(reason)})
         return f"job {job} was removed by {by}{starts}{f': {reason}' if reason else ''}"
-    if status == 4:
+    if status == COMPLETED:
         return f"job {job} ended with exit code {ad.get('ExitCode')}, without a lease"
     return f"job {job} {_STATES.get(status, 'is there')}{starts}"
-
-
-def _count(ad: Mapping[str, Plain], name: str) -> int | None:
-    value = ad.get(name)
-    return value if type(value) is int else None

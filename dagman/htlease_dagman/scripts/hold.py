@@ -12,6 +12,7 @@ import sys
 import time
 
 from htlease.condor.hold_codes import WALL_TIME_CODES, held_by
+from htlease.condor.queued_ad import HELD, IDLE, REMOVED
 from htlease.errors import HTLeaseError
 from htlease.rules.end_proof import ATTRIBUTES
 from htlease.rules.reasons import WALL_TIME
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILE = "holds.jsonl"
-_IDLE, _REMOVED, _HELD = 1, 3, 5
 _REASON = ("HoldReason", "HoldReasonCode", "HoldReasonSubCode")
 _NAMES = (
     *("GlobalJobId", "JobStatus", "NumJobStarts", "NumShadowStarts"),
@@ -68,7 +68,7 @@ def held_in(ad: Mapping[str, str | int]) -> dict[str, Any]:
     DAGMan calls a second or more after the hold, and somebody may have released the job by then.
     Both sets of attributes, and the change from one to the other: measured on 23.9.6 and 25.14.1.
     """
-    last = "" if ad.get("JobStatus") == _HELD else "Last"
+    last = "" if ad.get("JobStatus") == HELD else "Last"
     code, subcode = (number(ad, f"{last}HoldReason{part}") for part in ("Code", "SubCode"))
     if "GlobalJobId" not in ad or (last and code is None):
         return {}
@@ -86,15 +86,15 @@ def reports(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the commands with their bodies that tell of a hold, and of its end if it has one."""
     status = ad.get("JobStatus")
-    if status != _HELD and held["by"] == "htlease":
+    if status != HELD and held["by"] == "htlease":
         return  # `htlease dag hold` and `release` have told of it themselves
     yield "observed", {"what": "held", **held}
     job = {"global_job_id": held["global_job_id"]}
-    if held["code"] in WALL_TIME_CODES and status in (_IDLE, _REMOVED, _HELD):
+    if held["code"] in WALL_TIME_CODES and status in (IDLE, REMOVED, HELD):
         # The job has heard a signal; that its time was over is known here alone. The counters of
         # one that runs again are those of its new start.
         yield "ended", {**job, **_starts(ad), "reason": f"{WALL_TIME}: {held['reason']}"}
-    if status not in (_HELD, _REMOVED):
+    if status not in (HELD, REMOVED):
         yield "observed", {**job, "what": "released"}
 
 

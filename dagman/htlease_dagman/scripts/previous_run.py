@@ -7,6 +7,7 @@ nobody has told the server. What the history does not say is not guessed.
 from __future__ import annotations
 
 from htlease.condor.hold_codes import removed_by
+from htlease.condor.queued_ad import REMOVED
 from htlease.errors import Refused
 from htlease_dagman.scripts.node_script import Script
 from htlease_dagman.scripts.queue_ad import read_ad
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-#: JobStatus of a job that was removed.
-_REMOVED = 3
 _NAMES = ("GlobalJobId", "JobStatus", "RemoveReason")
 
 
@@ -28,7 +27,7 @@ def tell_of_removal(script: Script) -> None:
     """
     for job in left_open(script.document(), script.call.dag):
         ad = read_ad("condor_history", job_number(job), _NAMES)
-        if ad.get("GlobalJobId") != job or ad.get("JobStatus") != _REMOVED:
+        if ad.get("GlobalJobId") != job or ad.get("JobStatus") != REMOVED:
             continue
         reason = str(ad.get("RemoveReason", ""))
         try:

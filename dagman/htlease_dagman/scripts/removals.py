@@ -7,6 +7,7 @@ FINAL node is done, and POST does not know who removed them; for the others it c
 from __future__ import annotations
 
 from htlease.condor.hold_codes import removed_by
+from htlease.condor.queued_ad import REMOVED
 from htlease.errors import HTLeaseError
 from htlease_dagman.scripts.node_script import Script
 from htlease_dagman.scripts.queue_ad import number, read_ads
@@ -15,7 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_REMOVED = 3
 _NAMES = ("GlobalJobId", "JobStatus", "RemoveReason", "ClusterId", "HTLeaseKey")
 #: A job may leave the queue, and so come into the history, long after it was removed.
 _LEAVING_SECONDS = 86_400
@@ -34,7 +34,7 @@ def tell_of_removals(script: Script) -> None:
         *read_ads(
             "condor_history",
             [
-                *("-constraint", f"{of_dag} && JobStatus == {_REMOVED}"),
+                *("-constraint", f"{of_dag} && JobStatus == {REMOVED}"),
                 *("-since", f"EnteredCurrentStatus < {begun_at - _LEAVING_SECONDS}"),
             ],
             _NAMES,
@@ -58,7 +58,7 @@ def removals(
     ads: Iterable[Mapping[str, str | int]], dag: int, workflow: str
 ) -> Iterator[tuple[str, Mapping[str, str | int]]]:
     """Yield each subjob of a workflow that lost its job, with that job's ad and DAGMan's; pure."""
-    removed = [ad for ad in ads if number(ad, "JobStatus") == _REMOVED and "GlobalJobId" in ad]
+    removed = [ad for ad in ads if number(ad, "JobStatus") == REMOVED and "GlobalJobId" in ad]
     dagman = [ad for ad in removed if number(ad, "ClusterId") == dag]
     for ad in removed:
         of, slash, subjob = str(ad.get("HTLeaseKey", "")).partition("/")

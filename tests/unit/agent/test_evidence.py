@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from htlease.condor.queued_ad import COMPLETED, HELD
 from htlease.condor.schedd import ScheddUnavailable
 from htlease.rules.end_proof import Job, LogEvent
 from htlease_agent.reconcile.evidence import AskedEvidence
-from htlease_agent.reconcile.job_end import COMPLETED, HELD, End
+from htlease_agent.reconcile.job_end import End
 
 STARTD = "<10.77.0.12:9618?addrs=10.77.0.12-9618&sock=startd_111_f8b9>"
 END = End(

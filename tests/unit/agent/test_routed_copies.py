@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from htlease.condor.queued_ad import COMPLETED
 from htlease.rules.end_proof import job_from
-from htlease_agent.reconcile.job_end import COMPLETED, End
+from htlease_agent.reconcile.job_end import End
 from htlease_agent.reconcile.routed_copies import as_of_copy, links_of
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from htlease.condor.queued_ad import COMPLETED, HELD, IDLE, REMOVED, job_number
 from htlease.rules.end_proof import of_queue
 from htlease_dagman.scripts.queue_ad import queue_birthdate
 from htlease_dagman.staging.transfer import (
@@ -28,7 +29,6 @@ from htlease_dagman.staging.transfer import (
 
 CALL_SECONDS = 30.0
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_REMOVED, _COMPLETED, _HELD = 3, 4, 5
 #: HoldReasonCode of a transfer that failed, from and to the scratch directory. Source: manual.
 _TRANSFER_FAILED = (12, 13)
 _ATTRIBUTES = (
@@ -202,22 +202,22 @@ def _make_folders(transfer: Transfer) -> None:
 
 def status_of(ad: Mapping[str, Any]) -> TaskStatus:
     """Say what a job's ad means for its transfer; pure."""
-    job, status = f"{ad['ClusterId']}.{ad['ProcId']}", ad["JobStatus"]
-    if status == _COMPLETED:
+    job, status = job_number(ad), ad["JobStatus"]
+    if status == COMPLETED:
         if ad.get("ExitCode") == 0:
             return TaskStatus(State.DONE)
         return TaskStatus(State.RETRYABLE, f"job {job} ended with {ad.get('ExitCode')}")
     code = ad.get("HoldReasonCode", ad.get("LastHoldReasonCode"))
     reason = str(ad.get("HoldReason", ad.get("LastHoldReason", "no reason given")))
-    if status == _HELD and code not in _TRANSFER_FAILED:
+    if status == HELD and code not in _TRANSFER_FAILED:
         return TaskStatus(State.NEEDS_ACTION, f"run: condor_release {job}   (held: {reason})")
-    if status == _HELD:
+    if status == HELD:
         return TaskStatus(State.RUNNING, reason)  # it is about to be removed
-    if status == _REMOVED:
+    if status == REMOVED:
         if code in _TRANSFER_FAILED:
             return TaskStatus(State.RETRYABLE, reason)
         return TaskStatus(State.FATAL, f"job {job} was removed: {ad.get('RemoveReason', '')}")
-    return TaskStatus(State.RUNNING, f"job {job} is {'running' if status != 1 else 'idle'}")
+    return TaskStatus(State.RUNNING, f"job {job} is {'running' if status != IDLE else 'idle'}")
 
 
 def _last_line(text: str) -> str:

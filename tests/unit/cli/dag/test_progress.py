@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from htlease.condor.hold_codes import OUR_SUBCODE
-from htlease_cli.dag.nodes import HELD, IDLE, node_of, not_begun, row_of
+from htlease.condor.queued_ad import HELD, IDLE
+from htlease_cli.dag.nodes import node_of, not_begun, row_of
 from htlease_cli.dag.overview import Dagman, Overview
 from htlease_cli.dag.progress import LEGEND, SIGNS, Standing, parts_of_bar, percent_done, state_of
 from htlease_cli.dag.status import exit_code_of

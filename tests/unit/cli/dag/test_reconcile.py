@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from htlease.condor.queued_ad import HELD, REMOVED
 from htlease.condor.schedd import Plain
 from htlease.rules import messages as m
 from htlease.rules.attempt import SubjobKey
-from htlease_cli.dag.reconcile import HELD, REMOVED, end_to_report, observation
+from htlease_cli.dag.reconcile import end_to_report, observation
 
 JOB = "ap1#13.0#101"
 KEY = SubjobKey("wf", "A")
